@@ -1,0 +1,1 @@
+"""Point-in-time behaviour features and labels: the only code that touches events."""

@@ -1,0 +1,107 @@
+"""What a feature is: its name, meaning, unit and phrase, declared once beside the expression that computes it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from ibis.common.deferred import Deferred
+
+from features.errors import listed
+from features.windows import label
+
+Base = Literal["events", "purchases", "orders", "days", "categories", "brands", "row"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """One feature of one user at one cutoff.
+
+    `base` names the snapshot table (see `features.snapshot`) that `expr` aggregates per user; `row` means that the expression
+    reads other features of the same user. `unit` is `days`, `money`, `share`, `times`, or the noun that is counted.
+    `empty` is the value of a user who has no row in the base: 0 for counts and sums, null where nothing is known.
+    `needs` are the optional event columns without which the feature is switched off.
+    Features of one `group` tell one story, so a user's reasons name a group once. `phrase` says the value in words;
+    `usual` names the feature it is compared with. `high` and `low` are a persona's words for much and little of it.
+    """
+
+    name: str
+    base: Base
+    expr: Deferred
+    unit: str
+    meaning: str
+    phrase: str
+    group: str
+    needs: frozenset[str] = frozenset()
+    empty: float | None = None
+    usual: str | None = None
+    usual_phrase: str = "usually {value}"
+    high: str | None = None
+    low: str | None = None
+
+
+def feature_name(what: str, measure: str, window: timedelta | None = None, *, against: timedelta | None = None) -> str:
+    """Build a feature's name: `<what>_<measure>_<window>`, and for ratios `…_<window>_vs_<window>`.
+
+    >>> feature_name("purchase_amount", "sum", timedelta(days=28))
+    'purchase_amount_sum_28d'
+    >>> feature_name("purchase", "count", timedelta(days=28), against=timedelta(days=84))
+    'purchase_count_28d_vs_84d'
+    """
+    parts = [what, measure]
+    if window is not None:
+        parts.append(label(window))
+    if against is not None:
+        parts += ["vs", label(against)]
+    return "_".join(parts)
+
+
+def unique_by_name(features: Iterable[Feature]) -> tuple[Feature, ...]:
+    """Check that no name is declared twice; a clash is a mistake in a family, so it fails loudly."""
+    declared = tuple(features)
+    names = [feature.name for feature in declared]
+    clashes = sorted({name for name in names if names.count(name) > 1})
+    if clashes:
+        raise ValueError(f"features declared twice: {listed(clashes)}")
+    return declared
+
+
+def amount(value: float, unit: str, *, currency: str = "") -> str:
+    """Write a value with its unit.
+
+    >>> amount(23.4, "days"), amount(0.349, "share"), amount(1, "purchase"), amount(0, "category")
+    ('23 days', '35%', '1 purchase', 'no categories')
+    """
+    if unit == "money":
+        return f"{currency}{value:,.2f}" if abs(value) < 100 else f"{currency}{value:,.0f}"
+    if unit == "share":
+        return f"{value:.0%}"
+    if unit == "times":
+        return f"{value:.1f} times"
+    if unit == "days":
+        return _counted(value if 0 < value < 0.95 else round(value), "day")
+    return _counted(round(value), unit)
+
+
+def _counted(value: float, noun: str) -> str:
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") and noun != "day" else f"{noun}s"
+    if value == 0:
+        return f"no {plural}"
+    if value < 1:
+        return f"less than a {noun}"
+    return f"{value:,.0f} {noun if value == 1 else plural}"
+
+
+def phrase(feature: Feature, row: Mapping[str, float | None], by_name: Mapping[str, Feature], *, currency: str = "") -> str:
+    """Say one user's value of a feature as a marketer would: "no purchase for 23 days, usually every 5 days".
+
+    A value that is null says so; the comparison is left out when it is unknown.
+    """
+    value = row.get(feature.name)
+    if value is None or value != value:
+        return f"{feature.meaning} is not known"
+    said = feature.phrase.format(value=amount(value, feature.unit, currency=currency))
+    usual = row.get(feature.usual) if feature.usual else None
+    if feature.usual is None or usual is None or usual != usual:
+        return said
+    return f"{said}, " + feature.usual_phrase.format(value=amount(usual, by_name[feature.usual].unit, currency=currency))

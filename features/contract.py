@@ -1,0 +1,141 @@
+"""The event contract: which columns an event may have, and which rows break it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import ibis
+import ibis.expr.datatypes as dt
+import ibis.expr.types as ir
+from ibis import _
+
+from features.errors import ConfigError, did_you_mean, listed
+from features.local_time import local_time
+
+REQUIRED: Mapping[str, str] = {"user_id": "string", "event_ts": "timestamp(6)", "event_type": "string"}
+OPTIONAL: Mapping[str, str] = {
+    "event_id": "string",
+    "session_id": "string",
+    "order_id": "string",
+    "amount": "float64",
+    "quantity": "float64",
+    "discount": "float64",
+    "item_id": "string",
+    "category": "string",
+    "brand": "string",
+    "channel": "string",
+    "device": "string",
+    "source": "string",
+    "campaign": "string",
+    "region": "string",
+    "utc_offset_minutes": "int64",
+}
+COLUMNS: Mapping[str, str] = {**REQUIRED, **OPTIONAL}
+
+PURCHASE = "purchase"
+EARLIEST = datetime(1990, 1, 1)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What times are possible on one night.
+
+    Events before 1990 are never real. Events at or after `as_of` have not happened yet on that night and are left alone; beyond
+    `as_of + max_future` they are wrong whichever night reads them.
+    """
+
+    as_of: datetime
+    max_future: timedelta
+
+
+def conform(raw: ir.Table, source: str) -> ir.Table:
+    """Cast a source's rows to the contract's columns; rows that cannot be cast keep what came (JSON) and what is wrong with it.
+
+    Gives every column of the contract (null where the source has none), `source_name`, `broken` (a reason, or null) and `came_as`.
+    Time: strings and zoned timestamps become UTC; a timestamp without a zone is taken as UTC.
+
+    Raises ConfigError when a required column is missing, a column is not an event column, or a type cannot be meant.
+    """
+    missing = [name for name in REQUIRED if name not in raw.columns]
+    if missing:
+        raise ConfigError(
+            f"sources.{source}.sql gives no column {listed(missing)}: an event needs {listed(REQUIRED)}; "
+            f"the query gives {listed(raw.columns, most=20)}"
+        )
+    for name in raw.columns:
+        if name not in COLUMNS:
+            raise ConfigError(f"sources.{source}.sql gives {name!r}, which is not an event column: {did_you_mean(name, COLUMNS)}")
+    if raw.event_ts.type().is_numeric():
+        raise ConfigError(
+            f"sources.{source}.sql gives event_ts as {raw.event_ts.type()}: turn numbers into time in the SQL, "
+            "for example with to_timestamp(seconds) or epoch_ms(milliseconds)"
+        )
+    cast = {name: _cast(raw[name], kind) if name in raw.columns else ibis.null(kind) for name, kind in COLUMNS.items()}
+    unreadable = [
+        (raw[name].notnull() & cast[name].isnull(), f"{name} is not a number")
+        for name, kind in OPTIONAL.items()
+        if name in raw.columns and dt.dtype(kind).is_numeric() and not raw[name].type().is_numeric()
+    ]
+    endless = [
+        (cast[name].isnan() | cast[name].isinf(), f"{name} is not a finite number")
+        for name, kind in OPTIONAL.items()
+        if name in raw.columns and kind == "float64"
+    ]
+    broken = ibis.cases(
+        (cast["user_id"].isnull() | (cast["user_id"].strip() == ""), "user_id is missing"),
+        (raw["event_ts"].isnull(), "event_ts is missing"),
+        (cast["event_ts"].isnull(), "event_ts is not a time"),
+        (cast["event_type"].isnull() | (cast["event_type"].strip() == ""), "event_type is missing"),
+        *unreadable,
+        *endless,
+        else_=ibis.null("string"),
+    )
+    typed = raw.select(**cast, source_name=ibis.literal(source), came_as=_as_json(raw, raw.columns), broken=broken)
+    return typed.mutate(came_as=typed.broken.notnull().ifelse(typed.came_as, ibis.null("string")))
+
+
+def judge(conformed: ir.Table, bounds: Bounds, *, has_ids: bool) -> ir.Table:
+    """Complete `broken` with what only all sources together and the night's date can tell: impossible times, repeated ids.
+
+    Gives the contract's columns, `source_name`, `broken`, and for broken rows `row`, the row as it came (JSON).
+    `has_ids` says whether any source gives `event_id`.
+    """
+    latest = bounds.as_of + bounds.max_future
+    impossible = ibis.cases(
+        (conformed.event_ts < ibis.literal(EARLIEST), "event_ts is before 1990"),
+        (conformed.event_ts >= ibis.literal(latest), "event_ts is after as_of + contract.max_future"),
+        else_=ibis.null("string"),
+    )
+    judged = conformed.mutate(broken=ibis.coalesce(conformed.broken, impossible))
+    if has_ids:
+        judged = judged.mutate(broken=_repeated(judged).ifelse(ibis.literal("event_id was seen before"), judged.broken))
+    row = judged.broken.notnull().ifelse(ibis.coalesce(judged.came_as, _as_json(judged, COLUMNS)), ibis.null("string"))
+    return judged.select(*COLUMNS, "source_name", "broken", row=row)
+
+
+def _repeated(judged: ir.Table) -> ir.BooleanValue:
+    # Of the rows that share an event_id the earliest stays; the other columns settle ties, so input order never matters.
+    order = [judged[name] for name in ("event_ts", "source_name", *COLUMNS) if name != "event_id"]
+    turn = ibis.row_number().over(ibis.window(group_by=[judged.event_id, judged.broken.isnull()], order_by=order))
+    return judged.event_id.notnull() & judged.broken.isnull() & (turn > 0)
+
+
+def _as_json(table: ir.Table, names: Iterable[str]) -> ir.StringValue:
+    return ibis.struct({name: table[name] for name in names}).cast("json").cast("string")
+
+
+def accepted(judged: ir.Table, bounds: Bounds, *, zone: str, since: datetime) -> ir.Table:
+    """The good events before `as_of`, with `local_ts`: the wall-clock time where the user was, else in the config's zone."""
+    events = judged.filter(_.broken.isnull(), _.event_ts < ibis.literal(bounds.as_of))
+    by_zone = local_time(events.event_ts, zone, since=since, until=bounds.as_of)
+    by_offset = events.event_ts + events.utc_offset_minutes.as_interval("m")
+    return events.select(*COLUMNS, local_ts=ibis.coalesce(by_offset, by_zone))
+
+
+def _cast(column: ir.Column, kind: str) -> ir.Value:
+    if kind != REQUIRED["event_ts"]:
+        return column.try_cast(kind)
+    if column.type().is_string():
+        # Through a zoned type, so that "2024-01-01 10:00+02" is read as the instant it is.
+        return column.try_cast("timestamp('UTC')").cast(kind)
+    return column.cast(kind)

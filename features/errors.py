@@ -1,0 +1,56 @@
+"""One exception tree: every error a user can cause or meet, with the exit code it ends in."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class BeforehandError(Exception):
+    """Base of every error shown to a user: what failed, the value, what is allowed, what to do next."""
+
+    exit_code = 1
+
+
+class ConfigError(BeforehandError):
+    """The configuration or the command line is wrong."""
+
+    exit_code = 2
+
+
+class DataError(BeforehandError):
+    """The data that the configuration points at cannot be used."""
+
+    exit_code = 3
+
+
+class GateError(BeforehandError):
+    """A gate refused to go on: too little history, one class only, no champion."""
+
+    exit_code = 4
+
+
+class StoreError(BeforehandError):
+    """The tables or the model registry cannot be read or written now."""
+
+
+def listed(values: Iterable[object], *, most: int = 5) -> str:
+    """Name at most `most` values, and say how many more there are.
+
+    >>> listed(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    names = [str(value) for value in values]
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Hint at the nearest known name, or list what is known.
+
+    >>> did_you_mean("amout", ["amount", "brand"])
+    'did you mean amount?'
+    >>> did_you_mean("zzz", ["amount", "brand"])
+    'known: amount, brand'
+    """
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"known: {listed(names, most=30)}"

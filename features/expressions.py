@@ -1,0 +1,103 @@
+"""SQL that a user writes in a config: parsed and checked against known columns before anything runs."""
+
+from collections.abc import Collection, Iterator
+
+import sqlglot
+from sqlglot import exp
+
+from features.errors import ConfigError, did_you_mean
+
+DIALECT = "duckdb"
+
+_CONDITION_NODES = (
+    exp.And, exp.Or, exp.Not, exp.Paren, exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Is, exp.In, exp.Between,
+    exp.Like, exp.ILike, exp.Column, exp.Identifier, exp.Literal, exp.Boolean, exp.Null, exp.Neg, exp.Add, exp.Sub, exp.Mul,
+    exp.Div, exp.Coalesce, exp.Lower, exp.Upper, exp.Abs,
+)  # fmt: skip
+
+_CLOCK_OR_CHANCE = (
+    exp.CurrentDate, exp.CurrentTime, exp.CurrentTimestamp, exp.CurrentDatetime, exp.CurrentUser, exp.Rand, exp.Uuid,
+)  # fmt: skip
+_CLOCK_OR_CHANCE_NAMES = {"now", "today", "random", "setseed", "gen_random_uuid", "get_current_timestamp", "transaction_timestamp"}
+_ALLOWED_ANONYMOUS = {"epoch_ms", "epoch_us", "make_timestamp", "make_date", "nullif", "list_value", "strip_accents"}
+
+
+def condition(sql: str, columns: Collection[str]) -> str:
+    """Check a boolean SQL expression over `columns` and return it in canonical DuckDB form.
+
+    Comparisons, and/or/not, in, between, like, is null, arithmetic, coalesce, lower, upper and abs are allowed; nothing else
+    can run.
+
+    >>> condition("event_type='purchase' and amount>5", ["event_type", "amount"])
+    "event_type = 'purchase' AND amount > 5"
+
+    Raises ConfigError when it does not parse, uses anything else, or names an unknown column.
+    """
+    tree = _parse(sql)
+    for node in tree.walk():
+        if not isinstance(node, _CONDITION_NODES):
+            raise ConfigError(
+                f"{sql!r} uses {node.sql(DIALECT)!r}: a rule may only compare columns and values "
+                "(=, <>, <, <=, >, >=, in, between, like, is null, and, or, not, + - * /, coalesce, lower, upper, abs)"
+            )
+    for column in tree.find_all(exp.Column):
+        if column.name not in columns or column.table:
+            raise ConfigError(f"{sql!r} names the unknown column {column.sql(DIALECT)!r}: {did_you_mean(column.name, columns)}")
+    return tree.sql(DIALECT)
+
+
+def columns_of(sql: str) -> frozenset[str]:
+    """Give the columns that a checked condition reads.
+
+    >>> sorted(columns_of("a > 1 or b is null"))
+    ['a', 'b']
+    """
+    return frozenset(column.name for column in _parse(sql).find_all(exp.Column))
+
+
+def query(sql: str, tables: Collection[str]) -> str:
+    """Check a source's SQL and return it in canonical DuckDB form.
+
+    It must be one SELECT (CTEs and unions included) over the declared tables. Functions that read files, the clock or chance are
+    refused: a night is a function of its inputs and its date.
+
+    Raises ConfigError when it does not parse or steps outside that.
+    """
+    tree = _parse(sql)
+    if not isinstance(tree, exp.Query):
+        raise ConfigError(f"the SQL is not a SELECT: {tree.sql(DIALECT)[:60]!r}; write one SELECT statement")
+    defined = {cte.alias_or_name for cte in tree.find_all(exp.CTE)}
+    for table in tree.find_all(exp.Table):
+        if not isinstance(table.this, exp.Identifier) or table.db or table.name not in {*tables, *defined}:
+            name = table.sql(DIALECT)
+            raise ConfigError(f"the SQL reads {name!r}, which is not among its tables: {did_you_mean(name, tables)}")
+    for name in _forbidden(tree):
+        raise ConfigError(f"the SQL calls {name}: files, the clock, chance and unknown functions are not available to a source")
+    return tree.sql(DIALECT)
+
+
+def _forbidden(tree: exp.Expr) -> Iterator[str]:
+    for node in tree.find_all(exp.Func, *_CLOCK_OR_CHANCE):
+        name = node.name.lower() if isinstance(node, exp.Anonymous) else node.sql_name().lower()
+        if isinstance(node, exp.Anonymous) and name not in _ALLOWED_ANONYMOUS:
+            yield f"{name}()"
+        elif isinstance(node, (*_CLOCK_OR_CHANCE, exp.ReadCSV, exp.ReadParquet)) or name in _CLOCK_OR_CHANCE_NAMES:
+            yield f"{name}()"
+
+
+def _parse(sql: str) -> exp.Expr:
+    try:
+        trees = sqlglot.parse(sql, read=DIALECT)
+    except sqlglot.errors.SqlglotError as error:
+        raise ConfigError(f"the SQL does not parse: {_where(error)}") from None
+    if len(trees) != 1 or trees[0] is None:
+        raise ConfigError(f"the SQL holds {len([tree for tree in trees if tree])} statements: write exactly one")
+    return trees[0]
+
+
+def _where(error: sqlglot.errors.SqlglotError) -> str:
+    details = getattr(error, "errors", None)
+    if not details:
+        return str(error).splitlines()[0]
+    first = details[0]
+    return f"{first['description']} at line {first['line']}, column {first['col']}, near {first['highlight']!r}"

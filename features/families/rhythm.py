@@ -1,0 +1,69 @@
+"""Rhythm: the gaps between days with a purchase, and the current gap against the usual one."""
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+
+from ibis import _
+
+from features.catalogue import Feature
+
+
+def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
+    """Mean, spread and longest gap over the whole history; how overdue the next purchase is."""
+    yield Feature(
+        name="purchase_gap_days_mean",
+        base="days",
+        expr=_.gap.mean(),
+        unit="days",
+        meaning="mean days between days with a purchase",
+        phrase="buys every {value}",
+        group="rhythm",
+    )
+    yield Feature(
+        name="purchase_gap_days_std",
+        base="days",
+        expr=_.gap.std(),
+        unit="days",
+        meaning="spread (standard deviation) of the days between purchases",
+        phrase="days between purchases vary by {value}",
+        group="rhythm",
+    )
+    yield Feature(
+        name="purchase_gap_days_max",
+        base="days",
+        expr=_.gap.max(),
+        unit="days",
+        meaning="longest gap between purchases",
+        phrase="longest break so far: {value}",
+        group="rhythm",
+    )
+    yield Feature(
+        name="purchase_gap_variation",
+        base="row",
+        expr=_.purchase_gap_days_std / _.purchase_gap_days_mean,
+        unit="times",
+        meaning="spread of the gaps over their mean (0 is clockwork, 1 is chance)",
+        phrase="gaps between purchases vary by {value} their mean",
+        group="rhythm",
+        high="irregular",
+        low="regular",
+    )
+    yield Feature(
+        name="purchase_overdue_ratio",
+        base="row",
+        expr=_.purchase_recency_days / _.purchase_gap_days_mean,
+        unit="times",
+        meaning="current gap over the mean gap (above 1 is overdue)",
+        phrase="the current break is {value} the usual gap",
+        group="recency",
+        needs=frozenset(),
+    )
+    yield Feature(
+        name="purchase_overdue_against_longest",
+        base="row",
+        expr=_.purchase_recency_days / _.purchase_gap_days_max,
+        unit="times",
+        meaning="current gap over the longest one so far",
+        phrase="the current break is {value} the longest so far",
+        group="recency",
+    )

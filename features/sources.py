@@ -1,0 +1,119 @@
+"""Sources: files and one SQL query that turns them into events."""
+
+import glob
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import duckdb
+import ibis.expr.types as ir
+from ibis.backends.duckdb import Backend
+
+from features.engines import confine
+from features.errors import BeforehandError, ConfigError, DataError, did_you_mean, listed
+from features.expressions import query
+
+PACKAGE = "package://"
+_SUFFIXES = (".parquet", ".csv", ".csv.gz")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Named input: `tables` maps an alias to a path, glob or `package://` path; `sql` selects event columns from the aliases."""
+
+    name: str
+    tables: Mapping[str, str]
+    sql: str
+
+
+def read_sources(engine: Backend, sources: Iterable[Source]) -> dict[str, ir.Table]:
+    """Open every source and give its query's result as an expression, by source name.
+
+    Nothing is read yet but file headers. Every problem of every source is collected and raised at once: ConfigError when any SQL
+    or pattern is wrong, else DataError when any file is missing, empty or not what its name says.
+    """
+    sources = list(sources)
+    problems: list[BeforehandError] = []
+    opened: dict[str, dict[str, list[str]]] = {}
+    for source in sources:
+        opened[source.name] = {}
+        for alias, pattern in source.tables.items():
+            try:
+                opened[source.name][alias] = _files(pattern)
+            except BeforehandError as error:
+                problems.append(type(error)(f"sources.{source.name}.tables.{alias}: {error}"))
+    if not problems:
+        confine(engine, [file for tables in opened.values() for files in tables.values() for file in files])
+    results: dict[str, ir.Table] = {}
+    for source in sources:
+        try:
+            results[source.name] = _query(engine, source, opened[source.name])
+        except BeforehandError as error:
+            problems.append(error)
+    if problems:
+        kind = ConfigError if any(isinstance(problem, ConfigError) for problem in problems) else DataError
+        raise kind("\n".join(str(problem) for problem in problems))
+    return results
+
+
+def _query(engine: Backend, source: Source, tables: Mapping[str, list[str]]) -> ir.Table:
+    key = f"sources.{source.name}.sql"
+    try:
+        sql = query(source.sql, source.tables)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from None
+    if set(tables) != set(source.tables):
+        raise DataError(f"{key}: not run, because its tables could not be opened")
+    # The aliases of two sources may be the same word for different files, so each becomes a view of its own.
+    views = ",\n".join(f'"{alias}" AS (SELECT * FROM {_open(engine, source, alias, files)})' for alias, files in tables.items())
+    body = f"SELECT * FROM ({sql})"
+    try:
+        return engine.sql(f"WITH {views}\n{body}")
+    except duckdb.Error as error:
+        raise ConfigError(f"{key}: {_first_line(error)}") from None
+
+
+def _open(engine: Backend, source: Source, alias: str, files: list[str]) -> str:
+    view = f"{source.name}.{alias}"
+    read = engine.read_parquet if files[0].endswith(".parquet") else engine.read_csv
+    try:
+        columns = read(files, table_name=view).columns
+    except duckdb.Error as error:
+        raise DataError(
+            f"sources.{source.name}.tables.{alias}: {files[0]} is not what its name says: {_first_line(error)}; "
+            "check that the file is whole and its ending (.parquet, .csv or .csv.gz) is right"
+        ) from None
+    if not columns:
+        raise DataError(f"sources.{source.name}.tables.{alias}: {files[0]} has no columns")
+    return f'"{view}"'
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _files(pattern: str) -> list[str]:
+    """Find the files a pattern names, absolute and sorted; raise where there is nothing that can be read."""
+    path = _package_path(pattern) if pattern.startswith(PACKAGE) else pattern
+    if not path.endswith(_SUFFIXES):
+        raise ConfigError(f"{pattern!r} does not end in {listed(_SUFFIXES)}: these are the formats that can be read")
+    files = sorted(str(Path(file).resolve()) for file in glob.glob(path, recursive=True))  # noqa: PTH207 - absolute patterns
+    if not files:
+        folder = Path(path).parent
+        nearby = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+        hint = did_you_mean(Path(path).name, nearby) if nearby else f"the folder {folder.resolve()} does not exist or is empty"
+        raise DataError(f"no file matches {pattern!r} (looked in {folder.resolve()}): {hint}")
+    empty = [file for file in files if Path(file).stat().st_size == 0]
+    if empty:
+        raise DataError(f"{listed(empty)} is empty (0 bytes): write it again or take it out of the pattern")
+    return files
+
+
+def _package_path(pattern: str) -> str:
+    package, _, inside = pattern.removeprefix(PACKAGE).partition("/")
+    # find_spec on a top-level name locates the package without running any of its code.
+    spec = find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(f"{pattern!r} names the package {package!r}, which is not installed: install it, or name a file instead")
+    return str(Path(spec.submodule_search_locations[0]) / inside)

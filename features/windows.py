@@ -1,0 +1,61 @@
+"""Durations and windows: `[cutoff - window, cutoff)`, closed on the left, open on the right."""
+
+import re
+from datetime import timedelta
+
+import ibis
+from ibis import _
+from ibis.common.deferred import Deferred
+
+from features.errors import ConfigError
+
+_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+DAY_MICROSECONDS = 86_400_000_000
+
+
+def duration(text: str) -> timedelta:
+    """Read a duration such as `28d`, `12h` or `4w`; a day is always 24 hours.
+
+    >>> duration("28d")
+    datetime.timedelta(days=28)
+
+    Raises ConfigError when the text is not a positive whole number followed by h, d or w.
+    """
+    match = re.fullmatch(r"([1-9]\d{0,5})([hdw])", text.strip()) if isinstance(text, str) else None
+    if match is None:
+        raise ConfigError(f"{text!r} is not a duration: write a positive whole number and h, d or w, such as 28d")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def label(window: timedelta) -> str:
+    """Write a duration the way feature names carry it.
+
+    >>> label(timedelta(days=28)), label(timedelta(hours=36))
+    ('28d', '36h')
+    """
+    hours = int(window.total_seconds() // 3600)
+    return f"{hours // 24}d" if hours % 24 == 0 else f"{hours}h"
+
+
+def words(window: timedelta) -> str:
+    """Write a duration for a reader.
+
+    >>> words(timedelta(days=1)), words(timedelta(hours=36))
+    ('1 day', '36 hours')
+    """
+    hours = int(window.total_seconds() // 3600)
+    number, unit = (hours // 24, "day") if hours % 24 == 0 else (hours, "hour")
+    return f"{number} {unit}{'' if number == 1 else 's'}"
+
+
+def within(window: timedelta, *, at: str = "event_ts") -> Deferred:
+    """Whether the instant in column `at` lies in the window before the row's `cutoff`.
+
+    The right side of the window is the snapshot's own filter: its rows all lie before the cutoff.
+    """
+    return getattr(_, at) >= _.cutoff - ibis.interval(seconds=int(window.total_seconds()))
+
+
+def days_before_cutoff(instant: Deferred) -> Deferred:
+    """Days, with their fraction, from an instant to the row's `cutoff`."""
+    return _.cutoff.max().delta(instant, unit="microsecond") / DAY_MICROSECONDS

@@ -1,0 +1,1 @@
+"""Effects: configs, clock, MLflow, tables, command line and reports."""

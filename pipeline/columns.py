@@ -1,0 +1,83 @@
+"""The tables' columns, declared once (see `Tables` in the design)."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from features.labels import Target
+
+TARGET_COLUMNS = ("{target}_score", "{target}_percentile", "{target}_band")
+RULE_COLUMNS = ("persona", "persona_name")
+BANDS = ("very_low", "low", "medium", "high", "very_high")
+
+AS_OF = pa.field("as_of", pa.date32(), nullable=False)
+USER = pa.field("user_id", pa.string(), nullable=False)
+
+REASON = pa.struct(
+    [
+        pa.field("feature", pa.string()),
+        pa.field("value", pa.float64()),
+        pa.field("contribution", pa.float64()),
+        pa.field("phrase", pa.string()),
+    ]
+)
+
+SCORES = pa.schema(
+    [
+        AS_OF,
+        USER,
+        pa.field("target", pa.string(), nullable=False),
+        pa.field("score", pa.float64()),
+        pa.field("percentile", pa.float64()),
+        pa.field("band", pa.string()),
+        pa.field("method", pa.string()),
+        pa.field("model_version", pa.string()),
+        pa.field("reasons", pa.list_(REASON)),
+    ]
+)
+
+QUARANTINE = pa.schema([AS_OF, *(pa.field(name, pa.string()) for name in ("source", "reason", "row"))])
+
+NIGHTS = pa.schema(
+    [
+        AS_OF,
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("started_at", pa.timestamp("us", tz="UTC")),
+        pa.field("finished_at", pa.timestamp("us", tz="UTC")),
+        *(pa.field(name, pa.string()) for name in ("status", "counts", "checks", "versions")),
+    ]
+)
+
+
+def segments_schema(targets: Sequence[Target]) -> pa.Schema:
+    """Give the schema of `segments`, the table that consumers read; columns whose logic is not built yet stay null."""
+    types = (pa.float64(), pa.float64(), pa.string())
+    scores = [
+        pa.field(column.format(target=target.name), kind)
+        for target in targets
+        for column, kind in zip(TARGET_COLUMNS, types, strict=True)
+    ]
+    return pa.schema(
+        [
+            AS_OF,
+            USER,
+            pa.field("journey_stage", pa.string()),
+            pa.field("persona", pa.int32()),
+            pa.field("persona_name", pa.string()),
+            *scores,
+            pa.field("primary_segment", pa.string()),
+            pa.field("segments", pa.list_(pa.string())),
+            *(pa.field(f"reason_{number}", pa.string()) for number in (1, 2, 3)),
+            pa.field("preferred_channel", pa.string()),
+            pa.field("best_hour", pa.int32()),
+            pa.field("play", pa.string()),
+            pa.field("holdout", pa.bool_()),
+            pa.field("model_version", pa.string()),
+            pa.field("run_id", pa.string()),
+        ]
+    )
+
+
+def features_schema(names: Sequence[str]) -> pa.Schema:
+    """Give the schema of `features`: every feature as a float."""
+    return pa.schema([AS_OF, USER, *(pa.field(name, pa.float64()) for name in names)])

@@ -1,0 +1,157 @@
+"""Read the sources of a night: events that keep the contract, and what was rejected."""
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import reduce
+
+import ibis
+import ibis.expr.types as ir
+import pandas as pd
+import pyarrow as pa
+from ibis import _
+from ibis.backends.duckdb import Backend
+
+from features.catalogue import Feature
+from features.contract import COLUMNS, PURCHASE, Bounds, accepted, conform, judge
+from features.engines import connect
+from features.errors import DataError, listed
+from features.families import declared, switched_off
+from features.moments import Moments, merge_moments
+from features.sources import read_sources
+from features.windows import words
+from pipeline.columns import QUARANTINE
+from pipeline.progress import Narrator
+from pipeline.settings import Settings
+
+
+@dataclass(frozen=True)
+class EventLog:
+    """The events known on one night.
+
+    `rejected` has the columns of `quarantine`; `later` counts events at or after `as_of`, left alone; `digest` identifies the
+    accepted events whatever their order; `first` is the first purchase and `last` the newest event (UTC, without zone).
+    """
+
+    engine: Backend
+    events: ir.Table
+    moments: Moments
+    features: tuple[Feature, ...]
+    as_of: date
+    count: int
+    later: int
+    users: int
+    rejected: pa.Table
+    first: datetime
+    last: datetime
+    digest: str
+
+
+def midnight(as_of: date) -> datetime:
+    """Give the cutoff of a night: the start of its date in UTC, as a timestamp without zone."""
+    return datetime(as_of.year, as_of.month, as_of.day)
+
+
+def read_events(settings: Settings, as_of: date, narrator: Narrator) -> EventLog:
+    """Read every source, split off what breaks the contract, and merge the rest into moments.
+
+    Raises ConfigError or DataError (see `features.sources` and `features.contract`), and DataError when too many rows are broken,
+    there is no event before `as_of`, or the newest one is older than `contract.max_staleness`.
+    """
+    engine = connect(memory=settings.engine.memory, threads=settings.engine.threads, spill=settings.output / "spill")
+    bounds = Bounds(midnight(as_of), settings.contract.max_future)
+    with narrator.step("reading events") as step:
+        raw = read_sources(engine, [source.spec() for source in settings.sources])
+        columns = {name for table in raw.values() for name in table.columns}
+        conformed = reduce(ir.Table.union, (conform(table, name) for name, table in raw.items()))
+        judged = engine.create_table("judged", judge(conformed, bounds, has_ids="event_id" in columns), temp=True)
+        counts = _counts(judged, bounds)
+        rejected = _rejected(judged, as_of)
+        _check(counts, rejected, settings, as_of)
+        good = accepted(judged, bounds, zone=settings.time_zone, since=counts.first.to_pydatetime())
+        events = engine.create_table("events", good, temp=True)
+        engine.raw_sql("DROP TABLE judged")
+        moments = merge_moments(engine, events)
+        log = EventLog(
+            engine=engine,
+            events=events,
+            moments=moments,
+            features=declared(settings.features.windows, columns),
+            as_of=as_of,
+            count=int(counts.known),
+            later=int(counts.later),
+            users=int(events.user_id.nunique().execute()),
+            rejected=rejected,
+            first=(counts.first if pd.isna(counts.first_purchase) else counts.first_purchase).to_pydatetime(),
+            last=counts["last"].to_pydatetime(),
+            digest=_digest(events, sorted(columns & set(COLUMNS))),
+        )
+        step.note(f"{log.count:,} events of {log.users:,} users before {as_of}")
+    _tell(log, columns, settings, narrator)
+    return log
+
+
+def _counts(judged: ir.Table, bounds: Bounds) -> pd.Series:
+    good, known = _.broken.isnull(), _.event_ts < ibis.literal(bounds.as_of)
+    return judged.agg(
+        rows=_.count(),
+        broken=_.count(where=_.broken.notnull()),
+        known=_.count(where=good & known),
+        later=_.count(where=good & ~known),
+        first=_.event_ts.min(where=good),
+        # History counts from the first purchase: a campaign announced months earlier says nothing about behaviour.
+        first_purchase=_.event_ts.min(where=good & (_.event_type == PURCHASE)),
+        last=_.event_ts.max(where=good & known),
+        newest=_.event_ts.max(where=good),
+    ).execute().iloc[0]
+
+
+def _check(counts: pd.Series, rejected: pa.Table, settings: Settings, as_of: date) -> None:
+    if counts.rows == 0:
+        raise DataError(f"the sources {listed(source.name for source in settings.sources)} give no rows at all")
+    share, allowed = counts.broken / counts.rows, settings.contract.max_bad_share
+    if share > allowed:
+        raise DataError(
+            f"{counts.broken:,} of {counts.rows:,} rows ({share:.1%}) break the event contract, contract.max_bad_share allows "
+            f"{allowed:.1%}. Reasons: {listed(_reasons(rejected))}. Mend the source, or raise the limit"
+        )
+    if counts.known == 0:
+        span = f"the data cover {counts.first:%Y-%m-%d} to {counts.newest:%Y-%m-%d}" if counts.later else "no row keeps the contract"
+        raise DataError(f"no event lies before --as-of {as_of}: {span}; choose a date after the first event")
+    age, limit = midnight(as_of) - counts["last"], settings.contract.max_staleness
+    if age > limit:
+        raise DataError(
+            f"--as-of {as_of} is {words(_whole_days(age))} after the newest event ({counts['last']:%Y-%m-%d %H:%M} UTC), "
+            f"contract.max_staleness allows {words(limit)}: everybody would look gone. Choose a date up to "
+            f"{(counts['last'] + limit):%Y-%m-%d}, or bring the events up to date"
+        )
+
+
+def _whole_days(age: timedelta) -> timedelta:
+    return timedelta(days=round(age / timedelta(days=1)))
+
+
+def _rejected(judged: ir.Table, as_of: date) -> pa.Table:
+    rows = judged.filter(_.broken.notnull()).select(source="source_name", reason="broken", row="row").order_by("source", "reason", "row")
+    found = rows.to_pyarrow()
+    return found.add_column(0, "as_of", pa.array([as_of] * len(found), pa.date32())).cast(QUARANTINE)
+
+
+def _reasons(rejected: pa.Table) -> list[str]:
+    counts = rejected.to_pandas().groupby(["source", "reason"]).size().sort_values(ascending=False)
+    return [f"{count:,} rows of {source}: {reason}" for (source, reason), count in counts.items()]
+
+
+def _digest(events: ir.Table, columns: list[str]) -> str:
+    parts = [ibis.coalesce(events[name].cast("string"), ibis.literal("\x1f")) for name in columns]
+    text = ibis.literal("\x1e").join(parts)
+    found = events.select(key=text.hash()).agg(n=_.count(), mixed=_.key.bit_xor(), low=_.key.min(), high=_.key.max()).execute()
+    return "-".join(f"{int(value) & 0xFFFF_FFFF_FFFF_FFFF:x}" for value in found.iloc[0])
+
+
+def _tell(log: EventLog, columns: set[str], settings: Settings, narrator: Narrator) -> None:
+    """Say once what was left out: rejected rows by reason, and features whose columns no source gives."""
+    for reason in _reasons(log.rejected):
+        narrator.say(f"  quarantined {reason}")
+    off = switched_off(settings.features.windows, columns)
+    if off:
+        narrator.say("  switched off: " + ", ".join(f"{count} features that need {name}" for name, count in off.items()))

@@ -1,0 +1,50 @@
+"""Progress on stderr: a bar while a step runs, one line when it is done."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+
+class Step:
+    """One step under way: `advance` moves its bar, `note` says what came of it."""
+
+    def __init__(self, bar: Progress, task: TaskID) -> None:
+        """Wrap a task of a rich progress display."""
+        self._bar, self._task = bar, task
+        self.said = ""
+
+    def advance(self) -> None:
+        """Move the bar by one."""
+        self._bar.advance(self._task)
+
+    def note(self, text: str) -> None:
+        """Say what came of the step, on the line that stays."""
+        self.said = text
+
+
+class Narrator:
+    """Tells a person on stderr what is happening; results go to stdout and are not its business."""
+
+    def __init__(self, console: Console) -> None:
+        """Write to `console`, which should be on stderr."""
+        self._console = console
+
+    @contextmanager
+    def step(self, doing: str, *, total: int | None = None) -> Iterator[Step]:
+        """Show a step while it runs: a spinner, and a bar where `total` is known. A log file gets the final line only."""
+        columns = [SpinnerColumn(), TextColumn("{task.description}")]
+        columns += [BarColumn(bar_width=30), MofNCompleteColumn()] if total else []
+        started = time.monotonic()
+        bar = Progress(*columns, TimeElapsedColumn(), console=self._console, transient=True, disable=not self._console.is_terminal)
+        with bar:
+            step = Step(bar, bar.add_task(doing, total=total))
+            yield step
+        took = time.monotonic() - started
+        self._console.print(f"  {doing:<24} {step.said}  [dim]{took:.1f} s[/dim]", highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """Print one line that stays."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)

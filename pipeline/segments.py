@@ -1,0 +1,39 @@
+"""Segments: named groups with a purpose, by rules over everything known of a user tonight."""
+
+from collections.abc import Sequence
+
+import ibis
+import pandas as pd
+from ibis.backends.duckdb import Backend
+
+from features.errors import ConfigError, did_you_mean
+from features.expressions import DIALECT, columns_of, condition
+from pipeline.settings import SegmentSettings
+
+
+def form_segments(engine: Backend, night: pd.DataFrame, segments: Sequence[SegmentSettings]) -> pd.DataFrame:
+    """Give `primary_segment` (or null) and `segments` (a list) for every row of `night`, in its order.
+
+    `night` has one row per user: scores, percentiles, bands, personas and features. A rule that is null for a user, because a score
+    is unknown, is not met.
+
+    Raises ConfigError when a rule reads a column that tonight's data do not have.
+    """
+    if not segments:
+        return pd.DataFrame({"primary_segment": None, "segments": [[] for _ in range(len(night))]}, index=night.index)
+    used: set[str] = set()
+    for segment in segments:
+        used |= columns_of(segment.enter)
+        missing = sorted(columns_of(segment.enter) - set(night.columns))
+        if missing:
+            raise ConfigError(
+                f"the segment {segment.name} reads {missing[0]!r}, which tonight's events cannot give: "
+                f"{did_you_mean(missing[0], night.columns)}"
+            )
+    columns = sorted(used)
+    rules = ", ".join(f'({condition(segment.enter, columns)}) IS TRUE AS "{segment.name}"' for segment in segments)
+    numbered = engine.create_table("night", ibis.memtable(night[columns].assign(row_number=range(len(night)))), temp=True)
+    members = numbered.alias("tonight").sql(f"SELECT row_number, {rules} FROM tonight ORDER BY row_number", dialect=DIALECT).execute()
+    names = [segment.name for segment in segments]
+    lists = [[name for name, is_in in zip(names, row, strict=True) if is_in] for row in members[names].itertuples(index=False)]
+    return pd.DataFrame({"primary_segment": [found[0] if found else None for found in lists], "segments": lists}, index=night.index)

@@ -1,0 +1,319 @@
+"""Settings: one YAML file, checked whole before anything runs. This is the only reader of configs."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from datetime import timedelta
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints, ValidationError, model_validator
+
+from features.contract import COLUMNS, PURCHASE
+from features.errors import ConfigError, did_you_mean
+from features.expressions import columns_of, condition
+from features.families import declared
+from features.labels import Eligible, Kind, Measure, Target
+from features.sources import Source
+from features.windows import duration, label
+from pipeline.columns import RULE_COLUMNS, TARGET_COLUMNS
+
+
+def _as_value_error(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Let pydantic collect what a check says: it gathers ValueErrors with their key paths."""
+
+    def checked(value: Any) -> Any:
+        try:
+            return check(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+
+    return checked
+
+
+def _zone(name: Any) -> str:
+    if name not in available_timezones():
+        raise ConfigError(f"{name!r} is not a time zone: {did_you_mean(str(name), available_timezones() - {'localtime'})}")
+    return ZoneInfo(name).key
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,59}$")]
+Duration = Annotated[timedelta, BeforeValidator(_as_value_error(duration)), PlainSerializer(label)]
+EventCondition = Annotated[str, BeforeValidator(_as_value_error(lambda sql: condition(sql, COLUMNS)))]
+Zone = Annotated[str, BeforeValidator(_as_value_error(_zone))]
+PURCHASES = f"event_type = '{PURCHASE}'"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceSettings(_Strict):
+    """One input: files and the SQL that turns them into events."""
+
+    name: Name = Field(description="Names the source in messages and in the quarantine table.")
+    tables: dict[Name, str] = Field(
+        min_length=1,
+        description="Alias to file: .parquet, .csv or .csv.gz, a glob, or package://<package>/<path>. "
+        "Relative paths start at the working directory.",
+    )
+    sql: str = Field(description="One SELECT (DuckDB dialect) from the aliases that gives event columns.")
+
+    def spec(self) -> Source:
+        """Give the source that `features` reads."""
+        return Source(self.name, self.tables, self.sql)
+
+
+class ContractSettings(_Strict):
+    """What input is accepted."""
+
+    max_bad_share: float = Field(0.01, ge=0, le=1, description="Share of rejected rows above which nothing is written.")
+    max_future: Duration = Field(
+        timedelta(days=1096),
+        description="Events later than this after as_of are rejected. Events between the two have not happened yet on that night "
+        "and are left alone, so that a night can be run for a past date.",
+    )
+    max_staleness: Duration = Field(
+        timedelta(days=7), description="How long before as_of the newest event may lie, before the log counts as cut off."
+    )
+
+
+class FeatureSettings(_Strict):
+    """Which features are built."""
+
+    windows: tuple[Duration, ...] = Field(
+        tuple(timedelta(days=days) for days in (7, 14, 28, 56, 84, 168)),
+        min_length=3,
+        description="Look-back windows; at least three different ones.",
+    )
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "FeatureSettings":
+        if len(set(self.windows)) != len(self.windows):
+            raise ValueError(f"windows repeat: {', '.join(map(label, self.windows))}; name each once")
+        return self
+
+
+class TrainingSettings(_Strict):
+    """Which past cutoffs models learn from and are tested on."""
+
+    step: Duration = Field(timedelta(days=14), description="Distance between training cutoffs.")
+    min_history: Duration = Field(timedelta(days=84), description="How much history must lie before the first training cutoff.")
+    max_cutoffs: int = Field(52, ge=3, description="Most training cutoffs, counted back from the latest.")
+    test_origins: int = Field(5, ge=1, description="Latest cutoffs that models are tested on, each unseen by its model.")
+    calibration_origins: int = Field(4, ge=0, description="Cutoffs before the test origins that calibrators are fitted on.")
+    every: Duration = Field(timedelta(days=28), description="Age of the champions at which `nightly` trains new ones.")
+    jobs: int = Field(2, ge=1, description="Models fitted side by side, one thread each.")
+    seed: int = Field(7, ge=0, description="Seed of everything that draws at random.")
+
+
+class EligibleSettings(_Strict):
+    """Who a target is asked about."""
+
+    active_within: Duration = Field(description="Users with a matching event this shortly before the cutoff.")
+    events: EventCondition = Field(PURCHASES, description="Which events count as activity.")
+
+
+class _Target(_Strict):
+    name: Name = Field(description="Names the score, its columns and its registered model.")
+    horizon: Duration = Field(description="How far ahead the label looks.")
+    events: EventCondition = Field(PURCHASES, description="SQL condition over event columns: what is counted.")
+    eligible: EligibleSettings = Field(description="Who is asked about.")
+    meaning: str = Field("", description="What a high score means, in a few words.")
+
+    def spec(self) -> Target:
+        """Give the target that `features` labels."""
+        own = {name: getattr(self, name) for name in type(self).model_fields if name != "eligible"}
+        return Target(**own, eligible=Eligible(self.eligible.active_within, self.eligible.events))
+
+
+class AbsenceSettings(_Target):
+    """Label 1: nothing matching `events` happens in the horizon."""
+
+    kind: Literal["absence"]
+
+
+class OccurrenceSettings(_Target):
+    """Label 1: at least `min_count` matching events happen in the horizon."""
+
+    kind: Literal["occurrence"]
+    min_count: int = Field(1, ge=1, description="How many matching events make it so.")
+
+
+class GrowthSettings(_Target):
+    """Label 1: the sum of `measure` in the horizon is at least `ratio` times its own trailing average per horizon."""
+
+    kind: Literal["growth"]
+    measure: Measure = Field("amount", description="Event column that is summed.")
+    ratio: float = Field(1.25, gt=0, description="How many times the trailing average.")
+    trailing: Duration = Field(timedelta(days=84), description="Window of the trailing average.")
+
+
+class FirstSettings(_Target):
+    """Label 1: a matching event happens in the horizon, after none in `lookback`; only users with none are asked about."""
+
+    kind: Literal["first"]
+    lookback: Duration = Field(timedelta(days=84), description="How long there was no matching event.")
+
+
+class ValueSettings(_Target):
+    """Label: the sum of `measure` in the horizon; the score is an expected amount."""
+
+    kind: Literal["value"]
+    measure: Measure = Field("amount", description="Event column that is summed.")
+
+
+TargetSettings = Annotated[
+    AbsenceSettings | OccurrenceSettings | GrowthSettings | FirstSettings | ValueSettings, Field(discriminator="kind")
+]
+
+
+class PersonaSettings(_Strict):
+    """How many personas there may be."""
+
+    fewest: int = Field(4, ge=2, le=20, description="Smallest number of personas tried.")
+    most: int = Field(8, ge=2, le=20, description="Largest number of personas tried.")
+    smallest_share: float = Field(0.05, ge=0, lt=0.5, description="Share of users that the smallest persona must hold.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "PersonaSettings":
+        if self.fewest > self.most:
+            raise ValueError(f"fewest is {self.fewest} and most is {self.most}: fewest may not be above most")
+        return self
+
+
+class SegmentSettings(_Strict):
+    """A named group with a purpose; the first in the list that a user enters is the primary one."""
+
+    name: Name = Field(description="Names the segment.")
+    purpose: str = Field(min_length=1, description="What the segment is for, in a few words.")
+    enter: str = Field(description="SQL condition over scores, percentiles, bands, personas and features.")
+
+    def target(self, names: Sequence[str]) -> str | None:
+        """Give the first of the targets that the rule reads: its reasons say why a user is in the segment."""
+        read = columns_of(self.enter)
+        return next((name for name in names if read & {column.format(target=name) for column in TARGET_COLUMNS}), None)
+
+
+class EngineSettings(_Strict):
+    """The engine that reads events."""
+
+    memory: str = Field("2GB", pattern=r"^[1-9]\d*(MB|GB)$", description="Bound on the engine's buffers; the rest spills to disk.")
+    threads: int = Field(2, ge=1, description="Threads of the engine.")
+
+
+class Settings(_Strict):
+    """One whole configuration."""
+
+    name: Name = Field(description="Names the experiment and the registered models.")
+    output: Path = Field(description="Folder for tables, the MLflow store and temporary files; made when needed.")
+    time_zone: Zone = Field("UTC", description="Local hours and weekdays, where an event has no utc_offset_minutes.")
+    currency: str = Field("", max_length=5, description="Written before amounts in reasons.")
+    sources: tuple[SourceSettings, ...] = Field(min_length=1, description="Where events come from.")
+    contract: ContractSettings = Field(ContractSettings(), description="What input is accepted.")
+    features: FeatureSettings = Field(FeatureSettings(), description="Which features are built.")
+    targets: tuple[TargetSettings, ...] = Field(min_length=1, description="What is predicted.")
+    training: TrainingSettings = Field(TrainingSettings(), description="Which past cutoffs models learn from and are tested on.")
+    personas: PersonaSettings = Field(PersonaSettings(), description="How many personas there may be.")
+    segments: tuple[SegmentSettings, ...] = Field((), description="Named groups, in order of priority.")
+    engine: EngineSettings = Field(EngineSettings(), description="The engine that reads events.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Settings":
+        problems = [*self._repeated(), *self._wrong_rules()]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _repeated(self) -> Iterator[str]:
+        for key in ("sources", "targets", "segments"):
+            counts = Counter(item.name for item in getattr(self, key))
+            yield from (f"{key}: the name {name!r} is used {count} times" for name, count in counts.items() if count > 1)
+
+    def _wrong_rules(self) -> Iterator[str]:
+        known = self.rule_columns()
+        for index, segment in enumerate(self.segments):
+            try:
+                condition(segment.enter, known)
+            except ConfigError as error:
+                yield f"segments.{index}.enter: {error}"
+
+    def rule_columns(self) -> frozenset[str]:
+        """Give every column that a segment's rule may name."""
+        scores = {column.format(target=target.name) for target in self.targets for column in TARGET_COLUMNS}
+        built = {feature.name for feature in declared(self.features.windows, COLUMNS)}
+        return frozenset(scores | built | set(RULE_COLUMNS))
+
+    def specs(self) -> tuple[Target, ...]:
+        """Give the targets that `features` labels."""
+        return tuple(target.spec() for target in self.targets)
+
+    def digest(self) -> str:
+        """Give a digest of everything that shapes the night's rows: all but where it is written and how fast."""
+        shaping = self.model_dump(mode="json", exclude={"output": True, "engine": True, "training": {"jobs"}})
+        return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_settings(path: Path) -> Settings:
+    """Read and check a config file.
+
+    Raises ConfigError naming every wrong key at once, with its path, or the place where the YAML does not parse.
+    """
+    if not path.is_file():
+        nearby = sorted(str(found) for found in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        raise ConfigError(f"there is no config {str(path)!r}: {did_you_mean(str(path), nearby) if nearby else 'no YAML file is there'}")
+    try:
+        told = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "an unknown place"
+        raise ConfigError(f"{path} is not YAML at {place}: {getattr(error, 'problem', error)}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not a text file in UTF-8") from None
+    try:
+        return Settings.model_validate(told)
+    except ValidationError as error:
+        lines = [line for problem in error.errors() for line in _told(dict(problem))]
+        raise ConfigError(f"{path} has {len(lines)} problem{'s' if len(lines) > 1 else ''}:\n  " + "\n  ".join(lines)) from None
+
+
+def _told(problem: dict[str, Any]) -> list[str]:
+    kinds = Kind.__args__  # type: ignore[attr-defined]
+    path = [part for number, part in enumerate(problem["loc"]) if not (number == 2 and problem["loc"][0] == "targets" and part in kinds)]
+    where = ".".join(str(part) for part in path)
+    value = problem["input"]
+    match problem["type"]:
+        case "extra_forbidden":
+            return [f"{where}: unknown key; {_nearest_key(str(path[-1]))}"]
+        case "missing":
+            return [f"{where}: this key is required and missing"]
+        case "value_error":
+            said = problem["msg"].removeprefix("Value error, ")
+            return [f"{where}: {line}" if where else line for line in said.splitlines()]
+        case "string_pattern_mismatch" if path[-1] != "memory":
+            return [f"{where}: {value!r} is not a name: use lower-case letters, digits and _, starting with a letter"]
+        case "model_type" | "dict_type" if not where:
+            return ["the file holds no keys: start from configs/template.yaml"]
+    shown = f" (got {value!r})" if isinstance(value, Hashable) else ""
+    return [f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}"]
+
+
+def _nearest_key(key: str) -> str:
+    known = {name for model in _Strict.__subclasses__() for kind in (model, *model.__subclasses__()) for name in kind.model_fields}
+    near = get_close_matches(key, sorted(known), n=1)
+    return f"did you mean {near[0]}?" if near else "configs/template.yaml lists every key"
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML lets a key be given twice and keeps the last; a config that does so is a mistake."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        for key, (key_node, _) in zip(keys, node.value, strict=True):
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+        return super().construct_mapping(node, deep=deep)

@@ -1,0 +1,178 @@
+"""Show a night: segments, personas, who is most at risk and why, and where the tables are."""
+
+import json
+from collections.abc import Mapping
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from features.errors import DataError
+from pipeline.settings import Settings
+from pipeline.tables import ORDER, nights, read
+
+if TYPE_CHECKING:
+    # Training imports MLflow and SHAP, which take seconds; showing a night needs neither.
+    from pipeline.train import Training
+
+MOST_AT_RISK = 10
+
+
+def tell_night(settings: Settings, as_of: date | None) -> dict[str, Any]:
+    """Gather what `show` tells of one night, by default the latest, in plain values for people and machines alike.
+
+    Raises DataError when there is no such night.
+    """
+    recorded = nights(settings.output)
+    dates = [row["as_of"] for row in recorded]
+    if not dates:
+        raise DataError(f"no night has been written below {settings.output} yet: run `beforehand score --as-of DATE`")
+    day = as_of or max(dates)
+    segments = read(settings.output, "segments", day).to_pandas()
+    scores = read(settings.output, "scores", day).to_pandas()
+    run = next(row for row in reversed(recorded) if row["as_of"] == day)
+    names = [target.name for target in settings.targets]
+    columns = [f"{name}_score" for name in names]
+    riskiest = settings.targets[0]
+    return {
+        "as_of": day.isoformat(),
+        "run_id": run["run_id"],
+        "users": len(segments),
+        "counts": json.loads(run["counts"]),
+        "targets": [
+            {"target": target.name, "meaning": target.meaning, "is_amount": target.kind == "value", **_told(scores[scores.target == target.name])}
+            for target in settings.targets
+        ],
+        "segments": [
+            {"segment": segment.name, "purpose": segment.purpose, **_group(segments[segments.primary_segment == segment.name], columns)}
+            for segment in settings.segments
+        ]
+        + [{"segment": None, "purpose": "in no segment", **_group(segments[segments.primary_segment.isna()], columns)}],
+        "personas": [
+            {"persona": int(number), "name": name, **_group(rows, columns)}
+            for (number, name), rows in segments.groupby(["persona", "persona_name"])
+        ],
+        "most_at_risk": {"target": riskiest.name, "meaning": riskiest.meaning, "users": _riskiest(scores, riskiest.name)},
+        "tables": {name: str((settings.output / name).resolve()) for name in (*ORDER, "nights")},
+    }
+
+
+def print_night(told: Mapping[str, Any], console: Console, *, currency: str) -> None:
+    """Print what `tell_night` gathered."""
+    console.print(f"\n[bold]Night of {told['as_of']}[/bold]: {told['users']:,} users, run {told['run_id']}\n")
+    table = Table(title="Scores", title_justify="left")
+    for name in ("target", "what a high score means", "users asked about", "mean score", "model", "method"):
+        table.add_column(name, justify="right" if name in ("users asked about", "mean score") else "left")
+    for row in told["targets"]:
+        mean = _score(row["mean_score"], row["target"], told, currency)
+        table.add_row(row["target"], row["meaning"], f"{row['users']:,}", mean, f"v{row['model_version']}", row["method"])
+    console.print(table)
+    _print_groups(told, "segments", "segment", "purpose", console, currency)
+    _print_groups(told, "personas", "persona", "name", console, currency)
+    risk = told["most_at_risk"]
+    table = Table(title=f"Highest {risk['target']} ({risk['meaning']})" if risk["meaning"] else f"Highest {risk['target']}", title_justify="left")
+    for name in ("user", "score", "why (↑ raises the score, ↓ lowers it)"):
+        table.add_column(name, justify="right" if name == "score" else "left")
+    for row in risk["users"]:
+        why = "\n".join(f"{'↑' if reason['contribution'] > 0 else '↓'} {reason['phrase']}" for reason in row["reasons"])
+        table.add_row(row["user_id"], _score(row["score"], risk["target"], told, currency), why, end_section=True)
+    console.print(table)
+    print_tables(told, console)
+
+
+def print_tables(told: Mapping[str, Any], console: Console) -> None:
+    """Print where the tables are."""
+    console.print("[bold]Tables[/bold] (Delta Lake; consumers read `segments`)")
+    for name, path in told["tables"].items():
+        console.print(f"  {name:<11} {path}", highlight=False, soft_wrap=True)
+
+
+def tell_training(training: "Training") -> dict[str, Any]:
+    """Gather what came of a training in plain values: per target the means over test origins, beside the baseline's."""
+    return {
+        "run_id": training.run_id,
+        "targets": [
+            {
+                "target": made.target.name,
+                "is_amount": made.target.is_amount,
+                "version": made.version,
+                "method": made.bundle.method,
+                "test_origins": [cutoff.date().isoformat() for cutoff in made.backtest.by_origin()],
+                "measures": made.backtest.mean(),
+                "baseline": made.backtest.mean("baseline"),
+            }
+            for made in training.trained
+        ],
+        "personas": [
+            {"persona": number, "name": name, "share": share}
+            for number, (name, share) in enumerate(zip(training.personas.names, training.personas.shares, strict=True))
+        ],
+    }
+
+
+def print_training(told: Mapping[str, Any], console: Console, *, currency: str) -> None:
+    """Print what `tell_training` gathered."""
+    table = Table(title="Mean over test origins that each model had not seen (in brackets: a linear model of RFM)", title_justify="left")
+    names = ("target", "tested on", "AUC", "average precision", "calibration error", "base rate", "mean error", "model")
+    for name in names:
+        table.add_column(name, justify="left" if name in ("target", "model") else "right")
+    for row in told["targets"]:
+        found, base = row["measures"], row["baseline"]
+        rows = f"{found['users']:,.0f} rows, {len(row['test_origins'])} origins"
+        auc, precision = (_beside(found, base, name) for name in ("auc", "average_precision"))
+        error = "–" if row["is_amount"] else f"{found.get('expected_calibration_error', float('nan')):.3f}"
+        rate = "–" if row["is_amount"] else f"{found.get('base_rate', float('nan')):.1%}"
+        amount = _beside(found, base, "mean_absolute_error", currency=currency)
+        table.add_row(row["target"], rows, auc, precision, error, rate, amount, f"v{row['version']} {row['method']}")
+    console.print(table)
+    console.print(f"MLflow run {told['run_id']}: look with `beforehand ui`", highlight=False)
+
+
+def _beside(found: Mapping[str, float], base: Mapping[str, float], name: str, *, currency: str | None = None) -> str:
+    if name not in found:
+        return "–"
+    if currency is not None:
+        return f"{currency}{found[name]:,.2f} ({currency}{base[name]:,.2f})"
+    return f"{found[name]:.3f} ({base[name]:.3f})"
+
+
+def _told(rows: pd.DataFrame) -> dict[str, Any]:
+    first = rows.iloc[0] if len(rows) else {"model_version": None, "method": None}
+    mean = float(rows.score.mean()) if len(rows) else None
+    return {"users": len(rows), "mean_score": mean, "model_version": first["model_version"], "method": first["method"]}
+
+
+def _group(rows: pd.DataFrame, columns: list[str]) -> dict[str, Any]:
+    means = {column.removesuffix("_score"): None if rows[column].isna().all() else float(rows[column].mean()) for column in columns}
+    return {"users": len(rows), "mean_scores": means}
+
+
+def _riskiest(scores: pd.DataFrame, target: str) -> list[dict[str, Any]]:
+    top = scores[scores.target == target].sort_values(["score", "user_id"], ascending=[False, True]).head(MOST_AT_RISK)
+    return [
+        {"user_id": row.user_id, "score": float(row.score), "reasons": [dict(reason) for reason in row.reasons]}
+        for row in top.itertuples(index=False)
+    ]
+
+
+def _print_groups(told: Mapping[str, Any], key: str, first: str, second: str, console: Console, currency: str) -> None:
+    targets = [row["target"] for row in told["targets"]]
+    table = Table(title=f"{key.capitalize()}: users, and mean score per target", title_justify="left")
+    for name in (first, second):
+        table.add_column(name)
+    for name in ("users", *targets):
+        table.add_column(name, justify="right")
+    for row in told[key]:
+        label = "–" if row[first] is None else str(row[first])
+        means = [_score(row["mean_scores"][target], target, told, currency) for target in targets]
+        table.add_row(label, row[second], f"{row['users']:,}", *means)
+    console.print(table)
+
+
+def _score(value: float | None, target: str, told: Mapping[str, Any], currency: str) -> str:
+    if value is None:
+        return "–"
+    is_amount = next(row["is_amount"] for row in told["targets"] if row["target"] == target)
+    return f"{currency}{value:,.0f}" if is_amount else f"{value:.1%}"

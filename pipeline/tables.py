@@ -1,0 +1,181 @@
+"""The tables: Delta Lake, one commit a night, so that a night is seen in all tables or in none.
+
+Each table is committed on its own; the row then added to `nights` names the version of every table and is the moment at which the
+night exists. Readers start from that row (`read`), so while a night is written, or after a crash, they see the last complete one.
+Versions past it are a crashed run's and are rolled back by the next.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from filelock import FileLock, Timeout
+
+from features.errors import DataError, StoreError, listed
+from pipeline.columns import NIGHTS
+
+# `segments` comes last: it is the table that others read directly.
+ORDER = ("quarantine", "features", "scores", "segments")
+_MARK = "beforehand"
+_ROLLED_BACK = "rolled back"
+_HARMLESS = {"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES"}
+
+
+@dataclass(frozen=True)
+class Night:
+    """One finished run, as the `nights` table keeps it."""
+
+    as_of: date
+    run_id: str
+    started_at: datetime
+    finished_at: datetime
+    counts: Mapping[str, Any]
+    checks: Mapping[str, Any]
+
+
+@contextmanager
+def exclusive(output: Path, what: str) -> Iterator[None]:
+    """Hold the lock of `what` (`night` or `training`) below `output`; the system lets go of it when the process ends.
+
+    Raises StoreError at once when another process holds it.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(output / f".{what}.lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise StoreError(f"another {what} is running on {output}: wait until it ends, or give this one another `output`") from None
+    except OSError as error:
+        raise StoreError(f"cannot write to {output}: {error.strerror}; check `output` in the config") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def recover(root: Path) -> list[str]:
+    """Make sure every table below `root` stands at the last complete night; undo what a crashed run left.
+
+    Gives the names of the tables that were rolled back. Raises StoreError when a table is not one, or when somebody else wrote to it.
+    """
+    good = _last_versions(root)
+    return [name for name in ORDER if _roll_back(root / name, good.get(name))]
+
+
+def write_night(root: Path, night: Night, tables: Mapping[str, pa.Table]) -> None:
+    """Replace the night's date in every table, then record the night.
+
+    Rerunning a date replaces that date only. When any write fails, what was written is rolled back and StoreError raised.
+    """
+    versions: dict[str, int] = {}
+    try:
+        for name in ORDER:
+            versions[name] = _replace(root / name, tables[name], night)
+        row = {"as_of": night.as_of, "run_id": night.run_id, "started_at": night.started_at, "finished_at": night.finished_at}
+        row |= {"status": "complete", "counts": json.dumps(night.counts), "checks": json.dumps(night.checks)}
+        row |= {"versions": json.dumps(versions)}
+        write_deltalake(
+            root / "nights",
+            pa.Table.from_pylist([row], NIGHTS),
+            mode="append",
+            partition_by=["as_of"],
+            commit_properties=_marked(night),
+        )
+    except (DeltaError, OSError) as error:
+        recover(root)
+        raise StoreError(f"the night of {night.as_of} was not written: {error}; the last complete night stands") from None
+
+
+def nights(root: Path) -> list[dict[str, Any]]:
+    """Give every recorded run, oldest first by when it finished; an empty list before the first."""
+    table = _open(root / "nights")
+    if table is None:
+        return []
+    rows = table.to_pyarrow_table().to_pylist()
+    return sorted(rows, key=lambda row: row["finished_at"])
+
+
+def read(root: Path, name: str, as_of: date) -> pa.Table:
+    """Read one date of a table as the last complete night left it, whatever has been committed since.
+
+    Raises DataError when there is no such night.
+    """
+    dates = sorted({row["as_of"] for row in nights(root)})
+    if as_of not in dates:
+        said = f"there are {listed(reversed(dates))}" if dates else "no night has been written yet"
+        raise DataError(f"there is no night of {as_of} below {root}: {said}; run `beforehand score --as-of {as_of}`")
+    table = _open(root / name, version=_last_versions(root)[name])
+    assert table is not None
+    return table.to_pyarrow_table(partitions=[("as_of", "=", as_of.isoformat())])
+
+
+def _replace(path: Path, rows: pa.Table, night: Night) -> int:
+    table = _open(path)
+    if table is None:
+        write_deltalake(path, rows, partition_by=["as_of"], commit_properties=_marked(night))
+        return DeltaTable(path).version()
+    write_deltalake(
+        table,
+        rows,
+        mode="overwrite",
+        predicate=f"as_of = '{night.as_of.isoformat()}'",
+        schema_mode="merge",
+        commit_properties=_marked(night),
+    )
+    return DeltaTable(path).version()
+
+
+def _roll_back(path: Path, good: int | None) -> bool:
+    table = _open(path)
+    if table is None or table.version() == good:
+        return False
+    since = [commit for commit in table.history() if good is None or commit["version"] > good]
+    foreign = [commit for commit in since if _MARK not in commit and commit.get("operation") not in _HARMLESS]
+    if foreign:
+        newest = foreign[0]
+        raise StoreError(
+            f"somebody else wrote to {path} after the last complete night ({newest.get('operation')} at version "
+            f"{newest['version']}): restore it to version {good}, or move it away"
+        )
+    ours = [commit[_MARK] for commit in since if _MARK in commit]
+    if not ours or ours[0] == _ROLLED_BACK:
+        return False
+    if good is None:
+        if len(set(ours)) > 1:
+            raise StoreError(f"{path} holds nights, but {path.parent / 'nights'} records none: restore it, or move both away")
+        # The very first night died: nothing in this table was ever part of a complete one.
+        shutil.rmtree(path)
+        return True
+    table.restore(good, commit_properties=CommitProperties(custom_metadata={_MARK: _ROLLED_BACK}))
+    return True
+
+
+def _last_versions(root: Path) -> dict[str, int]:
+    known = nights(root)
+    return dict(json.loads(known[-1]["versions"])) if known else {}
+
+
+def _open(path: Path, *, version: int | None = None) -> DeltaTable | None:
+    if not path.exists():
+        return None
+    try:
+        return DeltaTable(path, version=version)
+    except TableNotFoundError:
+        held = sorted(entry.name for entry in path.iterdir())
+        if not held:
+            return None
+        raise StoreError(f"{path} is not a Delta table: it holds {listed(held)} but no log; move it away and run again") from None
+    except (DeltaError, OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read: {str(error).splitlines()[0]}; restore it, or move it away and run again") from None
+
+
+def _marked(night: Night) -> CommitProperties:
+    return CommitProperties(custom_metadata={_MARK: night.run_id})
