@@ -1,6 +1,6 @@
 """SQL that a user writes in a config: parsed and checked against known columns before anything runs."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import sqlglot
 from sqlglot import exp
@@ -67,6 +67,8 @@ def query(sql: str, tables: Collection[str]) -> str:
     if not isinstance(tree, exp.Query):
         raise ConfigError(f"the SQL is not a SELECT: {tree.sql(DIALECT)[:60]!r}; write one SELECT statement")
     defined = {cte.alias_or_name for cte in tree.find_all(exp.CTE)}
+    if hidden := sorted(defined & set(tables)):
+        raise ConfigError(f"the SQL defines {hidden[0]!r} by WITH, which is also the name of a table: use another name")
     for table in tree.find_all(exp.Table):
         if not isinstance(table.this, exp.Identifier) or table.db or table.name not in {*tables, *defined}:
             name = table.sql(DIALECT)
@@ -76,12 +78,28 @@ def query(sql: str, tables: Collection[str]) -> str:
     return tree.sql(DIALECT)
 
 
+def renamed(sql: str, names: Mapping[str, str]) -> str:
+    """Give a checked query with its tables renamed; each stays known in the query by the alias it had.
+
+    >>> renamed("SELECT t.a FROM t", {"t": "orders.t"})
+    'SELECT t.a FROM "orders.t" AS t'
+    """
+    tree = _parse(sql)
+    defined = {cte.alias_or_name for cte in tree.find_all(exp.CTE)}
+    for table in [found for found in tree.find_all(exp.Table) if found.name in names and found.name not in defined]:
+        table.replace(exp.to_table(f'"{names[table.name]}"', alias=table.alias_or_name, dialect=DIALECT))
+    return tree.sql(DIALECT)
+
+
 def _forbidden(tree: exp.Expr) -> Iterator[str]:
     for node in tree.find_all(exp.Func, *_CLOCK_OR_CHANCE):
         name = node.name.lower() if isinstance(node, exp.Anonymous) else node.sql_name().lower()
-        if isinstance(node, exp.Anonymous) and name not in _ALLOWED_ANONYMOUS:
-            yield f"{name}()"
-        elif isinstance(node, (*_CLOCK_OR_CHANCE, exp.ReadCSV, exp.ReadParquet)) or name in _CLOCK_OR_CHANCE_NAMES:
+        if (
+            isinstance(node, exp.Anonymous)
+            and name not in _ALLOWED_ANONYMOUS
+            or isinstance(node, (*_CLOCK_OR_CHANCE, exp.ReadCSV, exp.ReadParquet))
+            or name in _CLOCK_OR_CHANCE_NAMES
+        ):
             yield f"{name}()"
 
 
@@ -100,4 +118,6 @@ def _where(error: sqlglot.errors.SqlglotError) -> str:
     if not details:
         return str(error).splitlines()[0]
     first = details[0]
-    return f"{first['description']} at line {first['line']}, column {first['col']}, near {first['highlight']!r}"
+    # Some descriptions name classes of the parser; what they mean is that something is missing there.
+    said = "the expression is incomplete" if "<class" in first["description"] else first["description"]
+    return f"{said} at line {first['line']}, column {first['col']}, near {first['highlight']!r}"

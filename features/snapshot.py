@@ -19,7 +19,7 @@ def snapshots(moments: Moments, cutoffs: Sequence[datetime]) -> Mapping[Base, ir
 
     `events`      user × type × instant × order (see `Moments`)
     `purchases`   those whose type is `purchase`
-    `orders`      user × order, with its last instant and its spend; without an order id, purchases of one instant are one order
+    `orders`      user × order, with its last instant and spend; purchases of one instant without an order id are one
     `days`        user × local day with a purchase, with its first instant and the days since the day before it
     `categories`  user × category bought, with the last instant
     `brands`      user × brand bought, with the last instant and the spend of the last half year
@@ -27,7 +27,6 @@ def snapshots(moments: Moments, cutoffs: Sequence[datetime]) -> Mapping[Base, ir
     Every row belongs to one `user_id` and one `cutoff`. Windows all end at the cutoff, so an order, category or brand was seen in a window
     exactly when its last instant was: distinct counts of nested windows need one pass and stay exact.
     """
-
     at = instants(cutoffs)
 
     def known(table: ir.Table) -> ir.Table:

@@ -12,7 +12,7 @@ from ibis.backends.duckdb import Backend
 
 from features.engines import confine
 from features.errors import BeforehandError, ConfigError, DataError, did_you_mean, listed
-from features.expressions import query
+from features.expressions import query, renamed
 
 PACKAGE = "package://"
 _SUFFIXES = (".parquet", ".csv", ".csv.gz")
@@ -66,15 +66,15 @@ def _query(engine: Backend, source: Source, tables: Mapping[str, list[str]]) -> 
     if set(tables) != set(source.tables):
         raise DataError(f"{key}: not run, because its tables could not be opened")
     # The aliases of two sources may be the same word for different files, so each becomes a view of its own.
-    views = ",\n".join(f'"{alias}" AS (SELECT * FROM {_open(engine, source, alias, files)})' for alias, files in tables.items())
-    body = f"SELECT * FROM ({sql})"
+    views = {alias: _open(engine, source, alias, files) for alias, files in tables.items()}
     try:
-        return engine.sql(f"WITH {views}\n{body}")
+        return engine.sql(renamed(sql, views))
     except duckdb.Error as error:
         raise ConfigError(f"{key}: {_first_line(error)}") from None
 
 
 def _open(engine: Backend, source: Source, alias: str, files: list[str]) -> str:
+    """Make a view over the files and give its name."""
     view = f"{source.name}.{alias}"
     read = engine.read_parquet if files[0].endswith(".parquet") else engine.read_csv
     try:
@@ -86,7 +86,7 @@ def _open(engine: Backend, source: Source, alias: str, files: list[str]) -> str:
         ) from None
     if not columns:
         raise DataError(f"sources.{source.name}.tables.{alias}: {files[0]} has no columns")
-    return f'"{view}"'
+    return view
 
 
 def _first_line(error: duckdb.Error) -> str:

@@ -1,6 +1,6 @@
 """Rolling-origin backtest: predict each past origin from what was known before it, and nothing else.
 
-    train cutoffs ──horizon──▶│ origin ──horizon──▶      train_cutoff + horizon <= origin, for models and calibrators alike
+train cutoffs ──horizon──▶│ origin ──horizon──▶      train_cutoff + horizon <= origin, for models and calibrators alike
 """
 
 from collections.abc import Sequence

@@ -19,7 +19,7 @@ def rfm_scores(train: pd.DataFrame, label: pd.Series, test: pd.DataFrame, *, is_
     columns = [name for name in RFM if name in train.columns]
 
     def logs(frame: pd.DataFrame) -> Floats:
-        return np.log1p(frame[columns].fillna(0.0).clip(lower=0.0).to_numpy(dtype=np.float64))
+        return np.asarray(np.log1p(frame[columns].fillna(0.0).clip(lower=0.0)), dtype=np.float64)
 
     model = PoissonRegressor(alpha=1e-3, max_iter=500) if is_amount else LogisticRegression(max_iter=500)
     fitted = make_pipeline(StandardScaler(), model).fit(logs(train), label)

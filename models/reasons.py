@@ -17,7 +17,8 @@ CHUNK = 50_000
 class Reasons:
     """The strongest features per user: `feature` (index into the features) and `contribution`, both users × `most`.
 
-    A contribution is in the booster's own units before calibration (log-odds, or log of the amount); above zero it raises the score.
+    A contribution is in the booster's own units before calibration (log-odds, or log of the amount); above zero it raises the
+    score.
     """
 
     feature: np.ndarray
@@ -25,7 +26,7 @@ class Reasons:
 
 
 def contributions(booster: lightgbm.Booster, x: pd.DataFrame) -> Floats:
-    """Give the path-dependent Tree SHAP values of every user and feature (Lundberg et al., 2020; Woodelf: Nadel & Wettenstein, 2025).
+    """Give the path-dependent Tree SHAP values of every user and feature (Lundberg et al., 2020; Nadel & Wettenstein, 2026).
 
     Computed in chunks of users, so memory is bounded by the chunk.
     """

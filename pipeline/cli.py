@@ -71,7 +71,13 @@ def validate(config: ConfigPath = DEFAULT_CONFIG, as_of: AsOf = None, json_: Jso
     with _told_errors() as narrator:
         settings, day = read_settings(config), _date(as_of)
         log = read_events(settings, day, narrator)
-        told = {"as_of": day.isoformat(), "events": log.count, "users": log.users, "rejected": len(log.rejected), "later": log.later}
+        told = {
+            "as_of": day.isoformat(),
+            "events": log.count,
+            "users": log.users,
+            "rejected": len(log.rejected),
+            "later": log.later,
+        }
         told |= {"first_event": log.first.isoformat(), "last_event": log.last.isoformat(), "features": len(log.features)}
         if json_:
             _stdout().print_json(json.dumps(told))

@@ -92,17 +92,21 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator) -> EventLog
 
 def _counts(judged: ir.Table, bounds: Bounds) -> pd.Series:
     good, known = _.broken.isnull(), _.event_ts < ibis.literal(bounds.as_of)
-    return judged.agg(
-        rows=_.count(),
-        broken=_.count(where=_.broken.notnull()),
-        known=_.count(where=good & known),
-        later=_.count(where=good & ~known),
-        first=_.event_ts.min(where=good),
-        # History counts from the first purchase: a campaign announced months earlier says nothing about behaviour.
-        first_purchase=_.event_ts.min(where=good & (_.event_type == PURCHASE)),
-        last=_.event_ts.max(where=good & known),
-        newest=_.event_ts.max(where=good),
-    ).execute().iloc[0]
+    return (
+        judged.agg(
+            rows=_.count(),
+            broken=_.count(where=_.broken.notnull()),
+            known=_.count(where=good & known),
+            later=_.count(where=good & ~known),
+            first=_.event_ts.min(where=good),
+            # History counts from the first purchase: a campaign announced months earlier says nothing about behaviour.
+            first_purchase=_.event_ts.min(where=good & (_.event_type == PURCHASE)),
+            last=_.event_ts.max(where=good & known),
+            newest=_.event_ts.max(where=good),
+        )
+        .execute()
+        .iloc[0]
+    )
 
 
 def _check(counts: pd.Series, rejected: pa.Table, settings: Settings, as_of: date) -> None:
@@ -115,7 +119,9 @@ def _check(counts: pd.Series, rejected: pa.Table, settings: Settings, as_of: dat
             f"{allowed:.1%}. Reasons: {listed(_reasons(rejected))}. Mend the source, or raise the limit"
         )
     if counts.known == 0:
-        span = f"the data cover {counts.first:%Y-%m-%d} to {counts.newest:%Y-%m-%d}" if counts.later else "no row keeps the contract"
+        span = (
+            f"the data cover {counts.first:%Y-%m-%d} to {counts.newest:%Y-%m-%d}" if counts.later else "no row keeps the contract"
+        )
         raise DataError(f"no event lies before --as-of {as_of}: {span}; choose a date after the first event")
     age, limit = midnight(as_of) - counts["last"], settings.contract.max_staleness
     if age > limit:
@@ -131,7 +137,11 @@ def _whole_days(age: timedelta) -> timedelta:
 
 
 def _rejected(judged: ir.Table, as_of: date) -> pa.Table:
-    rows = judged.filter(_.broken.notnull()).select(source="source_name", reason="broken", row="row").order_by("source", "reason", "row")
+    rows = (
+        judged.filter(_.broken.notnull())
+        .select(source="source_name", reason="broken", row="row")
+        .order_by("source", "reason", "row")
+    )
     found = rows.to_pyarrow()
     return found.add_column(0, "as_of", pa.array([as_of] * len(found), pa.date32())).cast(QUARANTINE)
 

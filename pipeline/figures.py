@@ -1,4 +1,4 @@
-"""Figures of a target's test origins: is it right, is it honest, and what moves it?"""
+"""Figures of a target's test origins: whether it is right, whether it is honest, and what moves it."""
 
 from collections.abc import Mapping
 

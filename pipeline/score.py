@@ -133,7 +133,9 @@ def join_segments(night: NightRun) -> NightRun:
             wide = wide.join(own, on="user_id")
         formed = form_segments(night.events.engine, wide, night.settings.segments)
         wide = pd.concat([wide, formed], axis=1)
-        step.note(f"{int(formed.primary_segment.notna().sum()):,} of {len(wide):,} users in {len(night.settings.segments)} segments")
+        step.note(
+            f"{int(formed.primary_segment.notna().sum()):,} of {len(wide):,} users in {len(night.settings.segments)} segments"
+        )
     return replace(night, segments=pd.concat([wide, _segment_reasons(night, wide)], axis=1))
 
 
@@ -206,7 +208,9 @@ def _score(night: NightRun, target: Target, by_name: Mapping[str, Feature]) -> p
     )
 
 
-def _reasons(bundle: TargetBundle, frame: pd.DataFrame, by_name: Mapping[str, Feature], currency: str) -> list[list[dict[str, Any]]]:
+def _reasons(
+    bundle: TargetBundle, frame: pd.DataFrame, by_name: Mapping[str, Feature], currency: str
+) -> list[list[dict[str, Any]]]:
     names = list(bundle.features)
     found = strongest(contributions(bundle.booster, frame), [by_name[name].group for name in names])
     rows = frame.to_dict("records")

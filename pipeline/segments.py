@@ -33,7 +33,8 @@ def form_segments(engine: Backend, night: pd.DataFrame, segments: Sequence[Segme
     columns = sorted(used)
     rules = ", ".join(f'({condition(segment.enter, columns)}) IS TRUE AS "{segment.name}"' for segment in segments)
     numbered = engine.create_table("night", ibis.memtable(night[columns].assign(row_number=range(len(night)))), temp=True)
-    members = numbered.alias("tonight").sql(f"SELECT row_number, {rules} FROM tonight ORDER BY row_number", dialect=DIALECT).execute()
+    sql = f"SELECT row_number, {rules} FROM tonight ORDER BY row_number"  # noqa: S608 - every rule was parsed and checked
+    members = numbered.alias("tonight").sql(sql, dialect=DIALECT).execute()
     names = [segment.name for segment in segments]
     lists = [[name for name, is_in in zip(names, row, strict=True) if is_in] for row in members[names].itertuples(index=False)]
     return pd.DataFrame({"primary_segment": [found[0] if found else None for found in lists], "segments": lists}, index=night.index)

@@ -7,11 +7,20 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from features.contract import COLUMNS, PURCHASE
 from features.errors import ConfigError, did_you_mean
@@ -265,7 +274,9 @@ def read_settings(path: Path) -> Settings:
     """
     if not path.is_file():
         nearby = sorted(str(found) for found in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-        raise ConfigError(f"there is no config {str(path)!r}: {did_you_mean(str(path), nearby) if nearby else 'no YAML file is there'}")
+        raise ConfigError(
+            f"there is no config {str(path)!r}: {did_you_mean(str(path), nearby) if nearby else 'no YAML file is there'}"
+        )
     try:
         told = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
@@ -282,30 +293,41 @@ def read_settings(path: Path) -> Settings:
 
 
 def _told(problem: dict[str, Any]) -> list[str]:
-    kinds = Kind.__args__  # type: ignore[attr-defined]
-    path = [part for number, part in enumerate(problem["loc"]) if not (number == 2 and problem["loc"][0] == "targets" and part in kinds)]
+    kinds = get_args(Kind)
+    tagged = problem["loc"][:1] == ("targets",) and problem["loc"][2:3] and problem["loc"][2] in kinds
+    path = [part for number, part in enumerate(problem["loc"]) if not (tagged and number == 2)]
     where = ".".join(str(part) for part in path)
     value = problem["input"]
     match problem["type"]:
         case "extra_forbidden":
             return [f"{where}: unknown key; {_nearest_key(str(path[-1]))}"]
-        case "missing":
-            return [f"{where}: this key is required and missing"]
+        case "missing" | "union_tag_not_found":
+            return [f"{where}{'.kind' if problem['type'] == 'union_tag_not_found' else ''}: this key is required and missing"]
+        case "union_tag_invalid":
+            return [
+                f"{where}.kind: {problem['ctx']['tag']!r} is not a kind of target: {did_you_mean(problem['ctx']['tag'], kinds)}"
+            ]
         case "value_error":
             said = problem["msg"].removeprefix("Value error, ")
             return [f"{where}: {line}" if where else line for line in said.splitlines()]
-        case "string_pattern_mismatch" if path[-1] != "memory":
+        case "string_pattern_mismatch" if where == "engine.memory":
+            return [f"{where}: {value!r} is not an amount of memory: write a whole number and MB or GB, such as 2GB"]
+        case "string_pattern_mismatch":
             return [f"{where}: {value!r} is not a name: use lower-case letters, digits and _, starting with a letter"]
         case "model_type" | "dict_type" if not where:
             return ["the file holds no keys: start from configs/template.yaml"]
-    shown = f" (got {value!r})" if isinstance(value, Hashable) else ""
+        case "too_short" if problem["ctx"]["actual_length"] == 0 and value:
+            return []  # pydantic's echo of items that are wrong themselves, and told above
+    shown = f" (got {value!r})" if isinstance(value, str | int | float | bool | None) else ""
     return [f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}"]
 
 
 def _nearest_key(key: str) -> str:
     known = {name for model in _Strict.__subclasses__() for kind in (model, *model.__subclasses__()) for name in kind.model_fields}
-    near = get_close_matches(key, sorted(known), n=1)
-    return f"did you mean {near[0]}?" if near else "configs/template.yaml lists every key"
+    if key in known:
+        return "it belongs elsewhere, or to another kind of target; configs/template.yaml shows where"
+    near = get_close_matches(key, sorted(known), n=1, cutoff=0.75)
+    return f"did you mean {near[0]}?" if near else "configs/template.yaml shows every key"
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -42,11 +42,20 @@ def tell_night(settings: Settings, as_of: date | None) -> dict[str, Any]:
         "users": len(segments),
         "counts": json.loads(run["counts"]),
         "targets": [
-            {"target": target.name, "meaning": target.meaning, "is_amount": target.kind == "value", **_told(scores[scores.target == target.name])}
+            {
+                "target": target.name,
+                "meaning": target.meaning,
+                "is_amount": target.kind == "value",
+                **_told(scores[scores.target == target.name]),
+            }
             for target in settings.targets
         ],
         "segments": [
-            {"segment": segment.name, "purpose": segment.purpose, **_group(segments[segments.primary_segment == segment.name], columns)}
+            {
+                "segment": segment.name,
+                "purpose": segment.purpose,
+                **_group(segments[segments.primary_segment == segment.name], columns),
+            }
             for segment in settings.segments
         ]
         + [{"segment": None, "purpose": "in no segment", **_group(segments[segments.primary_segment.isna()], columns)}],
@@ -72,7 +81,10 @@ def print_night(told: Mapping[str, Any], console: Console, *, currency: str) -> 
     _print_groups(told, "segments", "segment", "purpose", console, currency)
     _print_groups(told, "personas", "persona", "name", console, currency)
     risk = told["most_at_risk"]
-    table = Table(title=f"Highest {risk['target']} ({risk['meaning']})" if risk["meaning"] else f"Highest {risk['target']}", title_justify="left")
+    table = Table(
+        title=f"Highest {risk['target']} ({risk['meaning']})" if risk["meaning"] else f"Highest {risk['target']}",
+        title_justify="left",
+    )
     for name in ("user", "score", "why (↑ raises the score, ↓ lowers it)"):
         table.add_column(name, justify="right" if name == "score" else "left")
     for row in risk["users"]:
@@ -114,7 +126,9 @@ def tell_training(training: "Training") -> dict[str, Any]:
 
 def print_training(told: Mapping[str, Any], console: Console, *, currency: str) -> None:
     """Print what `tell_training` gathered."""
-    table = Table(title="Mean over test origins that each model had not seen (in brackets: a linear model of RFM)", title_justify="left")
+    table = Table(
+        title="Mean over test origins that each model had not seen (in brackets: a linear model of RFM)", title_justify="left"
+    )
     names = ("target", "tested on", "AUC", "average precision", "calibration error", "base rate", "mean error", "model")
     for name in names:
         table.add_column(name, justify="left" if name in ("target", "model") else "right")

@@ -64,7 +64,7 @@ def exclusive(output: Path, what: str) -> Iterator[None]:
 def recover(root: Path) -> list[str]:
     """Make sure every table below `root` stands at the last complete night; undo what a crashed run left.
 
-    Gives the names of the tables that were rolled back. Raises StoreError when a table is not one, or when somebody else wrote to it.
+    Gives the names of the tables that were rolled back. Raises StoreError when a table is not one, or somebody else wrote to it.
     """
     good = _last_versions(root)
     return [name for name in ORDER if _roll_back(root / name, good.get(name))]
@@ -174,7 +174,9 @@ def _open(path: Path, *, version: int | None = None) -> DeltaTable | None:
             return None
         raise StoreError(f"{path} is not a Delta table: it holds {listed(held)} but no log; move it away and run again") from None
     except (DeltaError, OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read: {str(error).splitlines()[0]}; restore it, or move it away and run again") from None
+        raise StoreError(
+            f"{path} cannot be read: {str(error).splitlines()[0]}; restore it, or move it away and run again"
+        ) from None
 
 
 def _marked(night: Night) -> CommitProperties:

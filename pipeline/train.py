@@ -128,7 +128,9 @@ def _labelled(log: EventLog, frame: pd.DataFrame, target: Target, cutoffs: Seque
     """Join a target's labels to the features: one row per eligible user and cutoff whose horizon has elapsed."""
     legal = [cutoff for cutoff in cutoffs if cutoff + target.horizon <= midnight(log.as_of)]
     labels = build_labels(log.events, target, legal).execute()
-    return frame.merge(labels, on=["user_id", "cutoff"], validate="one_to_one").sort_values(["cutoff", "user_id"], ignore_index=True)
+    return frame.merge(labels, on=["user_id", "cutoff"], validate="one_to_one").sort_values(
+        ["cutoff", "user_id"], ignore_index=True
+    )
 
 
 def _refuse_one_class(rows: dict[str, pd.DataFrame], targets: Sequence[Target]) -> None:
@@ -265,6 +267,9 @@ def _log_target(
 def _log_personas(tracker: Tracker, personas: Personas) -> str:
     with tracker.run(PERSONAS, tags={"kind": "kmeans"}, nested=True) as run_id:
         metrics = {f"silhouette_k{k}": value for k, value in personas.silhouettes.items()}
-        params = {f"persona_{index}": f"{name} ({share:.1%})" for index, (name, share) in enumerate(zip(personas.names, personas.shares, strict=True))}
+        params = {
+            f"persona_{index}": f"{name} ({share:.1%})"
+            for index, (name, share) in enumerate(zip(personas.names, personas.shares, strict=True))
+        }
         tracker.log(run_id, params={"k": len(personas.names), **params}, metrics=metrics)
         return tracker.register(PERSONAS, PersonaBundle(personas), {"persona": "long", "persona_name": "string"})
