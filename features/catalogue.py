@@ -18,8 +18,8 @@ class Feature:
     """One feature of one user at one cutoff.
 
     `base` names the snapshot table (see `features.snapshot`) that `expr` aggregates per user; `row` means that the expression
-    reads other features of the same user. `unit` is `days`, `money`, `share`, `times`, or the noun that is counted.
-    `empty` is the value of a user who has no row in the base: 0 for counts and sums, null where nothing is known.
+    reads other features of the same user. `unit` is `days`, `money`, `share`, `times`, `hour` (of the day), or the noun that is
+    counted. `empty` is the value of a user who has no row in the base: 0 for counts and sums, null where nothing is known.
     `needs` are the optional event columns without which the feature is switched off.
     Features of one `group` tell one story, so a user's reasons name a group once. `phrase` says the value in words;
     `usual` names the feature it is compared with. `high` and `low` are a persona's words for much and little of it.
@@ -69,13 +69,17 @@ def unique_by_name(features: Iterable[Feature]) -> tuple[Feature, ...]:
 def amount(value: float, unit: str, *, currency: str = "") -> str:
     """Write a value with its unit.
 
-    >>> amount(23.4, "days"), amount(0.349, "share"), amount(1, "purchase"), amount(0, "category")
-    ('23 days', '35%', '1 purchase', 'no categories')
+    >>> amount(23.4, "days"), amount(0.349, "share"), amount(1, "purchase"), amount(0, "category"), amount(0, "money")
+    ('23 days', '35%', '1 purchase', 'no categories', 'nothing')
     """
+    if unit == "money" and value == 0:
+        return "nothing"
     if unit == "money":
         return f"{currency}{value:,.2f}" if abs(value) < 100 else f"{currency}{value:,.0f}"
     if unit == "share":
         return f"{value:.0%}"
+    if unit == "hour":
+        return f"{int(value):02d}:{int(value % 1 * 60):02d}"
     if unit == "times":
         return f"{value:.1f} times"
     if unit == "days":

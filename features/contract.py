@@ -32,6 +32,10 @@ OPTIONAL: Mapping[str, str] = {
 }
 COLUMNS: Mapping[str, str] = {**REQUIRED, **OPTIONAL}
 
+# Inside, amounts are decimals: a sum of floats depends on the order of the rows, and a rerun must give the same to the last digit.
+EXACT = "decimal(18, 6)"
+LARGEST = 1e11
+
 PURCHASE = "purchase"
 EARLIEST = datetime(1990, 1, 1)
 
@@ -77,7 +81,7 @@ def conform(raw: ir.Table, source: str) -> ir.Table:
         if name in raw.columns and dt.dtype(kind).is_numeric() and not raw[name].type().is_numeric()
     ]
     endless = [
-        (cast[name].isnan() | cast[name].isinf(), f"{name} is not a finite number")
+        (cast[name].isnan() | (cast[name].abs() >= LARGEST), f"{name} is not a finite number below {LARGEST:.0e}")
         for name, kind in OPTIONAL.items()
         if name in raw.columns and kind == "float64"
     ]
@@ -125,11 +129,15 @@ def _as_json(table: ir.Table, names: Iterable[str]) -> ir.StringValue:
 
 
 def accepted(judged: ir.Table, bounds: Bounds, *, zone: str, since: datetime) -> ir.Table:
-    """The good events before `as_of`, with `local_ts`: the wall-clock time where the user was, else in the config's zone."""
+    """Give the good events before `as_of`, amounts as exact decimals, with `local_ts`: the wall-clock time of the user.
+
+    That is event_ts moved by the event's own utc_offset_minutes, else to `zone`; `since` is an instant before all events.
+    """
     events = judged.filter(_.broken.isnull(), _.event_ts < ibis.literal(bounds.as_of))
     by_zone = local_time(events.event_ts, zone, since=since, until=bounds.as_of)
     by_offset = events.event_ts + events.utc_offset_minutes.as_interval("m")
-    return events.select(*COLUMNS, local_ts=ibis.coalesce(by_offset, by_zone))
+    columns = [events[name].cast(EXACT).name(name) if kind == "float64" else events[name] for name, kind in COLUMNS.items()]
+    return events.select(*columns, local_ts=ibis.coalesce(by_offset, by_zone))
 
 
 def _cast(column: ir.Column, kind: str) -> ir.Value:

@@ -57,7 +57,7 @@ def build_labels(events: ir.Table, target: Target, cutoffs: Sequence[datetime]) 
     after = _between(_matching(events, target.events), cutoffs, timedelta(0), target.horizon)
     happened = after.group_by(KEYS).agg(count=_.count(), total=_[target.measure].sum())
     rows = asked.left_join(happened, KEYS).drop("user_id_right", "cutoff_right")
-    count, total = rows["count"].fill_null(0), rows.total.fill_null(0.0)
+    count, total = rows["count"].fill_null(0), rows.total.fill_null(0).cast("float64")
     match target.kind:
         case "absence":
             label = count == 0
@@ -84,7 +84,7 @@ def eligible_users(events: ir.Table, target: Target, cutoffs: Sequence[datetime]
         return users.anti_join(_between(matching, cutoffs, -target.lookback, none), KEYS)
     if target.kind == "growth":
         past = _between(matching, cutoffs, -target.trailing, none)
-        usual = past.group_by(KEYS).agg(usual=_[target.measure].sum() * (target.horizon / target.trailing))
+        usual = past.group_by(KEYS).agg(usual=_[target.measure].sum().cast("float64") * (target.horizon / target.trailing))
         return users.inner_join(usual.filter(_.usual > 0), KEYS)
     return users
 

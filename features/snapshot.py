@@ -24,8 +24,8 @@ def snapshots(moments: Moments, cutoffs: Sequence[datetime]) -> Mapping[Base, ir
     `categories`  user × category bought, with the last instant
     `brands`      user × brand bought, with the last instant and the spend of the last half year
 
-    Every row belongs to one `user_id` and one `cutoff`. Windows all end at the cutoff, so an order, category or brand was seen in a window
-    exactly when its last instant was: distinct counts of nested windows need one pass and stay exact.
+    Every row belongs to one `user_id` and one `cutoff`. Windows all end at the cutoff, so an order, category or brand was seen
+    in a window exactly when its last instant was: distinct counts of nested windows need one pass and stay exact.
     """
     at = instants(cutoffs)
 

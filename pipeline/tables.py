@@ -114,7 +114,7 @@ def read(root: Path, name: str, as_of: date) -> pa.Table:
         raise DataError(f"there is no night of {as_of} below {root}: {said}; run `beforehand score --as-of {as_of}`")
     table = _open(root / name, version=_last_versions(root)[name])
     assert table is not None
-    return table.to_pyarrow_table(partitions=[("as_of", "=", as_of.isoformat())])
+    return table.to_pyarrow_table(filters=[("as_of", "=", as_of)])
 
 
 def _replace(path: Path, rows: pa.Table, night: Night) -> int:

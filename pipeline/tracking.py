@@ -28,6 +28,7 @@ from pipeline.progress import Narrator
 from pipeline.settings import Settings
 
 CHAMPION = "champion"
+_VARIABLE = "MLFLOW_TRACKING_URI"
 _REQUIREMENTS = ["beforehand"]
 
 
@@ -46,8 +47,9 @@ class Tracker:
     def __init__(self, folder: Path, experiment: str) -> None:
         """Name the store; nothing is opened or made before the first use."""
         self._folder, self._experiment = folder.resolve(), experiment
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self._folder / 'mlflow.db'}"
-        self.is_local = "MLFLOW_TRACKING_URI" not in os.environ
+        given = os.environ.get(_VARIABLE)
+        self.uri = given or f"sqlite:///{self._folder / 'mlflow.db'}"
+        self.is_local = not given
 
     def open(self) -> MlflowClient:
         """Connect, making the local store when it is not there; raises StoreError when the store does not answer."""
@@ -56,7 +58,7 @@ class Tracker:
             logging.getLogger(name).setLevel(logging.ERROR)
         if self.is_local:
             self._folder.mkdir(parents=True, exist_ok=True)
-        mlflow.set_tracking_uri(self.uri)
+        _use(self.uri)
         try:
             client = MlflowClient(self.uri)
             if client.get_experiment_by_name(self._experiment) is None:
@@ -65,9 +67,13 @@ class Tracker:
         except Exception as error:  # every kind of store fails in its own way: SQLAlchemy, HTTP, files
             raise StoreError(
                 f"the MLflow store {_without_password(self.uri)} does not answer: {str(error).splitlines()[0][:200]}; check "
-                f"{'`output` in the config' if self.is_local else 'MLFLOW_TRACKING_URI'}"
+                f"{'`output` in the config' if self.is_local else _VARIABLE}"
             ) from None
         return client
+
+    def exists(self) -> bool:
+        """Whether there is a store to ask: the local one is made by the first training."""
+        return not self.is_local or (self._folder / "mlflow.db").is_file()
 
     @contextmanager
     def run(self, name: str, *, tags: Mapping[str, str], nested: bool = False) -> Iterator[str]:
@@ -138,8 +144,9 @@ class Tracker:
 
         Raises GateError naming every model without one, and StoreError when a model's files cannot be read.
         """
-        client = self.open()
-        versions = {model: _champion_version(client, self.registered(model)) for model in models}
+        # A store that was never made has no champions, and asking is no reason to make it.
+        client = self.open() if self.exists() else None
+        versions = {model: _champion_version(client, self.registered(model)) if client else None for model in models}
         missing = [model for model, version in versions.items() if version is None]
         if missing:
             raise GateError(
@@ -176,7 +183,20 @@ def serve_ui(settings: Settings, port: int, narrator: Narrator) -> None:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise StoreError(f"port {port} is taken: choose another with --port")
     narrator.say(f"MLflow UI of {settings.name}: http://127.0.0.1:{port} (stop with Ctrl-C)")
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracker.uri, "--host", "127.0.0.1", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "ui",
+        "--backend-store-uri",
+        tracker.uri,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     done = subprocess.run(command, check=False)  # noqa: S603 - our own interpreter, no user input but a checked port
     if done.returncode not in (0, -2, -15):
         raise StoreError(f"the MLflow UI ended with exit code {done.returncode}: see its messages above")
@@ -187,6 +207,14 @@ def _champion_version(client: MlflowClient, name: str) -> str | None:
         return str(client.get_model_version_by_alias(name, CHAMPION).version)
     except MlflowException:
         return None
+
+
+def _use(uri: str) -> None:
+    """Make MLflow's fluent calls go to `uri`, without leaving it in the environment as if the user had set it there."""
+    theirs = os.environ.get(_VARIABLE)
+    mlflow.set_tracking_uri(uri)
+    if theirs is None:
+        os.environ.pop(_VARIABLE, None)
 
 
 def _is_registered(client: MlflowClient, name: str) -> bool:

@@ -58,13 +58,13 @@ def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator)
     Raises GateError when history is too short or a target has one class only, before any model is fitted.
     """
     with exclusive(settings.output, "training"):
-        tracker.open()
         log = read_events(settings, as_of, narrator)
         targets = settings.specs()
         cutoffs = training_cutoffs(log, settings, targets)
         frame = _features(log, cutoffs, narrator)
         rows = {target.name: _labelled(log, frame, target, cutoffs) for target in targets}
         _refuse_one_class(rows, targets)
+        tracker.open()
         plans = {target.name: _plan(rows[target.name], target, settings) for target in targets}
         backtests = _backtest(log, rows, plans, targets, settings, narrator)
         boosters = _final_models(log, rows, targets, settings, narrator)

@@ -22,7 +22,8 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
     yield Feature(
         name="purchase_gap_days_std",
         base="days",
-        expr=_.gap.std(),
+        # From whole numbers, which add up to the same in any order; a running variance of floats does not.
+        expr=(((_.gap * _.gap).sum() - _.gap.sum() * _.gap.sum() / _.gap.count()) / (_.gap.count() - 1).nullif(0)).sqrt(),
         unit="days",
         meaning="spread (standard deviation) of the days between purchases",
         phrase="days between purchases vary by {value}",
@@ -54,9 +55,8 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
         expr=_.purchase_recency_days / _.purchase_gap_days_mean,
         unit="times",
         meaning="current gap over the mean gap (above 1 is overdue)",
-        phrase="the current break is {value} the usual gap",
+        phrase="no purchase for {value} the usual gap",
         group="recency",
-        needs=frozenset(),
     )
     yield Feature(
         name="purchase_overdue_against_longest",
@@ -64,6 +64,6 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
         expr=_.purchase_recency_days / _.purchase_gap_days_max,
         unit="times",
         meaning="current gap over the longest one so far",
-        phrase="the current break is {value} the longest so far",
+        phrase="no purchase for {value} the longest gap so far",
         group="recency",
     )

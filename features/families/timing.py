@@ -39,7 +39,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         expr=_.local_at.hour().mean(where=within(window, at="last_at")),
         unit="hour",
         meaning=f"mean local hour of orders in the last {words(window)}",
-        phrase="buys around hour {value} of the day",
+        phrase="buys around {value}",
         group="timing",
     )
 

@@ -1,0 +1,225 @@
+"""Labels: what really happened in `[cutoff, cutoff + horizon)`, for whom the question is asked."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pandas as pd
+import pytest
+from builders import DAY, TICK, at, events, load_events
+from ibis.backends.duckdb import Backend
+
+from features.labels import Eligible, Kind, Target, build_labels, eligible_users
+
+CUTOFF = at("2024-03-01")
+PURCHASES = "event_type = 'purchase'"
+
+
+def target(kind: Kind, **changes: object) -> Target:
+    whole = Target(name=kind, kind=kind, horizon=28 * DAY, events=PURCHASES, eligible=Eligible(28 * DAY), meaning="")
+    return replace(whole, **changes)  # type: ignore[arg-type]
+
+
+def labels(engine: Backend, log: pd.DataFrame, asked: Target, *cutoffs: datetime) -> list[tuple[str, str, float]]:
+    """Give the whole label table, in order."""
+    found = build_labels(load_events(engine, log), asked, cutoffs or (CUTOFF,)).execute()
+    return sorted((row.user_id, f"{row.cutoff:%m-%d}", row.label) for row in found.itertuples())
+
+
+def test_absence_is_1_when_nothing_matching_happens(engine: Backend) -> None:
+    log = events(
+        ("gone", "2024-02-20"),
+        ("stays", "2024-02-20"),
+        ("stays", "2024-03-15"),
+        ("looks", "2024-02-20"),
+        ("looks", "2024-03-15", None, "visit"),
+        ("late", "2024-02-20"),
+        ("late", "2024-04-20"),
+    )
+    assert labels(engine, log, target("absence")) == [
+        ("gone", "03-01", 1.0),
+        ("late", "03-01", 1.0),
+        ("looks", "03-01", 1.0),
+        ("stays", "03-01", 0.0),
+    ]
+
+
+def test_occurrence_is_1_from_min_count_matching_events(engine: Backend) -> None:
+    log = events(
+        *[(user, "2024-02-20") for user in ("none", "one", "two", "three", "other")],
+        ("one", "2024-03-02", None, "coupon_redeemed"),
+        *[("two", f"2024-03-0{day}", None, "coupon_redeemed") for day in (2, 3)],
+        *[("three", f"2024-03-0{day}", None, "coupon_redeemed") for day in (2, 3, 4)],
+        *[("other", f"2024-03-0{day}") for day in (2, 3, 4)],
+    )
+    asked = target("occurrence", events="event_type = 'coupon_redeemed'", min_count=2)
+    assert labels(engine, log, asked) == [
+        ("none", "03-01", 0.0),
+        ("one", "03-01", 0.0),
+        ("other", "03-01", 0.0),
+        ("three", "03-01", 1.0),
+        ("two", "03-01", 1.0),
+    ]
+
+
+def test_growth_is_1_from_ratio_times_the_trailing_average(engine: Backend) -> None:
+    # 84 of spend in 84 days is 28 per horizon, so 1.25 times that is 35.
+    log = events(
+        *[(user, "2024-02-20", 84.0) for user in ("exact", "below", "above", "gone")],
+        ("exact", "2024-03-02", 15.0),
+        ("exact", "2024-03-03", 20.0),
+        ("below", "2024-03-02", 34.99),
+        ("above", "2024-03-02", 100.0),
+        ("before", "2023-12-08 00:00", 56.0),
+        ("before", "2024-02-20", 28.0),
+        ("before", "2024-03-02", 35.0),
+    )
+    assert labels(engine, log, target("growth")) == [
+        ("above", "03-01", 1.0),
+        ("before", "03-01", 1.0),
+        ("below", "03-01", 0.0),
+        ("exact", "03-01", 1.0),
+        ("gone", "03-01", 0.0),
+    ]
+
+
+def test_growth_asks_only_those_with_something_to_grow_from(engine: Backend) -> None:
+    log = events(
+        ("free", "2024-02-20", 0.0),
+        ("unknown", "2024-02-20", None),
+        ("refund", "2024-02-20", -5.0),
+        ("paid", "2024-02-20", 5.0),
+        *[(user, "2024-03-02", 100.0) for user in ("free", "unknown", "refund", "paid")],
+    )
+    assert labels(engine, log, target("growth")) == [("paid", "03-01", 1.0)]
+
+
+@pytest.mark.parametrize(("ratio", "label"), [(2.0, 1.0), (2.01, 0.0)])
+def test_growth_of_another_measure_over_another_trailing_window(engine: Backend, ratio: float, label: float) -> None:
+    row = {"user_id": "ann", "amount": 1000.0}
+    log = events(
+        {**row, "event_ts": CUTOFF - 56 * DAY - TICK, "quantity": 1000},
+        {**row, "event_ts": CUTOFF - 56 * DAY, "quantity": 4},
+        {**row, "event_ts": CUTOFF - DAY, "quantity": 4},
+        {**row, "event_ts": CUTOFF, "quantity": 8},
+    )
+    asked = target("growth", measure="quantity", ratio=ratio, trailing=56 * DAY)
+    assert labels(engine, log, asked) == [("ann", "03-01", label)]
+
+
+def test_first_asks_only_those_without_a_match_in_the_lookback(engine: Backend) -> None:
+    deli, lookback = {"category": "DELI"}, 84 * DAY
+    log = events(
+        *[(user, "2024-02-20") for user in ("starts", "never", "again", "edge", "long_ago")],
+        {"user_id": "starts", "event_ts": "2024-03-05", **deli},
+        {"user_id": "again", "event_ts": "2024-02-10", **deli},
+        {"user_id": "again", "event_ts": "2024-03-05", **deli},
+        {"user_id": "edge", "event_ts": CUTOFF - lookback, **deli},
+        {"user_id": "edge", "event_ts": "2024-03-05", **deli},
+        {"user_id": "long_ago", "event_ts": CUTOFF - lookback - TICK, **deli},
+        {"user_id": "long_ago", "event_ts": "2024-03-05", **deli},
+        {"user_id": "stranger", "event_ts": "2024-03-05", **deli},
+    )
+    asked = target("first", events=f"{PURCHASES} AND category = 'DELI'", lookback=lookback)
+    assert labels(engine, log, asked) == [("long_ago", "03-01", 1.0), ("never", "03-01", 0.0), ("starts", "03-01", 1.0)]
+
+
+def test_value_is_the_sum_of_the_measure(engine: Backend) -> None:
+    log = events(
+        *[(user, "2024-02-20", 99.0) for user in ("none", "some", "unknown", "refund")],
+        ("some", "2024-03-02", 5.5),
+        ("some", "2024-03-03", 7.0),
+        ("some", "2024-03-04", 50.0, "visit"),
+        ("unknown", "2024-03-02", None),
+        ("refund", "2024-03-02", -3.0),
+    )
+    assert labels(engine, log, target("value")) == [
+        ("none", "03-01", 0.0),
+        ("refund", "03-01", -3.0),
+        ("some", "03-01", 12.5),
+        ("unknown", "03-01", 0.0),
+    ]
+
+
+@pytest.mark.parametrize("measure", ["amount", "quantity", "discount"])
+def test_value_sums_the_named_measure(engine: Backend, measure: str) -> None:
+    log = events(
+        ("ann", "2024-02-20"), {"user_id": "ann", "event_ts": "2024-03-02", "amount": 1.0, "quantity": 2.0, "discount": 4.0}
+    )
+    expected = {"amount": 1.0, "quantity": 2.0, "discount": 4.0}[measure]
+    assert labels(engine, log, target("value", measure=measure)) == [("ann", "03-01", expected)]
+
+
+CUTOFFS = [
+    pytest.param(at("2024-03-01"), id="plain"),
+    pytest.param(at("2024-02-28"), id="over leap day"),
+    pytest.param(at("2024-02-29"), id="from leap day"),
+    pytest.param(at("2024-03-30 12:00"), id="clocks forward in Paris"),
+    pytest.param(at("2024-11-02 12:00"), id="clocks back in New York"),
+]
+
+
+@pytest.mark.parametrize("cutoff", CUTOFFS)
+@pytest.mark.parametrize("horizon", [timedelta(hours=36), 2 * DAY, 28 * DAY])
+def test_horizon_is_closed_on_the_left_and_open_on_the_right(engine: Backend, cutoff: datetime, horizon: timedelta) -> None:
+    log = events(
+        *[(user, cutoff - TICK) for user in ("before", "start", "end", "after")],
+        ("start", cutoff),
+        ("end", cutoff + horizon - TICK),
+        ("after", cutoff + horizon),
+    )
+    found = build_labels(load_events(engine, log, zone="Europe/Paris"), target("occurrence", horizon=horizon), [cutoff]).execute()
+    assert dict(zip(found.user_id, found.label, strict=True)) == {"before": 0.0, "start": 1.0, "end": 1.0, "after": 0.0}
+
+
+@pytest.mark.parametrize("cutoff", CUTOFFS)
+@pytest.mark.parametrize("kind", ["absence", "occurrence", "first", "value"])
+def test_active_within_is_closed_on_the_left_and_open_on_the_right(engine: Backend, cutoff: datetime, kind: Kind) -> None:
+    log = events(
+        ("too_long_ago", cutoff - 28 * DAY - TICK),
+        ("just", cutoff - 28 * DAY),
+        ("last", cutoff - TICK),
+        ("at_cutoff", cutoff),
+        ("looks", cutoff - DAY, None, "visit"),
+    )
+    asked = target(kind, events="event_type = 'coupon_redeemed'")
+    found = eligible_users(load_events(engine, log), asked, [cutoff]).execute()
+    assert sorted(found.user_id) == ["just", "last"]
+    assert list(found.columns) == ["user_id", "cutoff"]
+
+
+def test_activity_may_be_any_events(engine: Backend) -> None:
+    log = events(("buys", "2024-02-20"), ("looks", "2024-02-20", None, "visit"), ("looks", "2024-03-02"))
+    asked = target("occurrence", eligible=Eligible(28 * DAY, "event_type = 'visit' OR amount > 5"))
+    assert labels(engine, log, asked) == [("looks", "03-01", 1.0)]
+
+
+def test_each_cutoff_has_its_own_eligible_users_and_labels(engine: Backend) -> None:
+    log = events(("ann", "2024-01-20"), ("ann", "2024-02-20"), ("bob", "2024-01-25"))
+    assert labels(engine, log, target("absence"), at("2024-02-01"), at("2024-03-01"), at("2024-03-31")) == [
+        ("ann", "02-01", 0.0),
+        ("ann", "03-01", 1.0),
+        ("bob", "02-01", 1.0),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["absence", "occurrence", "growth", "first", "value"])
+def test_many_cutoffs_in_one_call_equal_each_alone(engine: Backend, kind: Kind) -> None:
+    log = events(*[(f"u{n % 4}", at("2024-01-01") + n * n * timedelta(hours=1, seconds=1), float(n % 7)) for n in range(60)])
+    cutoffs = [at("2024-01-20"), at("2024-02-10"), at("2024-02-24"), at("2024-03-09")]
+    asked = target(kind, horizon=14 * DAY, trailing=42 * DAY, lookback=7 * DAY, eligible=Eligible(21 * DAY))
+    table = load_events(engine, log)
+    whole = build_labels(table, asked, cutoffs).execute()
+    alone = pd.concat([build_labels(table, asked, [cutoff]).execute() for cutoff in cutoffs])
+    order = ["cutoff", "user_id"]
+    pd.testing.assert_frame_equal(
+        whole.sort_values(order, ignore_index=True), alone.sort_values(order, ignore_index=True), check_exact=True
+    )
+    assert whole.cutoff.nunique() > 1
+
+
+def test_nobody_is_asked_about_an_empty_past(engine: Backend) -> None:
+    assert labels(engine, events(("ann", "2024-03-02")), target("value")) == []
+
+
+def test_only_a_value_target_scores_an_amount() -> None:
+    assert [kind for kind in ("absence", "occurrence", "growth", "first", "value") if target(kind).is_amount] == ["value"]

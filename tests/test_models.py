@@ -1,0 +1,155 @@
+"""Calibration, measures, reasons, personas and bundles on small literal frames."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ibis import _
+
+from features.catalogue import Feature
+from features.errors import GateError, StoreError
+from models.bundle import PersonaBundle, TargetBundle, load
+from models.calibration import Calibrator, fit_calibrator
+from models.metrics import lift, measures
+from models.personas import fit_personas
+from models.propensity import fit_booster, raw_scores
+from models.reasons import contributions, strongest
+
+
+def table(rows: int = 400, seed: int = 3) -> tuple[pd.DataFrame, pd.Series]:
+    random = np.random.default_rng(seed)
+    x = pd.DataFrame(random.normal(size=(rows, 4)), columns=["a", "b", "c", "d"])
+    x.loc[::7, "b"] = np.nan
+    y = (x.a + x.b.fillna(1.0) * x.c + random.normal(size=rows) > 0).astype(float)
+    return x, y
+
+
+def test_platt_mends_overconfident_scores() -> None:
+    random = np.random.default_rng(0)
+    truth = random.uniform(0.05, 0.95, size=20_000)
+    label = (random.random(20_000) < truth).astype(float)
+    overconfident = truth**3 / (truth**3 + (1 - truth) ** 3)
+    calibrate = fit_calibrator(overconfident, label, is_amount=False)
+    assert calibrate.method == "platt"
+    np.testing.assert_allclose(calibrate(overconfident), truth, atol=0.02)
+
+
+@pytest.mark.parametrize(("label", "reason"), [([0.0] * 100, "one class"), ([1.0] * 10 + [0.0] * 90, "ten positives")])
+def test_too_little_to_calibrate_on_changes_nothing(label: list[float], reason: str) -> None:
+    assert fit_calibrator(np.linspace(0.1, 0.9, 100), np.array(label), is_amount=False) == Calibrator(), reason
+
+
+def test_a_calibrator_never_turns_the_ranking_around() -> None:
+    falling = np.array([1.0] * 50 + [0.0] * 50)
+    assert fit_calibrator(np.linspace(0.1, 0.9, 100), falling, is_amount=False) == Calibrator()
+
+
+def test_amounts_are_scaled_to_what_was_spent() -> None:
+    assert fit_calibrator(np.array([1.0, 3.0]), np.array([2.0, 6.0]), is_amount=True)(np.array([5.0])) == [10.0]
+
+
+def test_measures_of_one_class_are_left_out() -> None:
+    assert measures(np.zeros(3), np.array([0.1, 0.2, 0.3]), is_amount=False) == {"users": 3.0, "positives": 0.0}
+
+
+def test_lift_of_a_perfect_ranking() -> None:
+    assert lift(np.array([0.0] * 90 + [1.0] * 10), np.linspace(0, 1, 100), share=0.1) == pytest.approx(10.0)
+
+
+def test_one_seed_gives_one_model() -> None:
+    x, y = table()
+    texts = {fit_booster(x, y, is_amount=False, seed=5).model_to_string() for _ in range(2)}
+    assert len(texts) == 1
+
+
+def test_contributions_equal_lightgbms_own() -> None:
+    x, y = table()
+    x.loc[0] = [0.0, np.nan, 1e6, -1e6]
+    booster = fit_booster(x, y, is_amount=False, seed=1)
+    ours, theirs = contributions(booster, x), booster.predict(x, pred_contrib=True)
+    np.testing.assert_allclose(ours, theirs[:, :-1], atol=2e-5)
+    np.testing.assert_allclose(ours.sum(axis=1) + theirs[:, -1], booster.predict(x, raw_score=True), atol=2e-5)
+
+
+def test_reasons_name_each_group_once_strongest_first() -> None:
+    values = np.array([[0.5, -0.9, 0.1, 0.2], [0.0, 0.1, -0.3, 0.2]])
+    found = strongest(values, ["spend", "spend", "gap", "hour"], most=2)
+    np.testing.assert_array_equal(found.feature, [[1, 3], [2, 3]])
+    np.testing.assert_allclose(found.contribution, [[-0.9, 0.2], [-0.3, 0.2]])
+
+
+def trait(name: str, high: str | None, low: str | None) -> Feature:
+    return Feature(name=name, base="row", expr=_.x, unit="times", meaning=name, phrase="{value}", group=name, high=high, low=low)
+
+
+TRAITS = [trait("often", "frequent", "occasional"), trait("late", "evening", None), trait("silent", None, None)]
+
+
+def people(seed: int = 0) -> pd.DataFrame:
+    """Three planted groups: frequent, occasional in the evening, occasional by day."""
+    random = np.random.default_rng(seed)
+    centres = [(50, 0.2)] * 60 + [(3, 0.9)] * 40 + [(3, 0.1)] * 30
+    rows = [(random.poisson(often), np.clip(late + random.normal(0, 0.05), 0, 1), 1.0) for often, late in centres]
+    return pd.DataFrame(rows, columns=["often", "late", "silent"])
+
+
+def test_planted_personas_are_found_named_and_ordered_by_size() -> None:
+    found = fit_personas(people(), TRAITS, fewest=2, most=5, smallest_share=0.05, seed=1)
+    assert found.features == ("often", "late")
+    assert len(found.names) == 3
+    assert list(found.shares) == sorted(found.shares, reverse=True)
+    assert found.names[0].startswith("frequent") and "evening" in found.names[1]
+    assert len(set(found.names)) == 3
+    np.testing.assert_array_equal(found.assign(people()), [0] * 60 + [1] * 40 + [2] * 30)
+
+
+def test_a_rare_persona_is_not_one_of_its_own() -> None:
+    crowd = pd.concat([people(), people(1).head(1).assign(often=10_000)], ignore_index=True)
+    found = fit_personas(crowd, TRAITS, fewest=2, most=6, smallest_share=0.1, seed=1)
+    assert min(found.shares) >= 0.1
+
+
+def test_too_few_users_for_personas() -> None:
+    with pytest.raises(GateError, match="15 users are too few for 4 personas: at least 40 are needed"):
+        fit_personas(people().head(15), TRAITS, fewest=4, most=8, smallest_share=0.05, seed=1)
+
+
+def bundle() -> tuple[TargetBundle, pd.DataFrame]:
+    x, y = table()
+    booster = fit_booster(x, y, is_amount=False, seed=1)
+    return TargetBundle("churn", {"horizon": "28d"}, "lightgbm+platt", "2024-01-01", Calibrator("platt", 0.9, 0.1), booster), x
+
+
+def test_a_bundle_survives_its_folder(tmp_path: Path) -> None:
+    saved, x = bundle()
+    saved.save(tmp_path / "bundle")
+    loaded = load(tmp_path / "bundle")
+    assert isinstance(loaded, TargetBundle)
+    assert (loaded.target, loaded.definition, loaded.calibrator) == (saved.target, saved.definition, saved.calibrator)
+    pd.testing.assert_frame_equal(loaded.predict(x), saved.predict(x))
+    np.testing.assert_array_equal(loaded.predict(x).score, saved.calibrator(raw_scores(saved.booster, x)))
+
+
+def test_personas_survive_their_folder(tmp_path: Path) -> None:
+    fitted = fit_personas(people(), TRAITS, fewest=2, most=4, smallest_share=0.05, seed=1)
+    PersonaBundle(fitted).save(tmp_path / "bundle")
+    loaded = load(tmp_path / "bundle")
+    assert loaded == PersonaBundle(fitted)
+
+
+@pytest.mark.parametrize("damage", ["no head", "half a head", "another booster", "a later format"])
+def test_a_damaged_bundle_is_refused(tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "bundle"
+    bundle()[0].save(folder)
+    head = folder / "bundle.json"
+    if damage == "no head":
+        head.unlink()
+    elif damage == "half a head":
+        head.write_text(head.read_text()[:50])
+    elif damage == "another booster":
+        (folder / "booster.txt").write_text("tree\nnothing")
+    else:
+        head.write_text(head.read_text().replace('"format": 1', '"format": 99'))
+    with pytest.raises(StoreError, match="damaged|upgrade beforehand"):
+        load(folder)

@@ -1,0 +1,116 @@
+"""Settings: every mistake in a config is told at once, with its key path."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from features.errors import ConfigError
+from pipeline.settings import Settings, read_settings
+from shops import shop_config
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def problems(path: Path) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        read_settings(path)
+    assert caught.value.exit_code == 2
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configs_are_valid(path: Path) -> None:
+    assert read_settings(path).name
+
+
+def test_the_template_shows_every_key() -> None:
+    told = yaml.safe_load((CONFIGS / "template.yaml").read_text())
+    kinds = {target["kind"]: target for target in told["targets"]}
+    assert set(kinds) == {"absence", "occurrence", "growth", "first", "value"}
+
+    def unshown(model: type[BaseModel], shown: dict[str, object]) -> set[str]:
+        return set(model.model_fields) - set(shown)
+
+    settings = Settings.model_validate(told)
+    assert unshown(Settings, told) == set()
+    for section in ("contract", "features", "training", "personas", "engine"):
+        assert unshown(type(getattr(settings, section)), told[section]) == set()
+    for target in settings.targets:
+        assert unshown(type(target), kinds[target.kind]) <= {"events"}
+    assert unshown(type(settings.targets[0].eligible), kinds["absence"]["eligible"]) == set()
+    assert unshown(type(settings.segments[0]), told["segments"][0]) == set()
+    assert unshown(type(settings.sources[0]), told["sources"][0]) == set()
+
+
+def test_every_problem_is_told_at_once_with_its_path(tmp_path: Path) -> None:
+    eligible = {"active_within": "56d"}
+    path = shop_config(
+        tmp_path,
+        outptu="x",
+        time_zone="Europe/Pari",
+        targets=[
+            {"name": "t", "kind": "absence", "horizon": 28, "eligible": eligible, "ratio": 2},
+            {"name": "T", "kind": "grow", "horizon": "28d", "eligible": eligible},
+            {"name": "v", "kind": "value", "horizon": "28d", "eligible": eligible, "events": "evnt_type = 'x'"},
+        ],
+        personas={"fewest": 9},
+    )
+    head, *lines = problems(path)
+    assert head == f"{path} has 7 problems:"
+    assert [line.strip() for line in lines] == [
+        "time_zone: 'Europe/Pari' is not a time zone: did you mean Europe/Paris?",
+        "targets.0.horizon: 28 is not a duration: write a positive whole number and h, d or w, such as 28d",
+        "targets.0.ratio: unknown key; it belongs elsewhere, or to another kind of target; configs/template.yaml shows where",
+        "targets.1.kind: 'grow' is not a kind of target: did you mean growth?",
+        "targets.2.events: \"evnt_type = 'x'\" names the unknown column 'evnt_type': did you mean event_type?",
+        "personas: fewest is 9 and most is 8: fewest may not be above most",
+        "outptu: unknown key; did you mean output?",
+    ]
+
+
+def test_rules_of_segments_are_checked_against_the_columns_of_the_night(tmp_path: Path) -> None:
+    rules = [
+        {"name": "a", "purpose": "p", "enter": "churn_28d_scor > 1"},
+        {"name": "a", "purpose": "p", "enter": "churn_28d_score >"},
+        {"name": "b", "purpose": "p", "enter": "sleep(1) > churn_28d_score"},
+    ]
+    _, *lines = problems(shop_config(tmp_path, segments=rules))
+    assert lines[0].strip() == "segments: the name 'a' is used 2 times"
+    assert "segments.0.enter" in lines[1] and "did you mean churn_28d_score?" in lines[1]
+    assert "segments.1.enter" in lines[2] and "does not parse" in lines[2]
+    assert "segments.2.enter" in lines[3] and "may only compare" in lines[3]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [", "is not YAML at line 1, column 5"),
+        ("name: a\nname: b", "the key 'name' is given twice"),
+        ("", "the file holds no keys"),
+        ("- 1", "the file holds no keys"),
+    ],
+)
+def test_a_file_that_is_no_config(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    assert said in "\n".join(problems(path))
+
+
+def test_a_missing_file_suggests_its_neighbour(tmp_path: Path) -> None:
+    shop_config(tmp_path)
+    assert f"did you mean {tmp_path / 'shop.yaml'}?" in problems(tmp_path / "shpo.yaml")[0]
+
+
+def test_the_digest_sees_what_shapes_rows_and_nothing_else(tmp_path: Path) -> None:
+    here = read_settings(shop_config(tmp_path)).digest()
+    assert read_settings(shop_config(tmp_path, output="elsewhere", engine={"memory": "1GB"})).digest() == here
+    assert read_settings(shop_config(tmp_path, time_zone="Asia/Tokyo")).digest() != here
+
+
+def test_a_target_becomes_a_spec(tmp_path: Path) -> None:
+    target = read_settings(shop_config(tmp_path)).specs()[1]
+    assert (target.kind, target.horizon, target.lookback) == ("first", timedelta(days=28), timedelta(days=56))
+    assert target.events == "event_type = 'purchase' AND category = 'tea'"
