@@ -13,6 +13,8 @@ def connect(*, memory: str, threads: int, spill: Path) -> Backend:
     """
     engine = ibis.duckdb.connect(memory_limit=memory, threads=threads, temp_directory=str(spill))
     engine.raw_sql("SET TimeZone = 'UTC'")
+    # DuckDB draws its progress bar on stdout, which belongs to results.
+    engine.raw_sql("SET enable_progress_bar = false")
     return engine
 
 

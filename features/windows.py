@@ -10,6 +10,7 @@ from ibis.common.deferred import Deferred
 from features.errors import ConfigError
 
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+DAY = timedelta(days=1)
 DAY_MICROSECONDS = 86_400_000_000
 
 

@@ -11,7 +11,7 @@ Floats = npt.NDArray[np.float64]
 
 # Few leaves and few features a tree: snapshots of one user resemble each other, so rows count for less than they seem.
 PARAMETERS: dict[str, Any] = {
-    "learning_rate": 0.03,
+    "learning_rate": 0.05,
     "num_leaves": 8,
     "feature_fraction": 0.3,
     "bagging_fraction": 0.7,
@@ -22,7 +22,7 @@ PARAMETERS: dict[str, Any] = {
     "deterministic": True,
     "verbose": -1,
 }
-ROUNDS = 250
+ROUNDS = 150
 
 
 def fit_booster(x: pd.DataFrame, y: pd.Series, *, is_amount: bool, seed: int, threads: int = 1) -> lightgbm.Booster:

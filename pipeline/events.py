@@ -67,9 +67,7 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator) -> EventLog
         counts = _counts(judged, bounds)
         rejected = _rejected(judged, as_of)
         _check(counts, rejected, settings, as_of)
-        good = accepted(judged, bounds, zone=settings.time_zone, since=counts.first.to_pydatetime())
-        events = engine.create_table("events", good, temp=True)
-        engine.raw_sql("DROP TABLE judged")
+        events = accepted(judged, bounds, zone=settings.time_zone, since=counts.first.to_pydatetime())
         moments = merge_moments(engine, events)
         log = EventLog(
             engine=engine,

@@ -18,7 +18,7 @@ from features.families import declared
 from features.moments import merge_moments
 from features.snapshot import KEYS
 
-FAR = datetime(2100, 1, 1)
+FAR = datetime(2030, 1, 1)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 TICK = timedelta(microseconds=1)
 WINDOWS = (7 * DAY, 14 * DAY, 28 * DAY)
@@ -54,7 +54,8 @@ def open_engine(spill: Path | None = None) -> Backend:
 def load_events(engine: Backend, frame: pd.DataFrame, *, zone: str = "UTC", as_of: datetime = FAR) -> ir.Table:
     """Make the frame the engine's accepted `events` table: those before `as_of`, with `local_ts` in `zone`."""
     judged = ibis.memtable(arrow(frame)).mutate(broken=ibis.null("string"))
-    good = accepted(judged, Bounds(as_of, timedelta(0)), zone=zone, since=EARLIEST)
+    since = frame.event_ts.min().to_pydatetime() if len(frame) else EARLIEST
+    good = accepted(judged, Bounds(as_of, timedelta(0)), zone=zone, since=since)
     return engine.create_table("events", good, temp=True)
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 from pydantic import BaseModel
+from shops import shop_config
 
 from features.errors import ConfigError
 from pipeline.settings import Settings, read_settings
-from shops import shop_config
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

@@ -56,6 +56,17 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
         low="small-basket",
     )
     yield Feature(
+        name="purchase_amount_sum",
+        base="purchases",
+        expr=_.amount.sum(),
+        unit="money",
+        meaning="spend over the whole history",
+        phrase="spent {value} so far",
+        group="spend",
+        needs=frozenset({"amount"}),
+        empty=0,
+    )
+    yield Feature(
         name="purchase_day_rate",
         base="row",
         expr=(_.purchase_frequency + 1) / _.purchase_tenure_days.clip(lower=7.0),

@@ -1,0 +1,90 @@
+"""Measure what the README claims on the Complete Journey data, and write it there: quality, time, memory, and two figures.
+
+    make bench          about three minutes on two cores
+
+Trains and scores in a folder of its own, as whole processes. Quality is the mean over the last five fortnightly origins, each
+predicted by a model that had not seen it; in brackets, a linear model of recency, frequency, T and monetary value on the same rows.
+"""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+
+ROOT = Path(__file__).parent.parent
+README, IMAGES = ROOT / "README.md", ROOT / "docs" / "images"
+AS_OF = "2018-01-01"
+START, END = "<!-- measured -->", "<!-- /measured -->"
+FIGURES = ("reliability", "shap_beeswarm")
+
+
+def main() -> None:
+    """Measure, print, and put the result between the markers of the README."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        config = folder / "complete_journey.yaml"
+        text = (ROOT / "configs" / "complete_journey.yaml").read_text()
+        config.write_text(text.replace("output: output/complete_journey", f"output: {folder / 'out'}"))
+        train, trained = _measured("train", config)
+        score, _ = _measured("score", config)
+        show, _ = _measured("show", config)
+        _keep_figures(folder / "out" / "mlflow" / "mlflow.db")
+    lines = _table(trained["targets"], [("train", train), ("score", score), ("show", show)])
+    print("\n".join(lines))
+    before, _, rest = README.read_text().partition(START)
+    README.write_text("\n".join([before + START, *lines, END]) + rest.partition(END)[2])
+
+
+def _measured(command: str, config: Path) -> tuple[tuple[float, float], dict[str, Any]]:
+    """Run a command as a process; give (seconds, peak resident GB) and what it printed."""
+    words = [sys.executable, "-c", "from pipeline.cli import main; main()", command]
+    words += ["--config", str(config), "--as-of", AS_OF, "--json"]
+    printed = config.parent / f"{command}.json"
+    started = time.monotonic()
+    with printed.open("w") as out:
+        process = os.posix_spawn(sys.executable, words, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, out.fileno(), 1)])
+        _, status, usage = os.wait4(process, 0)
+    if status:
+        sys.exit(f"{command} failed with status {os.waitstatus_to_exitcode(status)}")
+    return (time.monotonic() - started, usage.ru_maxrss / 1024**2), json.loads(printed.read_text())
+
+
+def _keep_figures(store: Path) -> None:
+    IMAGES.mkdir(exist_ok=True)
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    client = MlflowClient(f"sqlite:///{store}")
+    experiment = client.get_experiment_by_name("complete_journey")
+    assert experiment is not None
+    run = client.search_runs([experiment.experiment_id], "tags.target = 'churn_28d'")[0]
+    for name in FIGURES:
+        shutil.copy(client.download_artifacts(run.info.run_id, f"figures/{name}.png"), IMAGES / f"churn_{name}.png")
+
+
+def _table(targets: list[dict[str, Any]], timed: list[tuple[str, tuple[float, float]]]) -> list[str]:
+    names = ("target", "tested on", "AUC", "average precision", "calibration error", "mean absolute error")
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    for row in targets:
+        found, base = row["measures"], row["baseline"]
+
+        def beside(name: str, digits: int = 3, found: dict[str, float] = found, base: dict[str, float] = base) -> str:
+            return f"{found[name]:.{digits}f} ({base[name]:.{digits}f})" if name in found else "–"
+
+        rows = f"{found['users']:,.0f} rows at {len(row['test_origins'])} origins"
+        cells = [f"`{row['target']}`", rows, beside("auc"), beside("average_precision")]
+        cells += [beside("expected_calibration_error"), beside("mean_absolute_error", 2)]
+        lines.append(f"| {' | '.join(cells)} |")
+    took = "; ".join(f"`{name}` {seconds:.0f} s, {memory:.1f} GB" for name, (seconds, memory) in timed)
+    total = sum(seconds for _, (seconds, _) in timed)
+    day = time.strftime("%Y-%m-%d", time.gmtime())
+    lines += ["", f"In brackets: a linear model of RFM on the same rows. Time and peak memory on {os.cpu_count()} cores: {took};"]
+    return [*lines, f"{total:.0f} s in all. Measured on {day} by `make bench` (`benchmarks/complete_journey.py`)."]
+
+
+if __name__ == "__main__":
+    main()
