@@ -79,7 +79,8 @@ def amount(value: float, unit: str, *, currency: str = "") -> str:
     if unit == "share":
         return f"{value:.0%}"
     if unit == "hour":
-        return f"{int(value):02d}:{int(value % 1 * 60):02d}"
+        hours, minutes = divmod(round(value * 60), 60)
+        return f"{hours % 24:02d}:{minutes:02d}"
     if unit == "times":
         return f"{value:.1f} times"
     if unit == "days":

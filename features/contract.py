@@ -35,6 +35,8 @@ COLUMNS: Mapping[str, str] = {**REQUIRED, **OPTIONAL}
 # Inside, amounts are decimals: a sum of floats depends on the order of the rows, and a rerun must give the same to the last digit.
 EXACT = "decimal(18, 6)"
 LARGEST = 1e11
+# ISO 8601 readers take offsets up to 18 hours; no place on Earth needs more than 14.
+LARGEST_OFFSET = 18 * 60
 
 PURCHASE = "purchase"
 EARLIEST = datetime(1990, 1, 1)
@@ -69,16 +71,17 @@ def conform(raw: ir.Table, source: str) -> ir.Table:
     for name in raw.columns:
         if name not in COLUMNS:
             raise ConfigError(f"sources.{source}.sql gives {name!r}, which is not an event column: {did_you_mean(name, COLUMNS)}")
-    if raw.event_ts.type().is_numeric():
+    kind = raw.event_ts.type()
+    if not (kind.is_timestamp() or kind.is_date() or kind.is_string()):
         raise ConfigError(
-            f"sources.{source}.sql gives event_ts as {raw.event_ts.type()}: turn numbers into time in the SQL, "
+            f"sources.{source}.sql gives event_ts as {kind}: turn numbers into time in the SQL, "
             "for example with to_timestamp(seconds) or epoch_ms(milliseconds)"
         )
     cast = {name: _cast(raw[name], kind) if name in raw.columns else ibis.null(kind) for name, kind in COLUMNS.items()}
     unreadable = [
         (raw[name].notnull() & cast[name].isnull(), f"{name} is not a number")
         for name, kind in OPTIONAL.items()
-        if name in raw.columns and dt.dtype(kind).is_numeric() and not raw[name].type().is_numeric()
+        if name in raw.columns and dt.dtype(kind).is_numeric()
     ]
     endless = [
         (cast[name].isnan() | (cast[name].abs() >= LARGEST), f"{name} is not a finite number below {LARGEST:.0e}")
@@ -86,12 +89,13 @@ def conform(raw: ir.Table, source: str) -> ir.Table:
         if name in raw.columns and kind == "float64"
     ]
     broken = ibis.cases(
-        (cast["user_id"].isnull() | (cast["user_id"].strip() == ""), "user_id is missing"),
+        (cast["user_id"].isnull(), "user_id is missing"),
         (raw["event_ts"].isnull(), "event_ts is missing"),
         (cast["event_ts"].isnull(), "event_ts is not a time"),
-        (cast["event_type"].isnull() | (cast["event_type"].strip() == ""), "event_type is missing"),
+        (cast["event_type"].isnull(), "event_type is missing"),
         *unreadable,
         *endless,
+        (cast["utc_offset_minutes"].abs() > LARGEST_OFFSET, "utc_offset_minutes is beyond 18 hours"),
         else_=ibis.null("string"),
     )
     typed = raw.select(**cast, source_name=ibis.literal(source), came_as=_as_json(raw, raw.columns), broken=broken)
@@ -141,9 +145,14 @@ def accepted(judged: ir.Table, bounds: Bounds, *, zone: str, since: datetime) ->
 
 
 def _cast(column: ir.Column, kind: str) -> ir.Value:
+    if kind == "string":
+        # A blank says nothing: as an order or an event id it would tie strangers together.
+        text = column.cast(kind)
+        return (text.strip() == "").ifelse(ibis.null(kind), text)
     if kind != REQUIRED["event_ts"]:
         return column.try_cast(kind)
     if column.type().is_string():
-        # Through a zoned type, so that "2024-01-01 10:00+02" is read as the instant it is.
-        return column.try_cast("timestamp('UTC')").cast(kind)
+        # Through a zoned type, so that "2024-01-01 10:00+02" is read as the instant it is; an offset is only read after seconds.
+        with_seconds = column.re_replace(r"([T ][0-9]{2}:[0-9]{2})([+\-Zz])", r"\1:00\2")
+        return ibis.coalesce(column.try_cast("timestamp('UTC')"), with_seconds.try_cast("timestamp('UTC')")).cast(kind)
     return column.cast(kind)

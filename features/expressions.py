@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 import sqlglot
 from sqlglot import exp
 
-from features.errors import ConfigError, did_you_mean
+from features.errors import ConfigError, did_you_mean, listed
 
 DIALECT = "duckdb"
 
@@ -17,6 +17,7 @@ _CONDITION_NODES = (
 
 _CLOCK_OR_CHANCE = (
     exp.CurrentDate, exp.CurrentTime, exp.CurrentTimestamp, exp.CurrentDatetime, exp.CurrentUser, exp.Rand, exp.Uuid,
+    exp.Localtime, exp.Localtimestamp, exp.TableSample,
 )  # fmt: skip
 _CLOCK_OR_CHANCE_NAMES = {"now", "today", "random", "setseed", "gen_random_uuid", "get_current_timestamp", "transaction_timestamp"}
 _ALLOWED_ANONYMOUS = {"epoch_ms", "epoch_us", "make_timestamp", "make_date", "nullif", "list_value", "strip_accents"}
@@ -73,6 +74,9 @@ def query(sql: str, tables: Collection[str]) -> str:
         if not isinstance(table.this, exp.Identifier) or table.db or table.name not in {*tables, *defined}:
             name = table.sql(DIALECT)
             raise ConfigError(f"the SQL reads {name!r}, which is not among its tables: {did_you_mean(name, tables)}")
+    given = [name for name in tree.named_selects if name != "*"]
+    if repeated := sorted({name for name in given if given.count(name) > 1}):
+        raise ConfigError(f"the SQL gives {listed(repeated)} more than once: give each column once")
     for name in _forbidden(tree):
         raise ConfigError(f"the SQL calls {name}: files, the clock, chance and unknown functions are not available to a source")
     return tree.sql(DIALECT)
@@ -87,13 +91,15 @@ def renamed(sql: str, names: Mapping[str, str]) -> str:
     tree = _parse(sql)
     defined = {cte.alias_or_name for cte in tree.find_all(exp.CTE)}
     for table in [found for found in tree.find_all(exp.Table) if found.name in names and found.name not in defined]:
-        table.replace(exp.to_table(f'"{names[table.name]}"', alias=table.alias_or_name, dialect=DIALECT))
+        if not table.alias:
+            table.set("alias", exp.TableAlias(this=table.this.copy()))
+        table.set("this", exp.to_identifier(names[table.name], quoted=True))
     return tree.sql(DIALECT)
 
 
 def _forbidden(tree: exp.Expr) -> Iterator[str]:
     for node in tree.find_all(exp.Func, *_CLOCK_OR_CHANCE):
-        name = node.name.lower() if isinstance(node, exp.Anonymous) else node.sql_name().lower()
+        name = node.name.lower() if isinstance(node, exp.Anonymous) else node.key
         if (
             isinstance(node, exp.Anonymous)
             and name not in _ALLOWED_ANONYMOUS

@@ -56,4 +56,4 @@ def _last_seen(table: ir.Table, what: str) -> ir.Table:
 
 def instants(cutoffs: Sequence[datetime]) -> ir.Table:
     """Make a table of the cutoffs: one column `cutoff` (UTC)."""
-    return ibis.array([ibis.literal(cutoff) for cutoff in cutoffs]).unnest().name("cutoff").as_table()
+    return ibis.array([ibis.literal(cutoff) for cutoff in dict.fromkeys(cutoffs)]).unnest().name("cutoff").as_table()

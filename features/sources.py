@@ -76,9 +76,12 @@ def _query(engine: Backend, source: Source, tables: Mapping[str, list[str]]) -> 
 def _open(engine: Backend, source: Source, alias: str, files: list[str]) -> str:
     """Make a view over the files and give its name."""
     view = f"{source.name}.{alias}"
-    read = engine.read_parquet if files[0].endswith(".parquet") else engine.read_csv
     try:
-        columns = read(files, table_name=view).columns
+        if files[0].endswith(".parquet"):
+            columns = engine.read_parquet(files, table_name=view, union_by_name=True).columns
+        else:
+            # Types are guessed from every row: from the first ones, an odd cell further down would stop the night.
+            columns = engine.read_csv(files, table_name=view, union_by_name=True, sample_size=-1).columns
     except duckdb.Error as error:
         raise DataError(
             f"sources.{source.name}.tables.{alias}: {files[0]} is not what its name says: {_first_line(error)}; "

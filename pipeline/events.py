@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import reduce
 
+import duckdb
 import ibis
 import ibis.expr.types as ir
 import pandas as pd
@@ -63,7 +64,13 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator) -> EventLog
         raw = read_sources(engine, [source.spec() for source in settings.sources])
         columns = {name for table in raw.values() for name in table.columns}
         conformed = reduce(ir.Table.union, (conform(table, name) for name, table in raw.items()))
-        judged = engine.create_table("judged", judge(conformed, bounds, has_ids="event_id" in columns), temp=True)
+        try:
+            judged = engine.create_table("judged", judge(conformed, bounds, has_ids="event_id" in columns), temp=True)
+        except duckdb.Error as error:
+            raise DataError(
+                f"the sources {listed(raw)} cannot be read: {str(error).strip().splitlines()[0]}; "
+                "mend the file, or use try_cast in the SQL so that the row can be rejected by itself"
+            ) from None
         counts = _counts(judged, bounds)
         rejected = _rejected(judged, as_of)
         _check(counts, rejected, settings, as_of)

@@ -60,13 +60,20 @@ def load_events(engine: Backend, frame: pd.DataFrame, *, zone: str = "UTC", as_o
 
 
 def feature_table(
-    frame: pd.DataFrame, *cutoffs: datetime, zone: str = "UTC", windows: Sequence[timedelta] = WINDOWS
+    frame: pd.DataFrame,
+    *cutoffs: datetime,
+    zone: str = "UTC",
+    windows: Sequence[timedelta] = WINDOWS,
+    only: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Build every declared feature of the frame's users in an engine of its own, indexed by user and cutoff, in order."""
+    """Build every declared feature (`only` some is faster) in an engine of its own, indexed by user and cutoff, in order."""
+    features = declared(windows, COLUMNS)
+    asked = [feature for feature in features if feature.name in only]
+    alone = asked and all(feature.base != "row" for feature in asked)  # the base `row` reads other features
     engine = open_engine()
     try:
         moments = merge_moments(engine, load_events(engine, frame, zone=zone))
-        built = build_features(moments, declared(windows, COLUMNS), cutoffs).execute()
+        built = build_features(moments, asked if alone else features, cutoffs).execute()
     finally:
         engine.disconnect()
     return built.set_index(KEYS).sort_index()

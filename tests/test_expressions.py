@@ -164,7 +164,6 @@ def test_query_may_not_call_the_clock_chance_or_the_unknown(call: str) -> None:
         query(f"select {call} as event_ts from o", ["o"])
 
 
-@pytest.mark.xfail(strict=True, reason="localtimestamp, localtime and samples pass the check")
 @pytest.mark.parametrize(
     "sql",
     [
@@ -203,7 +202,6 @@ def test_renamed_tables_keep_their_alias(sql: str, expected: str) -> None:
     assert renamed(sql, {"o": "orders.o", "p": "orders.p"}) == expected
 
 
-@pytest.mark.xfail(strict=True, reason="renamed replaces the whole table node, and with it what hangs on it")
 @pytest.mark.parametrize(
     ("sql", "expected"),
     [

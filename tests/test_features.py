@@ -31,7 +31,7 @@ def rows(table: pd.DataFrame, *columns: str) -> list[tuple[object, ...]]:
 
 def built(log: pd.DataFrame, *names: str, cutoff: datetime = CUTOFF, zone: str = "UTC") -> dict[str, tuple[float | None, ...]]:
     """Give the named features of every user."""
-    table = feature_table(log, cutoff, zone=zone).reset_index()
+    table = feature_table(log, cutoff, zone=zone, only=names).reset_index()
     return {row[0]: row[1:] for row in rows(table, "user_id", *names)}
 
 
@@ -154,7 +154,7 @@ FUTURE = st.lists(EVENTS, min_size=8, max_size=20).map(
 )
 
 
-@settings(max_examples=5)
+@settings(max_examples=4)
 @given(past=PAST, future=FUTURE, other=FUTURE | st.just([]))
 def test_what_happens_from_the_cutoff_on_changes_no_feature(past: list[dict], future: list[dict], other: list[dict]) -> None:
     # Every event of `future` taken away and every one of `other` added: adding, changing and removing at once.
@@ -162,7 +162,7 @@ def test_what_happens_from_the_cutoff_on_changes_no_feature(past: list[dict], fu
     pd.testing.assert_frame_equal(one, two, check_exact=True)
 
 
-@settings(max_examples=4)
+@settings(max_examples=2)
 @given(log=PAST, order=st.randoms(use_true_random=False))
 def test_order_of_the_rows_changes_nothing(log: list[dict], order: object) -> None:
     shuffled = list(log)
@@ -198,10 +198,9 @@ def test_a_few_features_may_be_built_alone(engine: Backend) -> None:
     assert rows(table.execute(), "user_id", "purchase_frequency", "category_count") == [("ann", 0.0, 0.0), ("bob", 0.0, 0.0)]
 
 
-@pytest.mark.xfail(strict=True, reason="each event joins the cutoff twice, so sums and line counts double")
 def test_cutoff_named_twice_counts_once() -> None:
     log = events(("ann", CUTOFF - DAY, 5.0))
-    assert feature_table(log, CUTOFF, CUTOFF).purchase_amount_sum_7d.tolist() == [5.0]
+    assert feature_table(log, CUTOFF, CUTOFF, only=["purchase_amount_sum_7d"]).purchase_amount_sum_7d.tolist() == [5.0]
 
 
 # The families, one behaviour each
@@ -278,7 +277,7 @@ def test_gap_over_leap_day_is_two_days() -> None:
     assert built(log, "purchase_gap_days_max", cutoff=at("2024-03-02")) == {"ann": (2.0,), "bob": (1.0,)}
 
 
-def test_trend_is_the_pace_of_a_window_against_the_longer_one() -> None:
+def test_trend_is_the_pace_of_a_window_against_a_longer_one() -> None:
     log = events(
         ("ann", CUTOFF - DAY, 6.0),
         ("ann", CUTOFF - 20 * DAY, 2.0),
@@ -289,6 +288,24 @@ def test_trend_is_the_pace_of_a_window_against_the_longer_one() -> None:
         "ann": (2.0, 3.0),
         "bob": (0.0, 0.0),
         "cem": (None, None),
+    }
+
+
+def test_trend_is_the_spend_of_a_window_against_the_one_before_and_against_history() -> None:
+    log = events(
+        ("ann", CUTOFF - DAY, 6.0),
+        ("ann", CUTOFF - 7 * DAY, 1.0),
+        ("ann", CUTOFF - 7 * DAY - TICK, 2.0),
+        ("ann", CUTOFF - 14 * DAY, 2.0),
+        ("ann", CUTOFF - 14 * DAY - TICK, 10.0),
+        ("ann", CUTOFF - 56 * DAY, 7.0),
+        ("new", CUTOFF - 2 * DAY, 5.0),
+        ("gone", CUTOFF - 56 * DAY, 5.0),
+    )
+    assert built(log, "purchase_amount_sum_7d_vs_before", "purchase_amount_sum_28d_vs_history") == {
+        "ann": (1.75, 1.5),
+        "gone": (None, 0.0),
+        "new": (None, 1.0),
     }
 
 
@@ -362,35 +379,29 @@ ZONE = "America/New_York"
 LONG = tuple(days * DAY for days in (7, 14, 28, 56, 84, 168))
 
 
-def random_log(count: int = 400) -> pd.DataFrame:
-    """Make events of seven users over 280 days up to and past the cutoff, on window edges too, with every kind of gap in them."""
+def random_log(occasions: int = 160) -> pd.DataFrame:
+    """Make occasions of one to four lines for six users in 280 days around the cutoff, on window edges too, full of gaps."""
     draw = np.random.default_rng(7)
-    edges = [CUTOFF, CUTOFF - TICK, *(CUTOFF - window - tick for window in LONG for tick in (TICK, 0 * TICK))]
+    edges = [CUTOFF, *(CUTOFF - window + tick for window in (TICK, *LONG) for tick in (-TICK, 0 * TICK))]
 
     def pick(*values: object) -> object:
         return values[draw.integers(len(values))]
 
-    rows = []
-    for number in range(count):
-        hours = int(draw.integers(24 * 280))
-        instant = (
-            edges[number]
-            if number < len(edges)
-            else CUTOFF + 14 * DAY - hours * HOUR + int(draw.integers(3)) * timedelta(minutes=7)
-        )
-        rows.append(
-            {
-                "user_id": f"u{int(draw.integers(3 if number < len(edges) else 6))}",
-                "event_ts": instant,
-                "event_type": pick("purchase", "purchase", "purchase", COUPON, CAMPAIGN, "visit"),
-                "order_id": pick(None, None, f"o{hours // 48}"),
+    rows: list[dict[str, object]] = []
+    for number in range(occasions):
+        begins = edges[number] if number < len(edges) else CUTOFF + 14 * DAY - int(draw.integers(24 * 280)) * HOUR
+        kind = pick("purchase", "purchase", "purchase", "purchase", COUPON, CAMPAIGN, "visit")
+        occasion = {"user_id": f"u{number % 6}", "event_type": kind, "order_id": pick(None, f"o{number}", f"o{number // 40}")}
+        occasion["utc_offset_minutes"] = pick(None, None, None, 330)
+        for _ in range(int(draw.integers(1, 5))):
+            line = {
+                "event_ts": begins + pick(0, 0, 7, 120) * timedelta(minutes=1),
                 "amount": pick(None, 0.0, *draw.integers(-200, 9000, 6) / 100),
                 "discount": pick(None, 0.0, 0.0, *draw.integers(1, 300, 2) / 100),
                 "category": pick(None, *"abcdefg"),
                 "brand": pick(None, *"xyz"),
-                "utc_offset_minutes": pick(None, None, None, 330),
             }
-        )
+            rows.append({**occasion, **line})
     rows.append({"user_id": "campaign only", "event_ts": CUTOFF - 30 * DAY, "event_type": CAMPAIGN})
     return events(*rows)
 
@@ -403,6 +414,10 @@ def local(row: pd.Series) -> datetime:
 
 def share(of: float, whole: float) -> float:
     return of / whole if whole else np.nan
+
+
+def total(amounts: pd.Series) -> float:
+    return round(amounts.sum(), 6)
 
 
 def days_since(instants: pd.Series, cutoff: datetime) -> float:
@@ -423,6 +438,7 @@ def reference(known: pd.DataFrame, cutoff: datetime) -> dict[str, float]:
         "purchase_tenure_days": (cutoff - orders["last"].min()) / DAY if len(orders) else np.nan,
         "purchase_frequency": max(len(days) - 1, 0),
         "purchase_monetary_value": orders.amount.mean(),
+        "purchase_amount_sum": total(bought.amount),
         "purchase_gap_days_mean": gaps.mean(),
         "purchase_gap_days_std": gaps.std(),
         "purchase_gap_days_max": gaps.max(),
@@ -443,7 +459,7 @@ def reference(known: pd.DataFrame, cutoff: datetime) -> dict[str, float]:
         start, name = cutoff - window, label(window)
         lines, recent = bought[bought.event_ts >= start], orders[orders["last"] >= start]
         row[f"purchase_count_{name}"] = len(recent)
-        row[f"purchase_amount_sum_{name}"] = lines.amount.sum()
+        row[f"purchase_amount_sum_{name}"] = total(lines.amount)
         row[f"purchase_line_count_{name}"] = len(lines)
         row[f"purchase_day_count_{name}"] = (days >= start).sum()
         row[f"category_count_{name}"] = lines.category.nunique()
@@ -460,13 +476,19 @@ def reference(known: pd.DataFrame, cutoff: datetime) -> dict[str, float]:
             for measure in ("purchase_count", "purchase_amount_sum"):
                 pace = share(row[f"{measure}_{label(short)}"], row[f"{measure}_{name}"])
                 row[f"{measure}_{label(short)}_vs_{name}"] = pace * (window / short)
+            long = max(row["purchase_tenure_days"], window / DAY)
+            pace = share(row[f"purchase_amount_sum_{name}"], row["purchase_amount_sum"])
+            row[f"purchase_amount_sum_{name}_vs_history"] = pace * long / (window / DAY)
+        if 2 * window in LONG:
+            before = bought[(bought.event_ts >= start - window) & (bought.event_ts < start)]
+            row[f"purchase_amount_sum_{name}_vs_before"] = share(total(lines.amount), total(before.amount))
     hours = recent.local.dt.hour
     row["brand_count_168d"] = lines.brand.nunique()
     row["purchase_hour_mean_168d"] = hours.mean()
     row["morning_purchase_share_168d"] = ((hours >= 5) & (hours < 12)).mean()
     row["afternoon_purchase_share_168d"] = ((hours >= 12) & (hours < 17)).mean()
     row["evening_purchase_share_168d"] = ((hours >= 17) & (hours < 22)).mean()
-    row["weekend_purchase_share_168d"] = (recent.local.dt.weekday >= 5).mean()
+    row["weekend_purchase_share_168d"] = (recent.local.dt.day_of_week >= 5).mean()
     return row
 
 

@@ -258,9 +258,6 @@ def test_engine_still_spills_after_the_lock(orders: Path, tmp_path: Path) -> Non
     engine.disconnect()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="column types are guessed from the first 20,480 rows: a later cell raises ConversionException"
-)
 @pytest.mark.parametrize("column", ["amount", "event_ts"])
 def test_bad_cell_late_in_a_csv_is_one_rejected_row(engine: Backend, tmp_path: Path, column: str) -> None:
     good = "2024-03-01 10:00:00,5\n"
@@ -273,14 +270,12 @@ def test_bad_cell_late_in_a_csv_is_one_rejected_row(engine: Backend, tmp_path: P
     assert engine.execute(table.broken.notnull().sum()) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="only the columns of the first file are read")
 def test_column_that_begins_in_a_later_file_is_read(engine: Backend, tmp_path: Path) -> None:
     write_csv(tmp_path / "1.csv", ORDERS[:1][["user_id"]])
     write_csv(tmp_path / "2.csv", ORDERS[1:][["user_id", "amount"]])
     assert read(engine, tmp_path / "*.csv").columns == ("user_id", "amount")
 
 
-@pytest.mark.xfail(strict=True, reason="the last one silently stands for both")
 def test_query_that_gives_a_column_twice_is_refused(engine: Backend, orders: Path) -> None:
     with pytest.raises(ConfigError, match="user_id"):
         read(engine, orders, "select user_id, event_type as user_id from o")
