@@ -19,7 +19,7 @@ demo: $(OUTPUT)/.demo ## train, score and show a year of real grocery purchases 
 	@$(RUN) show
 
 $(OUTPUT)/.demo: $(READY) configs/complete_journey.yaml
-	@$(RUN) nightly --as-of 2018-01-01
+	@$(RUN) nightly --as-of 2018-01-01 > /dev/null
 	@touch $@
 
 train: $(READY) ## train CONFIG on what was known at AS_OF

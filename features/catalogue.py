@@ -21,7 +21,8 @@ class Feature:
     reads other features of the same user. `unit` is `days`, `money`, `share`, `times`, `hour` (of the day), or the noun that is
     counted. `empty` is the value of a user who has no row in the base: 0 for counts and sums, null where nothing is known.
     `needs` are the optional event columns without which the feature is switched off.
-    Features of one `group` tell one story, so a user's reasons name a group once. `phrase` says the value in words;
+    Features of one `group` tell one story, so a user's reasons name a group once. `phrase` says the value in words, `unknown` says
+    in words that it is null;
     `usual` names the feature it is compared with. `high` and `low` are a persona's words for much and little of it.
     """
 
@@ -32,6 +33,7 @@ class Feature:
     meaning: str
     phrase: str
     group: str
+    unknown: str = "{meaning} is not known"
     needs: frozenset[str] = frozenset()
     empty: float | None = None
     usual: str | None = None
@@ -104,7 +106,7 @@ def phrase(feature: Feature, row: Mapping[str, float | None], by_name: Mapping[s
     """
     value = row.get(feature.name)
     if value is None or value != value:
-        return f"{feature.meaning} is not known"
+        return feature.unknown.format(meaning=feature.meaning)
     said = feature.phrase.format(value=amount(value, feature.unit, currency=currency))
     usual = row.get(feature.usual) if feature.usual else None
     if feature.usual is None or usual is None or usual != usual:

@@ -36,7 +36,7 @@ def train(config: ConfigPath = DEFAULT_CONFIG, as_of: AsOf = None, json_: Json =
     with _told_errors() as narrator:
         settings, day = read_settings(config), _date(as_of)
         narrator.say(f"training on what was known on {day} ({config})")
-        _print(_train(settings, day, narrator), settings, as_json=json_)
+        _tell(_train(settings, day, narrator), settings, _stdout(), as_json=json_)
 
 
 @app.command()
@@ -57,7 +57,7 @@ def nightly(config: ConfigPath = DEFAULT_CONFIG, as_of: AsOf = None, json_: Json
         why = _why_train(settings, day)
         if why:
             narrator.say(f"training on what was known on {day}: {why}")
-            _train(settings, day, narrator)
+            _tell(_train(settings, day, narrator), settings, narrator.console)
         narrator.say(f"scoring the night of {day} ({config})")
         _score(settings, day, narrator)
         _show(settings, day, as_json=json_, brief=True)
@@ -141,14 +141,14 @@ def _why_train(settings: Settings, day: date) -> str | None:
     return f"the champions are from {until}" if old else None
 
 
-def _print(training: Any, settings: Settings, *, as_json: bool) -> None:
+def _tell(training: Any, settings: Settings, console: Console, *, as_json: bool = False) -> None:
     from pipeline.show import print_training, tell_training
 
     told = tell_training(training)
     if as_json:
-        _stdout().print_json(json.dumps(told))
+        console.print_json(json.dumps(told))
     else:
-        print_training(told, _stdout(), currency=settings.currency)
+        print_training(told, console, currency=settings.currency)
 
 
 def _show(settings: Settings, day: date | None, *, as_json: bool, brief: bool = False) -> None:

@@ -30,7 +30,7 @@ class Narrator:
 
     def __init__(self, console: Console) -> None:
         """Write to `console`, which should be on stderr."""
-        self._console = console
+        self.console = console
 
     @contextmanager
     def step(self, doing: str, *, total: int | None = None) -> Iterator[Step]:
@@ -38,13 +38,13 @@ class Narrator:
         columns = [SpinnerColumn(), TextColumn("{task.description}")]
         columns += [BarColumn(bar_width=30), MofNCompleteColumn()] if total else []
         started = time.monotonic()
-        bar = Progress(*columns, TimeElapsedColumn(), console=self._console, transient=True, disable=not self._console.is_terminal)
+        bar = Progress(*columns, TimeElapsedColumn(), console=self.console, transient=True, disable=not self.console.is_terminal)
         with bar:
             step = Step(bar, bar.add_task(doing, total=total))
             yield step
         took = time.monotonic() - started
-        self._console.print(f"  {doing:<24} {step.said}  [dim]{took:.1f} s[/dim]", highlight=False, soft_wrap=True)
+        self.console.print(f"  {doing:<24} {step.said}  [dim]{took:.1f} s[/dim]", highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
         """Print one line that stays."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -37,6 +37,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
             meaning=f"share of purchase lines with a discount in the last {words(window)}",
             phrase=f"{{value}} of purchases in the last {words(window)} on promotion",
             group="promotion",
+            unknown=f"no purchases in the last {words(window)}",
             needs=DISCOUNT,
             high="promotion-driven" if window == longest else None,
             low="full-price" if window == longest else None,
@@ -89,6 +90,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         meaning="days since the last redeemed coupon",
         phrase="last coupon redeemed {value} ago",
         group="coupons",
+        unknown="no coupon redeemed so far",
     )
     yield Feature(
         name="campaign_recency_days",
@@ -98,6 +100,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         meaning="days since the last campaign received",
         phrase="last campaign {value} ago",
         group="campaigns",
+        unknown="no campaign received so far",
     )
     yield Feature(
         name="coupon_per_campaign",
@@ -105,6 +108,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         expr=_.coupon_count / _.campaign_count.nullif(0),
         unit="times",
         meaning="coupons redeemed per campaign received so far",
-        phrase="redeems {value} a coupon per campaign",
+        phrase="redeemed {value} as many coupons as campaigns received",
         group="coupons",
+        unknown="no campaign received so far",
     )

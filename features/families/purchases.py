@@ -43,7 +43,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
             name=feature_name("purchase_line", "count", window),
             base="purchases",
             expr=_.lines.sum(where=within(window)),
-            unit="line",
+            unit="item",
             meaning=f"purchase lines in the last {words(window)}",
             phrase=f"bought {{value}} in the last {words(window)}",
             group="items",
@@ -68,6 +68,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
             meaning=f"mean spend per order in the last {words(window)}",
             phrase=f"spent {{value}} per order in the last {words(window)}",
             group="basket",
+            unknown=f"no purchases in the last {words(window)}",
             needs=AMOUNT,
         )
         yield Feature(
@@ -78,5 +79,6 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
             meaning=f"largest order of the last {words(window)}",
             phrase=f"largest order of the last {words(window)}: {{value}}",
             group="basket",
+            unknown=f"no purchases in the last {words(window)}",
             needs=AMOUNT,
         )

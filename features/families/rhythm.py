@@ -7,6 +7,8 @@ from ibis import _
 
 from features.catalogue import Feature
 
+_NO_RHYTHM = "too few purchases to see a rhythm"
+
 
 def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
     """Mean, spread and longest gap over the whole history; how overdue the next purchase is."""
@@ -18,6 +20,7 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
         meaning="mean days between days with a purchase",
         phrase="buys every {value}",
         group="rhythm",
+        unknown=_NO_RHYTHM,
     )
     yield Feature(
         name="purchase_gap_days_std",
@@ -28,6 +31,7 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
         meaning="spread (standard deviation) of the days between purchases",
         phrase="days between purchases vary by {value}",
         group="rhythm",
+        unknown=_NO_RHYTHM,
     )
     yield Feature(
         name="purchase_gap_days_max",
@@ -37,6 +41,7 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
         meaning="longest gap between purchases",
         phrase="longest break so far: {value}",
         group="rhythm",
+        unknown=_NO_RHYTHM,
     )
     yield Feature(
         name="purchase_gap_variation",
@@ -46,6 +51,7 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
         meaning="spread of the gaps over their mean (0 is clockwork, 1 is chance)",
         phrase="gaps between purchases vary by {value} their mean",
         group="rhythm",
+        unknown=_NO_RHYTHM,
         high="irregular",
         low="regular",
     )
@@ -57,6 +63,7 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
         meaning="current gap over the mean gap (above 1 is overdue)",
         phrase="no purchase for {value} the usual gap",
         group="recency",
+        unknown=_NO_RHYTHM,
     )
     yield Feature(
         name="purchase_overdue_against_longest",
@@ -66,4 +73,5 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
         meaning="current gap over the longest one so far",
         phrase="no purchase for {value} the longest gap so far",
         group="recency",
+        unknown=_NO_RHYTHM,
     )

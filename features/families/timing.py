@@ -41,6 +41,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         meaning=f"mean local hour of orders in the last {words(window)}",
         phrase="buys around {value}",
         group="timing",
+        unknown=f"no purchases in the last {words(window)}",
     )
 
 
@@ -55,6 +56,7 @@ def _share(
         meaning=f"share of orders in the last {words(window)} made {meaning}",
         phrase=f"{{value}} of purchases {phrase}",
         group="timing",
+        unknown=f"no purchases in the last {words(window)}",
         high=high,
         low=low,
     )

@@ -9,6 +9,7 @@ from features.catalogue import Feature, feature_name
 from features.windows import DAY, words
 
 _AMOUNT = frozenset({"amount"})
+_NO_TREND = "too few purchases to see a trend"
 _MEASURES = (("purchase", "count", "buying", frozenset[str]()), ("purchase_amount", "sum", "spending", _AMOUNT))
 
 
@@ -26,6 +27,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
                 meaning=f"{doing} per day in the last {words(short)} against the last {words(long)}",
                 phrase=f"{doing} in the last {words(short)} at {{value}} the pace of the last {words(long)}",
                 group="trend",
+                unknown=_NO_TREND,
                 needs=needs,
             )
     for window in windows:
@@ -39,6 +41,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
                 meaning=f"spend in the last {words(window)} against the {words(window)} before",
                 phrase=f"spent {{value}} as much in the last {words(window)} as in the {words(window)} before",
                 group="trend",
+                unknown=_NO_TREND,
                 needs=_AMOUNT,
             )
     for window in windows[2:]:
@@ -53,5 +56,6 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
             meaning=f"spend per day in the last {words(window)} against the whole history",
             phrase=f"spending in the last {words(window)} at {{value}} the usual pace",
             group="trend",
+            unknown=_NO_TREND,
             needs=_AMOUNT,
         )

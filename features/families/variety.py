@@ -58,6 +58,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         meaning="share of the last half year's branded spend that went to the favourite brand",
         phrase="{value} of spend on the favourite brand",
         group="brands",
+        unknown="no brand bought in the last half year",
         needs=BRAND | {"amount"},
         high="brand-loyal",
         low="brand-mixing",
