@@ -38,6 +38,8 @@ LARGEST = 1e11
 # ISO 8601 readers take offsets up to 18 hours; no place on Earth needs more than 14.
 LARGEST_OFFSET = 18 * 60
 
+SQL_TYPES: Mapping[str, str] = {"string": "VARCHAR", "timestamp(6)": "TIMESTAMP", "float64": "DOUBLE", "int64": "BIGINT"}
+
 PURCHASE = "purchase"
 EARLIEST = datetime(1990, 1, 1)
 
@@ -129,7 +131,9 @@ def _repeated(judged: ir.Table) -> ir.BooleanValue:
 
 
 def _as_json(table: ir.Table, names: Iterable[str]) -> ir.StringValue:
-    return ibis.struct({name: table[name] for name in names}).cast("json").cast("string")
+    # Floats go in as text: JSON has no way to write the NaN or infinity that a row may be rejected for.
+    fields = {name: table[name].cast("string") if table[name].type().is_floating() else table[name] for name in names}
+    return ibis.struct(fields).cast("json").cast("string")
 
 
 def accepted(judged: ir.Table, bounds: Bounds, *, zone: str, since: datetime) -> ir.Table:

@@ -2,10 +2,11 @@
 
 from collections.abc import Collection, Iterator, Mapping
 
+import duckdb
 import sqlglot
 from sqlglot import exp
 
-from features.errors import ConfigError, did_you_mean, listed
+from features.errors import ConfigError, did_you_mean
 
 DIALECT = "duckdb"
 
@@ -20,7 +21,18 @@ _CLOCK_OR_CHANCE = (
     exp.Localtime, exp.Localtimestamp, exp.TableSample,
 )  # fmt: skip
 _CLOCK_OR_CHANCE_NAMES = {"now", "today", "random", "setseed", "gen_random_uuid", "get_current_timestamp", "transaction_timestamp"}
-_ALLOWED_ANONYMOUS = {"epoch_ms", "epoch_us", "make_timestamp", "make_date", "nullif", "list_value", "strip_accents"}
+_ALLOWED_ANONYMOUS = {
+    "epoch_ms",
+    "epoch_us",
+    "make_timestamp",
+    "make_date",
+    "nullif",
+    "strip_accents",
+    "try_strptime",
+    "timezone",
+    "isfinite",
+    "hash",
+}
 
 
 def condition(sql: str, columns: Collection[str]) -> str:
@@ -45,6 +57,26 @@ def condition(sql: str, columns: Collection[str]) -> str:
         if column.name not in columns or column.table:
             raise ConfigError(f"{sql!r} names the unknown column {column.sql(DIALECT)!r}: {did_you_mean(column.name, columns)}")
     return tree.sql(DIALECT)
+
+
+def typed_condition(sql: str, types: Mapping[str, str]) -> str:
+    """Check a condition like `condition`, and also that DuckDB can evaluate it on columns of these types (name to DuckDB type).
+
+    >>> typed_condition("amount > 5", {"amount": "DOUBLE"})
+    'amount > 5'
+
+    Raises ConfigError, also for a comparison of text with a number, or for an expression that is not true or false.
+    """
+    checked = condition(sql, types)
+    columns = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in types.items())
+    with duckdb.connect() as engine:
+        try:
+            found = engine.execute(f"SELECT typeof({checked}) FROM (SELECT {columns})").fetchall()[0][0]  # noqa: S608 - checked above
+        except duckdb.Error as error:
+            raise ConfigError(f"{sql!r} does not fit its columns: {str(error).strip().splitlines()[0]}") from None
+    if found != "BOOLEAN":
+        raise ConfigError(f"{sql!r} is not a condition but a {found}: compare it with something")
+    return checked
 
 
 def columns_of(sql: str) -> frozenset[str]:
@@ -74,12 +106,11 @@ def query(sql: str, tables: Collection[str]) -> str:
         if not isinstance(table.this, exp.Identifier) or table.db or table.name not in {*tables, *defined}:
             name = table.sql(DIALECT)
             raise ConfigError(f"the SQL reads {name!r}, which is not among its tables: {did_you_mean(name, tables)}")
-    given = [name for name in tree.named_selects if name != "*"]
-    if repeated := sorted({name for name in given if given.count(name) > 1}):
-        raise ConfigError(f"the SQL gives {listed(repeated)} more than once: give each column once")
-    for name in _forbidden(tree):
+    canonical = tree.sql(DIALECT)
+    # Twice, since writing the query out turns some names into others: utc_timestamp() becomes CURRENT_TIMESTAMP.
+    for name in [*_forbidden(tree), *_forbidden(_parse(canonical))]:
         raise ConfigError(f"the SQL calls {name}: files, the clock, chance and unknown functions are not available to a source")
-    return tree.sql(DIALECT)
+    return canonical
 
 
 def renamed(sql: str, names: Mapping[str, str]) -> str:
@@ -111,11 +142,11 @@ def _forbidden(tree: exp.Expr) -> Iterator[str]:
 
 def _parse(sql: str) -> exp.Expr:
     try:
-        trees = sqlglot.parse(sql, read=DIALECT)
+        trees = [tree for tree in sqlglot.parse(sql, read=DIALECT) if tree is not None and not isinstance(tree, exp.Semicolon)]
     except sqlglot.errors.SqlglotError as error:
         raise ConfigError(f"the SQL does not parse: {_where(error)}") from None
-    if len(trees) != 1 or trees[0] is None:
-        raise ConfigError(f"the SQL holds {len([tree for tree in trees if tree])} statements: write exactly one")
+    if len(trees) != 1:
+        raise ConfigError(f"the SQL holds {len(trees)} statements: write exactly one")
     return trees[0]
 
 

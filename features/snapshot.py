@@ -19,7 +19,7 @@ def snapshots(moments: Moments, cutoffs: Sequence[datetime]) -> Mapping[Base, ir
 
     `events`      user × type × instant × order (see `Moments`)
     `purchases`   those whose type is `purchase`
-    `orders`      user × order, with its last instant and spend; purchases of one instant without an order id are one
+    `orders`      user × order, with its first and last instant and spend; purchases of one instant without an order id are one
     `days`        user × local day with a purchase, with its first instant and the days since the day before it
     `categories`  user × category bought, with the last instant
     `brands`      user × brand bought, with the last instant and the spend of the last half year
@@ -35,7 +35,7 @@ def snapshots(moments: Moments, cutoffs: Sequence[datetime]) -> Mapping[Base, ir
     events = known(moments.events)
     purchases = events.filter(_.event_type == PURCHASE)
     orders = purchases.group_by(*KEYS, order=ibis.coalesce(_.order_id, _.event_ts.cast("string"))).agg(
-        last_at=_.event_ts.max(), local_at=_.local_ts.max(), amount=_.amount.sum()
+        first_at=_.event_ts.min(), last_at=_.event_ts.max(), local_at=_.local_ts.max(), amount=_.amount.sum()
     )
     days = purchases.group_by(*KEYS, day=_.local_ts.date()).agg(at=_.event_ts.min())
     previous = days.day.lag().over(ibis.window(group_by=[days.user_id, days.cutoff], order_by=days.day))

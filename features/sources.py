@@ -43,34 +43,36 @@ def read_sources(engine: Backend, sources: Iterable[Source]) -> dict[str, ir.Tab
                 opened[source.name][alias] = _files(pattern)
             except BeforehandError as error:
                 problems.append(type(error)(f"sources.{source.name}.tables.{alias}: {error}"))
-    if not problems:
-        confine(engine, [file for tables in opened.values() for files in tables.values() for file in files])
-    results: dict[str, ir.Table] = {}
+    queries: dict[str, str] = {}
     for source in sources:
         try:
-            results[source.name] = _query(engine, source, opened[source.name])
-        except BeforehandError as error:
-            problems.append(error)
+            queries[source.name] = query(source.sql, source.tables)
+        except ConfigError as error:
+            problems.append(ConfigError(f"sources.{source.name}.sql: {error}"))
+    results: dict[str, ir.Table] = {}
+    if not problems:
+        confine(engine, [file for tables in opened.values() for files in tables.values() for file in files])
+        for source in sources:
+            try:
+                # The aliases of two sources may be the same word for different files, so each becomes a view of its own.
+                views = {alias: _open(engine, source, alias, files) for alias, files in opened[source.name].items()}
+                results[source.name] = _run(engine, source, renamed(queries[source.name], views))
+            except BeforehandError as error:
+                problems.append(error)
     if problems:
         kind = ConfigError if any(isinstance(problem, ConfigError) for problem in problems) else DataError
         raise kind("\n".join(str(problem) for problem in problems))
     return results
 
 
-def _query(engine: Backend, source: Source, tables: Mapping[str, list[str]]) -> ir.Table:
-    key = f"sources.{source.name}.sql"
+def _run(engine: Backend, source: Source, sql: str) -> ir.Table:
     try:
-        sql = query(source.sql, source.tables)
-    except ConfigError as error:
-        raise ConfigError(f"{key}: {error}") from None
-    if set(tables) != set(source.tables):
-        raise DataError(f"{key}: not run, because its tables could not be opened")
-    # The aliases of two sources may be the same word for different files, so each becomes a view of its own.
-    views = {alias: _open(engine, source, alias, files) for alias, files in tables.items()}
-    try:
-        return engine.sql(renamed(sql, views))
+        columns = [row[0] for row in engine.raw_sql(f"DESCRIBE {sql}").fetchall()]
+        if repeated := sorted({name for name in columns if columns.count(name) > 1}):
+            raise ConfigError(f"sources.{source.name}.sql gives {listed(repeated)} more than once: name each column once")
+        return engine.sql(sql)
     except duckdb.Error as error:
-        raise ConfigError(f"{key}: {_first_line(error)}") from None
+        raise ConfigError(f"sources.{source.name}.sql: {_first_line(error)}") from None
 
 
 def _open(engine: Backend, source: Source, alias: str, files: list[str]) -> str:
@@ -107,6 +109,9 @@ def _files(pattern: str) -> list[str]:
         nearby = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
         hint = did_you_mean(Path(path).name, nearby) if nearby else f"the folder {folder.resolve()} does not exist or is empty"
         raise DataError(f"no file matches {pattern!r} (looked in {folder.resolve()}): {hint}")
+    folders = [file for file in files if Path(file).is_dir()]
+    if folders:
+        raise DataError(f"{listed(folders)} is a folder: name the files in it, such as {folders[0]}/*{Path(path).suffix}")
     empty = [file for file in files if Path(file).stat().st_size == 0]
     if empty:
         raise DataError(f"{listed(empty)} is empty (0 bytes): write it again or take it out of the pattern")

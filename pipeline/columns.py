@@ -1,13 +1,14 @@
 """The tables' columns, declared once (see `Tables` in the design)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
 from features.labels import Target
 
-TARGET_COLUMNS = ("{target}_score", "{target}_percentile", "{target}_band")
-RULE_COLUMNS = ("persona", "persona_name")
+# Columns of a target and of a persona, with the types that a segment's rule meets.
+TARGET_COLUMNS: Mapping[str, str] = {"{target}_score": "DOUBLE", "{target}_percentile": "DOUBLE", "{target}_band": "VARCHAR"}
+RULE_COLUMNS: Mapping[str, str] = {"persona": "INTEGER", "persona_name": "VARCHAR"}
 BANDS = ("very_low", "low", "medium", "high", "very_high")
 
 AS_OF = pa.field("as_of", pa.date32(), nullable=False)

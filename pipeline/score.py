@@ -20,10 +20,10 @@ from pipeline.columns import BANDS, SCORES, features_schema, segments_schema
 from pipeline.events import EventLog, midnight, read_events
 from pipeline.progress import Narrator
 from pipeline.segments import form_segments
-from pipeline.settings import Settings
+from pipeline.settings import PERSONAS, Settings
 from pipeline.tables import Night, exclusive, recover, write_night
 from pipeline.tracking import Champion, Tracker
-from pipeline.train import PERSONAS, active, definition
+from pipeline.train import active, definition
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from pydantic import (
     model_validator,
 )
 
-from features.contract import COLUMNS, PURCHASE
+from features.contract import COLUMNS, PURCHASE, SQL_TYPES
 from features.errors import ConfigError, did_you_mean
-from features.expressions import columns_of, condition
+from features.expressions import columns_of, typed_condition
 from features.families import declared
 from features.labels import Eligible, Kind, Measure, Target
 from features.sources import Source
@@ -50,9 +50,12 @@ def _zone(name: Any) -> str:
     return ZoneInfo(name).key
 
 
+EVENT_TYPES = {name: SQL_TYPES[kind] for name, kind in COLUMNS.items()}
+PERSONAS = "personas"
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,59}$")]
 Duration = Annotated[timedelta, BeforeValidator(_as_value_error(duration)), PlainSerializer(label)]
-EventCondition = Annotated[str, BeforeValidator(_as_value_error(lambda sql: condition(sql, COLUMNS)))]
+EventCondition = Annotated[str, BeforeValidator(_as_value_error(lambda sql: typed_condition(sql, EVENT_TYPES)))]
 Zone = Annotated[str, BeforeValidator(_as_value_error(_zone))]
 PURCHASES = f"event_type = '{PURCHASE}'"
 
@@ -241,21 +244,23 @@ class Settings(_Strict):
     def _repeated(self) -> Iterator[str]:
         for key in ("sources", "targets", "segments"):
             counts = Counter(item.name for item in getattr(self, key))
+            if key == "targets" and PERSONAS in counts:
+                yield f"targets: the name {PERSONAS!r} is taken by the personas' own model: choose another"
             yield from (f"{key}: the name {name!r} is used {count} times" for name, count in counts.items() if count > 1)
 
     def _wrong_rules(self) -> Iterator[str]:
         known = self.rule_columns()
         for index, segment in enumerate(self.segments):
             try:
-                condition(segment.enter, known)
+                typed_condition(segment.enter, known)
             except ConfigError as error:
                 yield f"segments.{index}.enter: {error}"
 
-    def rule_columns(self) -> frozenset[str]:
-        """Give every column that a segment's rule may name."""
-        scores = {column.format(target=target.name) for target in self.targets for column in TARGET_COLUMNS}
-        built = {feature.name for feature in declared(self.features.windows, COLUMNS)}
-        return frozenset(scores | built | set(RULE_COLUMNS))
+    def rule_columns(self) -> dict[str, str]:
+        """Give every column that a segment's rule may name, with its DuckDB type."""
+        scores = {column.format(target=target.name): kind for target in self.targets for column, kind in TARGET_COLUMNS.items()}
+        built = {feature.name: "DOUBLE" for feature in declared(self.features.windows, COLUMNS)}
+        return scores | built | dict(RULE_COLUMNS)
 
     def specs(self) -> tuple[Target, ...]:
         """Give the targets that `features` labels."""

@@ -22,11 +22,10 @@ from models.reasons import contributions
 from pipeline.events import EventLog, midnight, read_events
 from pipeline.figures import beeswarm, target_figures
 from pipeline.progress import Narrator
-from pipeline.settings import Settings
+from pipeline.settings import PERSONAS, Settings
 from pipeline.tables import exclusive
 from pipeline.tracking import Tracker
 
-PERSONAS = "personas"
 _SWARM = 1_000
 
 

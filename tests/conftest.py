@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from builders import open_engine
 from hypothesis import Phase, settings
 from ibis.backends.duckdb import Backend
+
+from builders import open_engine
 
 # The same examples on every run. No shrinking: with a real engine in every example it takes minutes; keep the examples small.
 settings.register_profile("beforehand", deadline=None, derandomize=True, database=None, phases=(Phase.explicit, Phase.generate))

@@ -5,9 +5,9 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
-from builders import DAY
 from ibis import _
 
+from builders import DAY
 from features.catalogue import Feature, amount, feature_name, phrase, unique_by_name
 from features.contract import COLUMNS, REQUIRED
 from features.families import declared, switched_off

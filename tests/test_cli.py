@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from shops import PURCHASES, shop_config, write_orders
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from shops import PURCHASES, shop_config, write_orders
 
 AS_OF = "2024-10-25"
 SQL = (

@@ -178,14 +178,12 @@ def test_query_may_not_ask_the_clock_or_chance_by_another_name(sql: str) -> None
         query(sql, ["o"])
 
 
-@pytest.mark.xfail(strict=True, reason="sqlglot writes these as CURRENT_TIMESTAMP and CURRENT_TIME after the check")
 @pytest.mark.parametrize("call", ["utc_timestamp()", "utc_time()", "utc_date()"])
 def test_query_may_not_ask_the_clock_of_another_dialect(call: str) -> None:
     with pytest.raises(ConfigError):
         query(f"select {call} as event_ts from o", ["o"])
 
 
-@pytest.mark.xfail(strict=True, reason="the comment counts as a second statement")
 def test_comment_after_the_last_semicolon_is_no_statement() -> None:
     assert query("select a from o; -- done", ["o"]) == "SELECT a FROM o"
 

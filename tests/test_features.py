@@ -6,12 +6,12 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 import pytest
-from builders import DAY, HOUR, TICK, WINDOWS, at, events, feature_table, load_events
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ibis.backends.duckdb import Backend
 from numpy.testing import assert_allclose
 
+from builders import DAY, HOUR, TICK, WINDOWS, at, events, feature_table, load_events
 from features.build import build_features
 from features.contract import COLUMNS
 from features.families import declared
@@ -439,7 +439,7 @@ def reference(known: pd.DataFrame, cutoff: datetime) -> dict[str, float]:
     coupons, campaigns = (known.event_ts[known.event_type == kind] for kind in (COUPON, CAMPAIGN))
     row = {
         "purchase_recency_days": days_since(orders["last"], cutoff),
-        "purchase_tenure_days": (cutoff - orders["last"].min()) / DAY if len(orders) else np.nan,
+        "purchase_tenure_days": (cutoff - bought.event_ts.min()) / DAY if len(orders) else np.nan,
         "purchase_frequency": max(len(days) - 1, 0),
         "purchase_monetary_value": orders.amount.mean(),
         "purchase_amount_sum": total(bought.amount),

@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 
 import pandas as pd
 import pytest
-from builders import DAY, TICK, at, events, load_events
 from ibis.backends.duckdb import Backend
 
+from builders import DAY, TICK, at, events, load_events
 from features.labels import Eligible, Kind, Target, build_labels, eligible_users
 
 CUTOFF = at("2024-03-01")

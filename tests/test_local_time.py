@@ -6,11 +6,11 @@ from zoneinfo import ZoneInfo
 import ibis
 import pandas as pd
 import pytest
-from builders import DAY, HOUR, TICK, at, events, load_events
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ibis.backends.duckdb import Backend
 
+from builders import DAY, HOUR, TICK, at, events, load_events
 from features.local_time import local_time, offset_changes
 
 SINCE, UNTIL = at("1990-01-01"), at("2030-01-01")

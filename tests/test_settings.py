@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 from pydantic import BaseModel
-from shops import shop_config
 
 from features.errors import ConfigError
 from pipeline.settings import Settings, read_settings
+from shops import shop_config
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -114,3 +114,20 @@ def test_a_target_becomes_a_spec(tmp_path: Path) -> None:
     target = read_settings(shop_config(tmp_path)).specs()[1]
     assert (target.kind, target.horizon, target.lookback) == ("first", timedelta(days=28), timedelta(days=56))
     assert target.events == "event_type = 'purchase' AND category = 'tea'"
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("churn_28d_band > 5", "does not fit its columns"),
+        ("churn_28d_score", "is not a condition but a DOUBLE"),
+        ("churn_28d_score > 'soon'", "does not fit its columns"),
+    ],
+)
+def test_a_rule_that_compares_text_with_number_is_refused(tmp_path: Path, rule: str, said: str) -> None:
+    assert said in problems(shop_config(tmp_path, segments=[{"name": "a", "purpose": "p", "enter": rule}]))[1]
+
+
+def test_a_target_may_not_take_the_name_of_the_personas(tmp_path: Path) -> None:
+    target = {"name": "personas", "kind": "absence", "horizon": "28d", "eligible": {"active_within": "56d"}}
+    assert "targets: the name 'personas' is taken" in problems(shop_config(tmp_path, targets=[target], segments=[]))[1]

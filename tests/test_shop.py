@@ -16,13 +16,13 @@ import pandas as pd
 import pytest
 from deltalake import DeltaTable
 from mlflow import MlflowClient
-from shops import shop_config, write_orders
 from typer.testing import CliRunner, Result
 
 from pipeline.cli import _why_train, app
 from pipeline.columns import NIGHTS, QUARANTINE, SCORES, segments_schema
 from pipeline.settings import read_settings
 from pipeline.tables import exclusive, nights, read
+from shops import shop_config, write_orders
 
 pytestmark = pytest.mark.xdist_group("shop")
 NIGHT, NEXT = date(2024, 10, 25), date(2024, 10, 26)

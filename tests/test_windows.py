@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 import ibis
 import pandas as pd
 import pytest
-from builders import DAY, HOUR, TICK, at
 from ibis.backends.duckdb import Backend
 
+from builders import DAY, HOUR, TICK, at
 from features.errors import ConfigError
 from features.windows import days_before_cutoff, duration, label, within, words
 

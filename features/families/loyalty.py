@@ -25,7 +25,7 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
     yield Feature(
         name="purchase_tenure_days",
         base="orders",
-        expr=days_before_cutoff(_.last_at.min()),
+        expr=days_before_cutoff(_.first_at.min()),
         unit="days",
         meaning="days since the first known purchase (BTYD T)",
         phrase="first seen buying {value} ago",
