@@ -68,10 +68,13 @@ def typed_condition(sql: str, types: Mapping[str, str]) -> str:
     Raises ConfigError, also for a comparison of text with a number, or for an expression that is not true or false.
     """
     checked = condition(sql, types)
-    columns = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in types.items())
+    # One row of plain values: nulls would be folded away before anything is compared.
+    plain = {name: "2000-01-01" if kind == "TIMESTAMP" else "0" for name, kind in types.items()}
+    row = ", ".join(f"'{plain[name]}'::{kind} AS \"{name}\"" for name, kind in types.items())
     with duckdb.connect() as engine:
         try:
-            found = engine.execute(f"SELECT typeof({checked}) FROM (SELECT {columns})").fetchall()[0][0]  # noqa: S608 - checked above
+            told = engine.execute(f"SELECT typeof(met), met FROM (SELECT {checked} AS met FROM (SELECT {row}))")  # noqa: S608
+            found = told.fetchall()[0][0]
         except duckdb.Error as error:
             raise ConfigError(f"{sql!r} does not fit its columns: {str(error).strip().splitlines()[0]}") from None
     if found != "BOOLEAN":
