@@ -6,6 +6,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -71,7 +72,7 @@ def tell_night(settings: Settings, as_of: date | None) -> dict[str, Any]:
 def print_night(told: Mapping[str, Any], console: Console, *, currency: str) -> None:
     """Print what `tell_night` gathered."""
     console.print(f"\n[bold]Night of {told['as_of']}[/bold]: {told['users']:,} users, run {told['run_id']}\n")
-    table = Table(title="Scores", title_justify="left")
+    table = _table("Scores")
     for name in ("target", "what a high score means", "users asked about", "mean score", "model", "method"):
         table.add_column(name, justify="right" if name in ("users asked about", "mean score") else "left")
     for row in told["targets"]:
@@ -81,10 +82,7 @@ def print_night(told: Mapping[str, Any], console: Console, *, currency: str) -> 
     _print_groups(told, "segments", "segment", "purpose", console, currency)
     _print_groups(told, "personas", "persona", "name", console, currency)
     risk = told["most_at_risk"]
-    table = Table(
-        title=f"Highest {risk['target']} ({risk['meaning']})" if risk["meaning"] else f"Highest {risk['target']}",
-        title_justify="left",
-    )
+    table = _table(f"Highest {risk['target']} ({risk['meaning']})" if risk["meaning"] else f"Highest {risk['target']}")
     for name in ("user", "score", "why (↑ raises the score, ↓ lowers it)"):
         table.add_column(name, justify="right" if name == "score" else "left")
     for row in risk["users"]:
@@ -126,9 +124,7 @@ def tell_training(training: "Training") -> dict[str, Any]:
 
 def print_training(told: Mapping[str, Any], console: Console, *, currency: str) -> None:
     """Print what `tell_training` gathered."""
-    table = Table(
-        title="Mean over test origins that each model had not seen (in brackets: a linear model of RFM)", title_justify="left"
-    )
+    table = _table("Mean over test origins that each model had not seen (in brackets: a linear model of RFM)")
     names = ("target", "tested on", "AUC", "average precision", "calibration error", "base rate", "mean error", "model")
     for name in names:
         table.add_column(name, justify="left" if name in ("target", "model") else "right")
@@ -152,6 +148,10 @@ def _beside(found: Mapping[str, float], base: Mapping[str, float], name: str, *,
     return f"{found[name]:.3f} ({base[name]:.3f})"
 
 
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+
+
 def _told(rows: pd.DataFrame) -> dict[str, Any]:
     first = rows.iloc[0] if len(rows) else {"model_version": None, "method": None}
     mean = float(rows.score.mean()) if len(rows) else None
@@ -173,9 +173,10 @@ def _riskiest(scores: pd.DataFrame, target: str) -> list[dict[str, Any]]:
 
 def _print_groups(told: Mapping[str, Any], key: str, first: str, second: str, console: Console, currency: str) -> None:
     targets = [row["target"] for row in told["targets"]]
-    table = Table(title=f"{key.capitalize()}: users, and mean score per target", title_justify="left")
-    for name in (first, second):
-        table.add_column(name)
+    table = _table(f"{key.capitalize()}: users, and mean score per target")
+    widest = max(len(str(row[first])) for row in told[key]) if told[key] else None
+    table.add_column(first, min_width=widest, no_wrap=True)
+    table.add_column(second)
     for name in ("users", *targets):
         table.add_column(name, justify="right")
     for row in told[key]:
