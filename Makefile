@@ -41,7 +41,7 @@ ui: $(READY) ## open the MLflow UI on the models of CONFIG
 	@$(RUN) ui --config $(CONFIG) --port $(PORT)
 
 test: $(READY) ## run the whole suite
-	@$(BIN)/pytest -n 2 --dist loadgroup
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(READY) ## lint, types, architecture, docs up to date
 	@$(BIN)/ruff check .

@@ -18,12 +18,12 @@ class Feature:
     """One feature of one user at one cutoff.
 
     `base` names the snapshot table (see `features.snapshot`) that `expr` aggregates per user; `row` means that the expression
-    reads other features of the same user. `unit` is `days`, `money`, `share`, `times`, `hour` (of the day), or the noun that is
-    counted. `empty` is the value of a user who has no row in the base: 0 for counts and sums, null where nothing is known.
+    reads other features of the same user. `unit` is `days`, `money`, `share`, `times`, or the noun that is counted.
+    `empty` is the value of a user who has no row in the base: 0 for counts and sums, null where nothing is known.
     `needs` are the optional event columns without which the feature is switched off.
-    Features of one `group` tell one story, so a user's reasons name a group once. `phrase` says the value in words, `unknown` says
-    in words that it is null;
-    `usual` names the feature it is compared with. `high` and `low` are a persona's words for much and little of it.
+    Features of one `group` tell one story, so a user's reasons name a group once. `phrase` says the value in words, `unknown`
+    says that it is null; `usual` names the feature it is compared with. `high` and `low` are a persona's words for much and
+    little of it.
     """
 
     name: str
@@ -80,9 +80,6 @@ def amount(value: float, unit: str, *, currency: str = "") -> str:
         return f"{currency}{value:,.2f}" if abs(value) < 100 else f"{currency}{value:,.0f}"
     if unit == "share":
         return f"{value:.0%}"
-    if unit == "hour":
-        hours, minutes = divmod(round(value * 60), 60)
-        return f"{hours % 24:02d}:{minutes:02d}"
     if unit == "times":
         return f"{value:.1f} times"
     if unit == "days":

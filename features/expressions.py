@@ -69,7 +69,8 @@ def typed_condition(sql: str, types: Mapping[str, str]) -> str:
     """
     checked = condition(sql, types)
     # One row of plain values: nulls would be folded away before anything is compared.
-    plain = {name: "2000-01-01" if kind == "TIMESTAMP" else "0" for name, kind in types.items()}
+    samples = {"TIMESTAMP": "2000-01-01", "VARCHAR": "text"}
+    plain = {name: samples.get(kind, "0") for name, kind in types.items()}
     row = ", ".join(f"'{plain[name]}'::{kind} AS \"{name}\"" for name, kind in types.items())
     with duckdb.connect() as engine:
         try:

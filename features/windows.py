@@ -11,6 +11,7 @@ from features.errors import ConfigError
 
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 DAY = timedelta(days=1)
+LONGEST = timedelta(days=36_525)
 DAY_MICROSECONDS = 86_400_000_000
 
 
@@ -25,7 +26,10 @@ def duration(text: str) -> timedelta:
     match = re.fullmatch(r"([1-9]\d{0,5})([hdw])", text.strip()) if isinstance(text, str) else None
     if match is None:
         raise ConfigError(f"{text!r} is not a duration: write a positive whole number and h, d or w, such as 28d")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    found = timedelta(**{_UNITS[match[2]]: int(match[1])})
+    if found > LONGEST:
+        raise ConfigError(f"{text!r} is longer than {words(LONGEST)}: no log reaches that far")
+    return found
 
 
 def label(window: timedelta) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from features.errors import GateError
+from features.windows import words
 from models.baseline import rfm_scores
 from models.calibration import Calibrator, fit_calibrator
 from models.metrics import measures
@@ -73,7 +74,7 @@ def plan_origins(
     if not possible:
         raise GateError(
             f"{len(ordered)} training cutoffs leave no origin to test on: one needs {minimum} cutoffs whose horizon "
-            f"of {horizon.days} days has elapsed before it"
+            f"of {words(horizon)} has elapsed before it. Raise training.max_cutoffs, or shorten the horizon"
         )
     chosen = possible[-(tests + calibrations) :]
     first_test = max(len(chosen) - tests, 0)

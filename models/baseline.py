@@ -22,6 +22,6 @@ def rfm_scores(train: pd.DataFrame, label: pd.Series, test: pd.DataFrame, *, is_
         return np.asarray(np.log1p(frame[columns].fillna(0.0).clip(lower=0.0)), dtype=np.float64)
 
     model = PoissonRegressor(alpha=1e-3, max_iter=500) if is_amount else LogisticRegression(max_iter=500)
-    fitted = make_pipeline(StandardScaler(), model).fit(logs(train), label)
+    fitted = make_pipeline(StandardScaler(), model).fit(logs(train), label.clip(lower=0))
     found = fitted.predict(logs(test)) if is_amount else fitted.predict_proba(logs(test))[:, 1]
     return np.asarray(found, dtype=np.float64)

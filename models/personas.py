@@ -13,6 +13,7 @@ from features.errors import GateError
 from models.propensity import Floats
 
 SAMPLE = 5_000
+_USERS_EACH = 10
 _SKEWED = 1.0
 _CLIP = 3.0
 _NOTABLE = 0.3
@@ -63,12 +64,18 @@ def fit_personas(
     silhouette among those from `fewest` to `most` whose smallest persona holds at least `smallest_share` of the users; where none
     does, the one with the largest smallest persona.
 
-    Raises GateError when there are fewer than ten users for each of the fewest personas.
+    No k is tried that leaves fewer than ten users a persona. Raises GateError when even the fewest would, or nobody differs.
     """
-    if len(frame) < 10 * fewest:
-        raise GateError(f"{len(frame)} users are too few for {fewest} personas: at least {10 * fewest} are needed")
+    if len(frame) < _USERS_EACH * fewest:
+        raise GateError(
+            f"{len(frame)} users who bought within the longest window are too few for {fewest} personas: "
+            f"at least {_USERS_EACH * fewest} are needed; lower personas.fewest, or wait for more"
+        )
     traits = tuple(_trait(frame[feature.name], feature) for feature in features if feature.high or feature.low)
     traits = tuple(trait for trait in traits if trait.spread > 0)
+    if not traits:
+        raise GateError("no feature tells the users apart, so there are no personas: are all rows alike?")
+    most = min(most, len(frame) // _USERS_EACH)
     scaled = scale(frame, traits)
     sample = np.random.default_rng(seed).permutation(len(scaled))[:SAMPLE]
     fits = {k: KMeans(k, n_init=5, random_state=seed).fit(scaled) for k in range(fewest, most + 1)}
@@ -103,7 +110,7 @@ def scale(frame: pd.DataFrame, traits: Sequence[Trait]) -> Floats:
 
 def _trait(values: pd.Series, feature: Feature) -> Trait:
     known = values.dropna()
-    is_logged = len(known) > 2 and known.min() >= 0 and float(known.skew()) > _SKEWED
+    is_logged = bool(len(known) > 2 and known.min() >= 0 and known.skew() > _SKEWED)
     fill = float(known.median()) if len(known) else 0.0
     scaled = np.log1p(known) if is_logged else known
     spread = float(scaled.std()) if len(known) > 1 else 0.0

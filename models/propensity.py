@@ -28,7 +28,8 @@ ROUNDS = 150
 def fit_booster(x: pd.DataFrame, y: pd.Series, *, is_amount: bool, seed: int, threads: int = 1) -> lightgbm.Booster:
     """Fit `y` (0/1, or a non-negative amount) on `x` (float features, null allowed); one row a user and cutoff.
 
-    No class weights: they would move probabilities. Amounts are fitted with a Tweedie deviance, since many are exactly zero.
+    No class weights: they would move probabilities. Amounts are fitted with a Tweedie deviance, since many are exactly zero;
+    a negative one (more refunded than bought) is learned as zero.
     The number of rounds is fixed, so no block of time is spent on early stopping. `seed` and one thread count give one model.
     """
     parameters = {
@@ -38,7 +39,7 @@ def fit_booster(x: pd.DataFrame, y: pd.Series, *, is_amount: bool, seed: int, th
         "seed": seed,
         "num_threads": threads,
     }
-    return lightgbm.train(parameters, lightgbm.Dataset(x, y), num_boost_round=ROUNDS)
+    return lightgbm.train(parameters, lightgbm.Dataset(x, y.clip(lower=0)), num_boost_round=ROUNDS)
 
 
 def raw_scores(booster: lightgbm.Booster, x: pd.DataFrame) -> Floats:

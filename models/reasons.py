@@ -40,13 +40,15 @@ def contributions(booster: lightgbm.Booster, x: pd.DataFrame) -> Floats:
 
 
 def strongest(values: Floats, groups: Sequence[str], *, most: int = 3) -> Reasons:
-    """Pick each user's `most` strongest features by size of contribution, at most one of a group.
+    """Pick each user's `most` strongest groups by their summed contributions, and one feature to tell each.
 
-    `groups` names the group of each column: ten windows of one thing are one reason, told by the strongest of them.
+    `groups` names the group of each column: ten windows of one thing are one reason.
     """
-    names = sorted(set(groups))
-    members = [np.flatnonzero(np.asarray(groups) == name) for name in names]
-    best = np.stack([columns[np.abs(values[:, columns]).argmax(axis=1)] for columns in members], axis=1)
-    size = np.take_along_axis(values, best, axis=1)
-    order = np.argsort(-np.abs(size), axis=1, kind="stable")[:, :most]
-    return Reasons(np.take_along_axis(best, order, axis=1), np.take_along_axis(size, order, axis=1))
+    members = [np.flatnonzero(np.asarray(groups) == name) for name in sorted(set(groups))]
+    net = np.stack([values[:, columns].sum(axis=1) for columns in members], axis=1)
+    # Told by the member that pulls hardest the way the whole group pulls, so that no arrow contradicts its group.
+    pulls = [values[:, columns] * np.where(net[:, [at]] < 0, -1, 1) for at, columns in enumerate(members)]
+    best = np.stack([columns[pull.argmax(axis=1)] for columns, pull in zip(members, pulls, strict=True)], axis=1)
+    order = np.argsort(-np.abs(net), axis=1, kind="stable")[:, :most]
+    chosen = np.take_along_axis(best, order, axis=1)
+    return Reasons(chosen, np.take_along_axis(values, chosen, axis=1))

@@ -155,6 +155,9 @@ def _show(settings: Settings, day: date | None, *, as_json: bool, brief: bool = 
     from pipeline.show import print_night, print_tables, tell_night
 
     told = tell_night(settings, day)
+    if brief:
+        # What a scheduler prints ends up in logs, where no user belongs.
+        told.pop("most_at_risk")
     if as_json:
         _stdout().print_json(json.dumps(told))
     elif brief:
@@ -167,27 +170,31 @@ def _date(text: str | None) -> date:
     if text is None:
         return datetime.now(UTC).date()
     try:
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)
     except ValueError:
         raise ConfigError(f"--as-of {text!r} is not a date: write YYYY-MM-DD, such as 2018-01-01") from None
+    if not 1990 <= day.year < 2200:
+        raise ConfigError(f"--as-of {text} is out of range: a night lies between 1990 and 2199")
+    return day
 
 
 def _stdout() -> Console:
-    console = Console()
+    console = Console(markup=False)
     # A pipe has no width; tables cut to 80 columns would lose what they say.
-    return console if console.is_terminal else Console(width=160)
+    return console if console.is_terminal else Console(width=160, markup=False)
 
 
 @contextmanager
 def _told_errors() -> Iterator[Narrator]:
     """Turn every error that a user can cause into one message and its exit code."""
-    console = Console(stderr=True)
-    narrator = Narrator(console if console.is_terminal else Console(stderr=True, width=160))
+    # No markup anywhere: ids, paths and phrases are the user's, and may hold brackets.
+    console = Console(stderr=True, markup=False)
+    narrator = Narrator(console if console.is_terminal else Console(stderr=True, width=160, markup=False))
     try:
         yield narrator
     except BeforehandError as error:
-        console.print(f"[bold red]error[/bold red] {type(error).__name__.removesuffix('Error').lower()}: ", end="")
-        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        console.print(f"error ({type(error).__name__.removesuffix('Error').lower()}): ", end="", style="bold red")
+        console.print(str(error), highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         console.print("interrupted: the last complete night and the champions stand as they were")

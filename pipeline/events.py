@@ -1,5 +1,6 @@
 """Read the sources of a night: events that keep the contract, and what was rejected."""
 
+import re
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import reduce
@@ -15,14 +16,15 @@ from ibis.backends.duckdb import Backend
 from features.catalogue import Feature
 from features.contract import COLUMNS, PURCHASE, Bounds, accepted, conform, judge
 from features.engines import connect
-from features.errors import DataError, listed
+from features.errors import ConfigError, DataError, listed
+from features.expressions import columns_of
 from features.families import declared, switched_off
 from features.moments import Moments, merge_moments
 from features.sources import read_sources
 from features.windows import words
 from pipeline.columns import QUARANTINE
 from pipeline.progress import Narrator
-from pipeline.settings import Settings
+from pipeline.settings import GrowthSettings, Settings, ValueSettings
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,12 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator) -> EventLog
         raw = read_sources(engine, [source.spec() for source in settings.sources])
         columns = {name for table in raw.values() for name in table.columns}
         conformed = reduce(ir.Table.union, (conform(table, name) for name, table in raw.items()))
+        _refuse_missing_columns(settings, columns)
         try:
             judged = engine.create_table("judged", judge(conformed, bounds, has_ids="event_id" in columns), temp=True)
         except duckdb.Error as error:
             raise DataError(
-                f"the sources {listed(raw)} cannot be read: {str(error).strip().splitlines()[0]}; "
+                f"the sources {listed(raw)} cannot be read: {_without_values(error)}; "
                 "mend the file, or use try_cast in the SQL so that the row can be rejected by itself"
             ) from None
         counts = _counts(judged, bounds)
@@ -93,6 +96,22 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator) -> EventLog
         step.note(f"{log.count:,} events of {log.users:,} users before {as_of}")
     _tell(log, columns, settings, narrator)
     return log
+
+
+def _refuse_missing_columns(settings: Settings, columns: set[str]) -> None:
+    problems = []
+    for index, target in enumerate(settings.targets):
+        read = columns_of(target.events) | columns_of(target.eligible.events)
+        read |= {target.measure} if isinstance(target, GrowthSettings | ValueSettings) else set()
+        if missing := sorted(read - columns):
+            problems.append(f"targets.{index} ({target.name}) reads {listed(missing)}, which no source gives")
+    if problems:
+        raise ConfigError("\n".join(problems) + f"\nthe sources give {listed(sorted(columns), most=20)}")
+
+
+def _without_values(error: duckdb.Error) -> str:
+    """Give the first line of an engine's message without the quoted cell, which may be a user's id."""
+    return re.sub(r"'.*'", "a cell", str(error).strip().splitlines()[0])
 
 
 def _counts(judged: ir.Table, bounds: Bounds) -> pd.Series:

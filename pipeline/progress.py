@@ -43,8 +43,8 @@ class Narrator:
             step = Step(bar, bar.add_task(doing, total=total))
             yield step
         took = time.monotonic() - started
-        self.console.print(f"  {doing:<24} {step.said}  [dim]{took:.1f} s[/dim]", highlight=False, soft_wrap=True)
+        self.console.print(f"  {doing:<24} {step.said}  {took:.1f} s", highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
         """Print one line that stays."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, soft_wrap=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from hashlib import sha256
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,11 @@ def load_champions(night: NightRun) -> NightRun:
         if different:
             was = ", ".join(f"{key}: {bundle.definition.get(key)!r} became {asked[key]!r}" for key in different)
             changed.append(f"targets.{target.name} ({was})")
+    later = sorted({bundle.trained_until for bundle in _targets(champions) if bundle.trained_until > night.as_of.isoformat()})
+    if later:
+        night.narrator.say(
+            f"  the champions were trained on what was known until {later[-1]}: they have seen what came after {night.as_of}"
+        )
     if changed:
         raise ConfigError(f"changed since their champions were trained: {'; '.join(changed)}. Run `beforehand train` again")
     return replace(night, champions=champions)
@@ -120,7 +126,7 @@ def assign_personas(night: NightRun) -> NightRun:
     """Give a persona to everybody whose habits are known."""
     bundle = night.champions[PERSONAS].bundle
     assert isinstance(bundle, PersonaBundle)
-    known = active(night.features, night.events)
+    known = active(night.features, night.settings)
     return replace(night, personas=bundle.predict(known).reindex(night.features.index))
 
 
@@ -131,7 +137,7 @@ def join_segments(night: NightRun) -> NightRun:
         for name, scored in night.scores.items():
             own = scored.set_index("user_id")[["score", "percentile", "band"]].add_prefix(f"{name}_")
             wide = wide.join(own, on="user_id")
-        formed = form_segments(night.events.engine, wide, night.settings.segments)
+        formed = form_segments(night.events.engine, wide, night.settings.segments, night.settings.rule_columns())
         wide = pd.concat([wide, formed], axis=1)
         step.note(
             f"{int(formed.primary_segment.notna().sum()):,} of {len(wide):,} users in {len(night.settings.segments)} segments"
@@ -155,6 +161,7 @@ def write(night: NightRun) -> NightRun:
         counts = {name: len(table) for name, table in tables.items()} | {"events": night.events.count, "later": night.events.later}
         bad = len(night.events.rejected) / max(1, len(night.events.rejected) + night.events.count + night.events.later)
         checks = {"bad_share": round(bad, 6), "newest_event": night.events.last.isoformat()}
+        checks["models_trained_until"] = max(bundle.trained_until for bundle in _targets(night.champions))
         finished = Night(night.as_of, night.run_id, night.started_at, night.clock(), counts, checks)
         write_night(night.settings.output, finished, tables)
         step.note(f"night {night.run_id} below {night.settings.output}")
@@ -187,12 +194,17 @@ def run_night(settings: Settings, as_of: date, tracker: Tracker, narrator: Narra
         return night
 
 
+def _targets(champions: Mapping[str, Champion]) -> list[TargetBundle]:
+    return [champion.bundle for champion in champions.values() if isinstance(champion.bundle, TargetBundle)]
+
+
 def _score(night: NightRun, target: Target, by_name: Mapping[str, Feature]) -> pd.DataFrame:
     champion = night.champions[target.name]
     assert isinstance(champion.bundle, TargetBundle)
     asked = eligible_users(night.events.events, target, [midnight(night.as_of)]).select("user_id").execute()
     frame = night.features[night.features.user_id.isin(asked.user_id)]
-    score = champion.bundle.predict(frame).score
+    # LightGBM refuses an empty frame, and nobody being asked about tonight is no mistake.
+    score = champion.bundle.predict(frame).score if len(frame) else pd.Series(dtype="float64")
     percentile = score.rank(pct=True, method="average") * 100
     return pd.DataFrame(
         {
@@ -200,7 +212,7 @@ def _score(night: NightRun, target: Target, by_name: Mapping[str, Feature]) -> p
             "target": target.name,
             "score": score,
             "percentile": percentile,
-            "band": [BANDS[min(int(value // 20), 4)] for value in percentile],
+            "band": [BANDS[ceil(value / 20) - 1] for value in percentile],
             "method": champion.bundle.method,
             "model_version": champion.version,
             "reasons": _reasons(champion.bundle, frame, by_name, night.settings.currency),
@@ -212,6 +224,8 @@ def _reasons(
     bundle: TargetBundle, frame: pd.DataFrame, by_name: Mapping[str, Feature], currency: str
 ) -> list[list[dict[str, Any]]]:
     names = list(bundle.features)
+    if frame.empty:
+        return []
     found = strongest(contributions(bundle.booster, frame), [by_name[name].group for name in names])
     rows = frame.to_dict("records")
     return [
@@ -231,10 +245,10 @@ def _reasons(
 def _segment_reasons(night: NightRun, wide: pd.DataFrame) -> pd.DataFrame:
     """Take the reasons of the first target that the primary segment's rule reads, else of the first target that scored the user.
 
-    Who has no score has no reasons.
+    An arrow says whether a reason raises or lowers that score. Who has no score has no reasons.
     """
     phrases = {
-        name: dict(zip(scored.user_id, ([reason["phrase"] for reason in reasons] for reasons in scored.reasons), strict=True))
+        name: dict(zip(scored.user_id, ([_with_arrow(reason) for reason in reasons] for reasons in scored.reasons), strict=True))
         for name, scored in night.scores.items()
     }
     target_of = {segment.name: segment.target(list(phrases)) for segment in night.settings.segments}
@@ -244,6 +258,10 @@ def _segment_reasons(night: NightRun, wide: pd.DataFrame) -> pd.DataFrame:
         said = phrases[named].get(user) if named else next((told[user] for told in phrases.values() if user in told), None)
         rows.append([*(said or []), None, None, None][:3])
     return pd.DataFrame(rows, columns=["reason_1", "reason_2", "reason_3"], index=wide.index)
+
+
+def _with_arrow(reason: Mapping[str, Any]) -> str:
+    return f"{'↑' if reason['contribution'] > 0 else '↓'} {reason['phrase']}"
 
 
 def _table(night: NightRun, frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:

@@ -1,6 +1,6 @@
 """Segments: named groups with a purpose, by rules over everything known of a user tonight."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import ibis
 import pandas as pd
@@ -10,12 +10,16 @@ from features.errors import ConfigError, did_you_mean
 from features.expressions import DIALECT, columns_of, condition
 from pipeline.settings import SegmentSettings
 
+_IBIS_TYPES = {"DOUBLE": "float64", "VARCHAR": "string", "INTEGER": "int32"}
 
-def form_segments(engine: Backend, night: pd.DataFrame, segments: Sequence[SegmentSettings]) -> pd.DataFrame:
+
+def form_segments(
+    engine: Backend, night: pd.DataFrame, segments: Sequence[SegmentSettings], types: Mapping[str, str]
+) -> pd.DataFrame:
     """Give `primary_segment` (or null) and `segments` (a list) for every row of `night`, in its order.
 
     `night` has one row per user: scores, percentiles, bands, personas and features. A rule that is null for a user, because a score
-    is unknown, is not met.
+    is unknown, is not met. `types` gives the DuckDB type of every column that a rule may name.
 
     Raises ConfigError when a rule reads a column that tonight's data do not have.
     """
@@ -31,10 +35,13 @@ def form_segments(engine: Backend, night: pd.DataFrame, segments: Sequence[Segme
                 f"{did_you_mean(missing[0], night.columns)}"
             )
     columns = sorted(used)
-    rules = ", ".join(f'({condition(segment.enter, columns)}) IS TRUE AS "{segment.name}"' for segment in segments)
-    numbered = engine.create_table("night", ibis.memtable(night[columns].assign(row_number=range(len(night)))), temp=True)
-    sql = f"SELECT row_number, {rules} FROM tonight ORDER BY row_number"  # noqa: S608 - every rule was parsed and checked
-    members = numbered.alias("tonight").sql(sql, dialect=DIALECT).execute()
+    # Typed by hand, since a column of nulls alone has no type; and named by number, since a segment may have any name.
+    typed = {name: _IBIS_TYPES[types[name]] for name in columns} | {"place of row": "int64"}
+    rows = ibis.memtable(night[columns].assign(**{"place of row": range(len(night))}), schema=ibis.schema(typed))
+    rules = ", ".join(f"({condition(segment.enter, columns)}) IS TRUE AS rule_{at}" for at, segment in enumerate(segments))
+    tonight = engine.create_table("night", rows, temp=True)
+    sql = f'SELECT "place of row", {rules} FROM tonight'  # noqa: S608 - every rule was parsed and checked
+    members = tonight.alias("tonight").sql(sql, dialect=DIALECT).execute().sort_values("place of row").drop(columns="place of row")
     names = [segment.name for segment in segments]
-    lists = [[name for name, is_in in zip(names, row, strict=True) if is_in] for row in members[names].itertuples(index=False)]
+    lists = [[name for name, is_in in zip(names, row, strict=True) if is_in] for row in members.itertuples(index=False)]
     return pd.DataFrame({"primary_segment": [found[0] if found else None for found in lists], "segments": lists}, index=night.index)

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -44,10 +45,16 @@ def _as_value_error(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return checked
 
 
-def _zone(name: Any) -> str:
+def _zone(name: str) -> str:
     if name not in available_timezones():
-        raise ConfigError(f"{name!r} is not a time zone: {did_you_mean(str(name), available_timezones() - {'localtime'})}")
+        raise ConfigError(f"{name!r} is not a time zone: {did_you_mean(name, available_timezones() - {'localtime'})}")
     return ZoneInfo(name).key
+
+
+def _folder(path: Path) -> Path:
+    if set("[]") & set(str(path.resolve())):
+        raise ValueError(f"{str(path.resolve())!r} holds [ or ], which tables cannot be written below: choose another folder")
+    return path
 
 
 EVENT_TYPES = {name: SQL_TYPES[kind] for name, kind in COLUMNS.items()}
@@ -55,8 +62,9 @@ PERSONAS = "personas"
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,59}$")]
 Duration = Annotated[timedelta, BeforeValidator(_as_value_error(duration)), PlainSerializer(label)]
-EventCondition = Annotated[str, BeforeValidator(_as_value_error(lambda sql: typed_condition(sql, EVENT_TYPES)))]
-Zone = Annotated[str, BeforeValidator(_as_value_error(_zone))]
+EventCondition = Annotated[str, AfterValidator(_as_value_error(lambda sql: typed_condition(sql, EVENT_TYPES)))]
+Folder = Annotated[Path, AfterValidator(_folder)]
+Zone = Annotated[str, AfterValidator(_as_value_error(_zone))]
 PURCHASES = f"event_type = '{PURCHASE}'"
 
 
@@ -120,7 +128,7 @@ class TrainingSettings(_Strict):
     calibration_origins: int = Field(4, ge=0, description="Cutoffs before the test origins that calibrators are fitted on.")
     every: Duration = Field(timedelta(days=28), description="Age of the champions at which `nightly` trains new ones.")
     jobs: int = Field(2, ge=1, description="Models fitted side by side, one thread each.")
-    seed: int = Field(7, ge=0, description="Seed of everything that draws at random.")
+    seed: int = Field(7, ge=0, lt=2**31, description="Seed of everything that draws at random.")
 
 
 class EligibleSettings(_Strict):
@@ -214,7 +222,9 @@ class SegmentSettings(_Strict):
 class EngineSettings(_Strict):
     """The engine that reads events."""
 
-    memory: str = Field("2GB", pattern=r"^[1-9]\d*(MB|GB)$", description="Bound on the engine's buffers; the rest spills to disk.")
+    memory: str = Field(
+        "2GB", pattern=r"^([1-9]\d{2,5}MB|[1-9]\d{0,3}GB)$", description="Bound on the engine's buffers; the rest spills to disk."
+    )
     threads: int = Field(2, ge=1, description="Threads of the engine.")
 
 
@@ -222,7 +232,7 @@ class Settings(_Strict):
     """One whole configuration."""
 
     name: Name = Field(description="Names the experiment and the registered models.")
-    output: Path = Field(description="Folder for tables, the MLflow store and temporary files; made when needed.")
+    output: Folder = Field(description="Folder for tables, the MLflow store and temporary files; made when needed.")
     time_zone: Zone = Field("UTC", description="Local hours and weekdays, where an event has no utc_offset_minutes.")
     currency: str = Field("", max_length=5, description="Written before amounts in reasons.")
     sources: tuple[SourceSettings, ...] = Field(min_length=1, description="Where events come from.")
@@ -316,7 +326,9 @@ def _told(problem: dict[str, Any]) -> list[str]:
             said = problem["msg"].removeprefix("Value error, ")
             return [f"{where}: {line}" if where else line for line in said.splitlines()]
         case "string_pattern_mismatch" if where == "engine.memory":
-            return [f"{where}: {value!r} is not an amount of memory: write a whole number and MB or GB, such as 2GB"]
+            return [
+                f"{where}: {value!r} is not an amount of memory: write a whole number and MB or GB, at least 100MB, such as 2GB"
+            ]
         case "string_pattern_mismatch":
             return [f"{where}: {value!r} is not a name: use lower-case letters, digits and _, starting with a letter"]
         case "model_type" | "dict_type" if not where:

@@ -34,9 +34,12 @@ def tell_night(settings: Settings, as_of: date | None) -> dict[str, Any]:
     segments = read(settings.output, "segments", day).to_pandas()
     scores = read(settings.output, "scores", day).to_pandas()
     run = next(row for row in reversed(recorded) if row["as_of"] == day)
-    names = [target.name for target in settings.targets]
-    columns = [f"{name}_score" for name in names]
-    riskiest = settings.targets[0]
+    # A target that came into the config after this night was not asked then.
+    asked = [target for target in settings.targets if f"{target.name}_score" in segments.columns]
+    if not asked:
+        raise DataError(f"the night of {day} has none of the config's targets: run `beforehand train` and `score` again")
+    columns = [f"{target.name}_score" for target in asked]
+    riskiest = asked[0]
     return {
         "as_of": day.isoformat(),
         "run_id": run["run_id"],
@@ -49,7 +52,7 @@ def tell_night(settings: Settings, as_of: date | None) -> dict[str, Any]:
                 "is_amount": target.kind == "value",
                 **_told(scores[scores.target == target.name]),
             }
-            for target in settings.targets
+            for target in asked
         ],
         "segments": [
             {
@@ -71,7 +74,7 @@ def tell_night(settings: Settings, as_of: date | None) -> dict[str, Any]:
 
 def print_night(told: Mapping[str, Any], console: Console, *, currency: str) -> None:
     """Print what `tell_night` gathered."""
-    console.print(f"\n[bold]Night of {told['as_of']}[/bold]: {told['users']:,} users, run {told['run_id']}\n")
+    console.print(f"\nNight of {told['as_of']}: {told['users']:,} users, run {told['run_id']}\n", highlight=False)
     table = _table("Scores")
     for name in ("target", "what a high score means", "users asked about", "mean score", "model", "method"):
         table.add_column(name, justify="right" if name in ("users asked about", "mean score") else "left")
@@ -94,7 +97,7 @@ def print_night(told: Mapping[str, Any], console: Console, *, currency: str) -> 
 
 def print_tables(told: Mapping[str, Any], console: Console) -> None:
     """Print where the tables are."""
-    console.print("[bold]Tables[/bold] (Delta Lake; consumers read `segments`)")
+    console.print("Tables (Delta Lake; consumers read `segments`)")
     for name, path in told["tables"].items():
         console.print(f"  {name:<11} {path}", highlight=False, soft_wrap=True)
 

@@ -10,6 +10,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from features.build import build_features
+from features.catalogue import feature_name
 from features.errors import GateError, listed
 from features.labels import Target, build_labels
 from features.windows import label as window_label
@@ -65,12 +66,12 @@ def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator)
         _refuse_one_class(rows, targets)
         tracker.open()
         plans = {target.name: _plan(rows[target.name], target, settings) for target in targets}
-        backtests = _backtest(log, rows, plans, targets, settings, narrator)
-        boosters = _final_models(log, rows, targets, settings, narrator)
         with narrator.step("finding personas") as step:
             tonight = frame[frame.cutoff == midnight(as_of)]
             personas = _personas(log, tonight, settings)
-            step.note(f"{len(personas.names)} personas of {len(active(tonight, log)):,} users")
+            step.note(f"{len(personas.names)} personas of {len(active(tonight, settings)):,} users")
+        backtests = _backtest(log, rows, plans, targets, settings, narrator)
+        boosters = _final_models(log, rows, targets, settings, narrator)
         tags = {"as_of": as_of.isoformat(), "config_digest": settings.digest(), "events_digest": log.digest}
         with narrator.step("logging to MLflow", total=len(targets) + 1) as step, tracker.run(f"train {as_of}", tags=tags) as run_id:
             tracker.log(run_id, params=_parameters(log, settings, cutoffs), metrics={"users": log.users, "events": log.count})
@@ -95,24 +96,20 @@ def training_cutoffs(log: EventLog, settings: Settings, targets: Sequence[Target
     latest, earliest = midnight(log.as_of) - shortest, log.first + training.min_history
     count = int((latest - earliest) / training.step) + 1 if latest >= earliest else 0
     longest = max(target.horizon for target in targets)
-    needed = training.min_history + shortest + longest + 2 * training.step
-    if midnight(log.as_of) - log.first < needed:
+    needed = training.min_history + 2 * longest + 2 * training.step
+    covered = timedelta(days=(midnight(log.as_of) - log.first).days)
+    if covered < needed:
         raise GateError(
-            f"the events before {log.as_of} cover {words(timedelta(days=(midnight(log.as_of) - log.first).days))}, training needs "
-            f"{words(needed)}: training.min_history ({window_label(training.min_history)}), two horizons and two steps "
+            f"the events before {log.as_of} cover {words(covered)}, training needs {words(needed)}: training.min_history "
+            f"({window_label(training.min_history)}), two of the longest horizon ({window_label(longest)}) and two steps "
             f"({window_label(training.step)}); shorten them in the config, or wait for more events"
         )
     return [latest - training.step * index for index in reversed(range(min(count, training.max_cutoffs)))]
 
 
-def active(tonight: pd.DataFrame, log: EventLog) -> pd.DataFrame:
+def active(tonight: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Give the users whose habits are known: those who bought within the longest window."""
-    longest = max((f.name for f in log.features if f.name.startswith("purchase_count_") and "_vs_" not in f.name), key=_days)
-    return tonight[tonight[longest] > 0]
-
-
-def _days(name: str) -> int:
-    return int("".join(character for character in name.rpartition("_")[2] if character.isdigit()))
+    return tonight[tonight[feature_name("purchase", "count", max(settings.features.windows))] > 0]
 
 
 def _features(log: EventLog, cutoffs: Sequence[datetime], narrator: Narrator) -> pd.DataFrame:
@@ -209,7 +206,7 @@ def _final_models(
 def _personas(log: EventLog, tonight: pd.DataFrame, settings: Settings) -> Personas:
     told = settings.personas
     return fit_personas(
-        active(tonight, log),
+        active(tonight, settings),
         log.features,
         fewest=told.fewest,
         most=told.most,

@@ -29,7 +29,7 @@ def test_short_history_gives_fewer_origins_and_keeps_the_tests() -> None:
 
 
 def test_too_short_a_history_is_refused() -> None:
-    with pytest.raises(GateError, match="3 training cutoffs leave no origin to test on"):
+    with pytest.raises(GateError, match="3 training cutoffs leave no origin to test on.*28 days.*Raise training.max_cutoffs"):
         plan_origins(CUTOFFS[:3], 28 * DAY, tests=5, calibrations=4)
 
 

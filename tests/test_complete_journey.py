@@ -16,7 +16,6 @@ from pipeline.events import EventLog, midnight, read_events
 from pipeline.progress import Narrator
 from pipeline.settings import Settings, read_settings
 
-pytestmark = pytest.mark.xdist_group("complete_journey")
 AS_OF = date(2018, 1, 1)
 
 

@@ -367,9 +367,9 @@ def test_timing_is_local() -> None:
         {"user_id": "bob", "event_ts": "2024-02-24 02:00", "utc_offset_minutes": 600},
     )
     shares = [f"{part}_purchase_share_28d" for part in ("morning", "afternoon", "evening", "weekend")]
-    assert built(log, *shares, "purchase_hour_mean_28d", zone="America/New_York") == {
-        "ann": (0.25, 0.25, 0.5, 0.25, 15.75),
-        "bob": (0.0, 1.0, 0.0, 1.0, 12.0),
+    assert built(log, *shares, zone="America/New_York") == {
+        "ann": (0.25, 0.25, 0.5, 0.25),
+        "bob": (0.0, 1.0, 0.0, 1.0),
     }
 
 
@@ -488,7 +488,6 @@ def reference(known: pd.DataFrame, cutoff: datetime) -> dict[str, float]:
             row[f"purchase_amount_sum_{name}_vs_before"] = share(total(lines.amount), total(before.amount))
     hours = recent.local.dt.hour
     row["brand_count_168d"] = lines.brand.nunique()
-    row["purchase_hour_mean_168d"] = hours.mean()
     row["morning_purchase_share_168d"] = ((hours >= 5) & (hours < 12)).mean()
     row["afternoon_purchase_share_168d"] = ((hours >= 12) & (hours < 17)).mean()
     row["evening_purchase_share_168d"] = ((hours >= 17) & (hours < 22)).mean()

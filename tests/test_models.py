@@ -111,7 +111,7 @@ def test_a_rare_persona_is_not_one_of_its_own() -> None:
 
 
 def test_too_few_users_for_personas() -> None:
-    with pytest.raises(GateError, match="15 users are too few for 4 personas: at least 40 are needed"):
+    with pytest.raises(GateError, match="15 users who bought .* are too few for 4 personas: at least 40 are needed"):
         fit_personas(people().head(15), TRAITS, fewest=4, most=8, smallest_share=0.05, seed=1)
 
 

@@ -24,7 +24,6 @@ from pipeline.settings import read_settings
 from pipeline.tables import exclusive, nights, read
 from shops import shop_config, write_orders
 
-pytestmark = pytest.mark.xdist_group("shop")
 NIGHT, NEXT = date(2024, 10, 25), date(2024, 10, 26)
 TARGETS = ["churn_28d", "tea_28d", "value_28d"]
 

@@ -14,7 +14,7 @@ from features.windows import days_before_cutoff, duration, label, within, words
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("28d", 28 * DAY), ("12h", 12 * HOUR), ("4w", 28 * DAY), (" 1d ", DAY), ("36h", 36 * HOUR), ("999999h", 999_999 * HOUR)],
+    [("28d", 28 * DAY), ("12h", 12 * HOUR), ("4w", 28 * DAY), (" 1d ", DAY), ("36h", 36 * HOUR), ("876600h", 876_600 * HOUR)],
 )
 def test_duration_reads_hours_days_and_weeks(text: str, expected: timedelta) -> None:
     assert duration(text) == expected
@@ -79,3 +79,8 @@ def test_days_before_cutoff_keep_their_fraction(engine: Backend) -> None:
     table = ibis.memtable(pd.DataFrame({"event_ts": [at("2024-02-27 18:00")], "cutoff": [at("2024-03-01")]}))
     found = engine.execute(table.agg(days=days_before_cutoff(ibis._.event_ts.max())))
     assert found.days.tolist() == [2.25]
+
+
+def test_duration_beyond_a_century_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'876601h' is longer than 36525 days"):
+        duration("876601h")

@@ -33,16 +33,6 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         high="weekend",
         low="weekday",
     )
-    yield Feature(
-        name=feature_name("purchase_hour", "mean", window),
-        base="orders",
-        expr=_.local_at.hour().mean(where=within(window, at="last_at")),
-        unit="hour",
-        meaning=f"mean local hour of orders in the last {words(window)}",
-        phrase="buys around {value}",
-        group="timing",
-        unknown=f"no purchases in the last {words(window)}",
-    )
 
 
 def _share(

@@ -1,0 +1,147 @@
+"""A shop where everything is a little odd: ids with brackets, refunds, nobody to ask, awkward names."""
+
+import json
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from models.reasons import strongest
+from pipeline.cli import app
+from pipeline.settings import read_settings
+from pipeline.tables import nights, read
+from shops import shop_config, write_orders
+
+NIGHT = date(2024, 8, 28)
+ELIGIBLE = {"active_within": "56d"}
+TARGETS = [
+    {"name": "churn_28d", "kind": "absence", "horizon": "28d", "eligible": ELIGIBLE},
+    {"name": "value_28d", "kind": "value", "horizon": "28d", "eligible": ELIGIBLE},
+    {"name": "hasty_7d", "kind": "absence", "horizon": "7d", "eligible": {"active_within": "1d"}},
+]
+SEGMENTS = [
+    {"name": "row_number", "purpose": "[b]odd[/b] names", "enter": "purchase_recency_days > 20"},
+    {"name": "hasty", "purpose": "nobody", "enter": "hasty_7d_band = 'very_high' or hasty_7d_score > 0"},
+]
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("odd shop")
+    orders = write_orders(folder / "orders.csv", users=120, days=236)
+    orders["customer"] = orders.customer + "[/b] é"
+    orders.loc[::3, "total"] *= -1
+    orders.to_csv(folder / "orders.csv", index=False)
+    # Windows in hours, out of order: the longest is 168 days, not 36 of something.
+    windows = ["168d", "36h", "28d", "14d"]
+    config = shop_config(folder, targets=TARGETS, segments=SEGMENTS, features={"windows": windows})
+    done = run("nightly", "--config", config, "--as-of", NIGHT)
+    assert done.exit_code == 0, done.output
+    return config
+
+
+def segments(shop: Path, day: date = NIGHT) -> pd.DataFrame:
+    return read(read_settings(shop).output, "segments", day).to_pandas().sort_values("user_id", ignore_index=True)
+
+
+def test_a_segment_may_have_any_name(shop: Path) -> None:
+    features = read(read_settings(shop).output, "features", NIGHT).to_pandas().set_index("user_id")
+    found = segments(shop).set_index("user_id").primary_segment
+    expected = (features.purchase_recency_days > 20).map({True: "row_number", False: None})
+    assert found.where(found.notna(), None).to_dict() == expected.where(expected.notna(), None).to_dict()
+
+
+def test_nobody_to_ask_is_no_error(shop: Path) -> None:
+    night = segments(shop)
+    assert night[["hasty_7d_score", "hasty_7d_percentile", "hasty_7d_band"]].isna().all(axis=None)
+    assert not (night.primary_segment == "hasty").any()
+
+
+def test_refunds_are_learned_as_nothing_bought(shop: Path) -> None:
+    assert (segments(shop).value_28d_score.dropna() >= 0).all()
+
+
+def test_bands_are_fifths(shop: Path) -> None:
+    counts = segments(shop).churn_28d_band.value_counts()
+    assert len(counts) == 5 and counts.max() - counts.min() <= 1
+
+
+def test_personas_are_of_the_longest_window(shop: Path) -> None:
+    features = read(read_settings(shop).output, "features", NIGHT).to_pandas()
+    assert segments(shop).persona.notna().sum() == (features.purchase_count_168d > 0).sum()
+
+
+def test_ids_and_texts_are_shown_as_they_are(shop: Path) -> None:
+    shown = run("show", "--config", shop)
+    assert shown.exit_code == 0
+    assert "[/b] é" in shown.stdout and "[b]odd[/b] names" in shown.stdout
+
+
+def test_reasons_of_a_segment_say_which_way_they_pull(shop: Path) -> None:
+    told = segments(shop).reason_1.dropna()
+    assert len(told) and told.str[:2].isin(["↑ ", "↓ "]).all()
+
+
+def test_no_user_is_in_what_a_scheduler_prints(shop: Path) -> None:
+    scored = run("score", "--config", shop, "--as-of", NIGHT, "--json")
+    assert scored.exit_code == 0
+    assert json.loads(scored.stdout)["users"] and "[/b] é" not in scored.output
+
+
+def test_a_cell_of_the_data_is_not_in_an_error(shop: Path) -> None:
+    sql = read_settings(shop).sources[0].sql.replace("customer as", "cast(customer as integer) as")
+    source = {"name": "orders", "tables": {"o": str(shop.parent / "orders.csv")}, "sql": sql}
+    folder = shop.parent / "cast"
+    folder.mkdir()
+    refused = run("train", "--config", shop_config(folder, sources=[source]), "--as-of", NIGHT)
+    assert refused.exit_code in (2, 3)
+    assert "[/b]" not in refused.stderr
+
+
+def test_champions_from_the_future_are_said_to_be(shop: Path) -> None:
+    past = run("score", "--config", shop, "--as-of", "2024-07-01")
+    assert past.exit_code == 0
+    assert "the champions were trained on what was known until 2024-08-28" in past.stderr
+    checks = json.loads(next(row for row in nights(read_settings(shop).output) if row["as_of"] == date(2024, 7, 1))["checks"])
+    assert checks["models_trained_until"] == "2024-08-28"
+
+
+def test_a_target_that_came_later_is_not_shown(shop: Path) -> None:
+    more = [*TARGETS, {"name": "newt", "kind": "absence", "horizon": "28d", "eligible": ELIGIBLE}]
+    folder = shop.parent / "later"
+    folder.mkdir()
+    shown = run("show", "--config", shop_config(folder, targets=more, segments=[], output=str(shop.parent / "out")), "--json")
+    assert [row["target"] for row in json.loads(shown.stdout)["targets"]] == ["churn_28d", "value_28d", "hasty_7d"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"targets": [{**TARGETS[0], "events": "category = 12"}]}, "does not fit its columns"),
+        ({"targets": [{**TARGETS[0], "events": 5}]}, "targets.0.events: input should be a valid string"),
+        ({"targets": [{**TARGETS[1], "measure": "quantity"}]}, "(value_28d) reads quantity, which no source gives"),
+        ({"targets": [{**TARGETS[0], "horizon": "999999w"}]}, "is longer than 36525 days"),
+        ({"training": {"seed": 5_000_000_000}}, "training.seed: input should be less than 2147483648"),
+        ({"engine": {"memory": "1MB"}}, "engine.memory: '1MB' is not an amount of memory"),
+        ({"time_zone": []}, "time_zone: input should be a valid string"),
+        ({"output": "out[1]"}, "holds [ or ], which tables cannot be written below"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(shop: Path, tmp_path: Path, changes: dict[str, object], said: str) -> None:
+    write_orders(tmp_path / "orders.csv", users=20)
+    config = shop_config(tmp_path, **{"segments": [], **changes})
+    refused = run("train", "--config", config, "--as-of", "2024-10-25")
+    assert refused.exit_code == 2, refused.output
+    assert said in " ".join(refused.stderr.split())
+
+
+def test_a_reason_never_contradicts_its_group() -> None:
+    found = strongest(np.array([[-0.5, 0.3, 0.4, 0.1]]), ["spend", "spend", "spend", "gap"], most=1)
+    assert (found.feature[0, 0], found.contribution[0, 0]) == (2, 0.4)
