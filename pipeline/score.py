@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from hashlib import sha256
+from importlib.metadata import version
 from math import ceil
 from typing import Any
 
@@ -53,9 +54,9 @@ class NightRun:
 
     @property
     def run_id(self) -> str:
-        """Identify what the night was made of: its date, its events, its config and its models. Same inputs, same id."""
+        """Identify what the night was made of: its date, events, config, models and our version. Same inputs, same id."""
         versions = ",".join(f"{name}={champion.version}" for name, champion in sorted(self.champions.items()))
-        made_of = f"{self.as_of}|{self.events.digest}|{self.settings.digest()}|{versions}"
+        made_of = f"{version('beforehand')}|{self.as_of}|{self.events.digest}|{self.settings.digest()}|{versions}"
         return sha256(made_of.encode()).hexdigest()[:16]
 
     @property
