@@ -44,7 +44,6 @@ class NightRun:
     scores: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     personas: pd.DataFrame = field(default_factory=pd.DataFrame)
     segments: pd.DataFrame = field(default_factory=pd.DataFrame)
-    finished: Night | None = None
 
     @property
     def events(self) -> EventLog:
@@ -166,7 +165,7 @@ def write(night: NightRun) -> NightRun:
         finished = Night(night.as_of, night.run_id, night.started_at, night.clock(), counts, checks)
         write_night(night.settings.output, finished, tables)
         step.note(f"night {night.run_id} below {night.settings.output}")
-    return replace(night, finished=finished)
+    return night
 
 
 STAGES: tuple[Callable[[NightRun], NightRun], ...] = (

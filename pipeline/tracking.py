@@ -28,6 +28,8 @@ from pipeline.progress import Narrator
 from pipeline.settings import Settings
 
 CHAMPION = "champion"
+# Opens the experiment among trainings; without it MLflow's pages open on traces and prompts.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
 _VARIABLE = "MLFLOW_TRACKING_URI"
 _REQUIREMENTS = ["beforehand"]
 
@@ -63,7 +65,7 @@ class Tracker:
             client = MlflowClient(self.uri)
             if client.get_experiment_by_name(self._experiment) is None:
                 artifacts = (self._folder / "artifacts").as_uri() if self.is_local else None
-                client.create_experiment(self._experiment, artifact_location=artifacts)
+                client.create_experiment(self._experiment, artifact_location=artifacts, tags=_KIND)
         except Exception as error:  # every kind of store fails in its own way: SQLAlchemy, HTTP, files
             raise StoreError(
                 f"the MLflow store {_without_password(self.uri)} does not answer: {str(error).splitlines()[0][:200]}; check "

@@ -55,7 +55,8 @@ def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator)
 
     The champions change together, after the last model is registered: a run that dies leaves the old ones in charge.
 
-    Raises GateError when history is too short or a target has one class only, before any model is fitted.
+    Raises GateError when history is too short, a target has one class only, or users are too few for personas, before any target's
+    model is fitted.
     """
     with exclusive(settings.output, "training"):
         log = read_events(settings, as_of, narrator)
@@ -81,6 +82,7 @@ def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator)
                 version = _log_target(tracker, target, backtests[target.name], made, rows[target.name], plans[target.name])
                 trained.append(Trained(target, backtests[target.name], made, version))
                 step.advance()
+            tracker.log(run_id, params={}, metrics=_summary(trained))
             persona_version = _log_personas(tracker, personas)
             tracker.promote({made.target.name: made.version for made in trained} | {PERSONAS: persona_version})
             step.note(f"{len(targets)} champions in experiment {settings.name}")
@@ -226,6 +228,13 @@ def definition(target: Target) -> dict[str, Any]:
     told = {name: window_label(value) if isinstance(value, timedelta) else value for name, value in asdict(target).items()}
     told["eligible"] = {"active_within": window_label(target.eligible.active_within), "events": target.eligible.events}
     return {name: value for name, value in told.items() if name not in ("name", "meaning")}
+
+
+def _summary(trained: Sequence[Trained]) -> dict[str, float]:
+    """Give each target's headline measures, so that trainings can be compared in one list."""
+    headline = ("auc", "average_precision", "mean_absolute_error")
+    means = {made.target.name: made.backtest.mean() for made in trained}
+    return {f"{target}_{name}_mean": found[name] for target, found in means.items() for name in headline if name in found}
 
 
 def _parameters(log: EventLog, settings: Settings, cutoffs: Sequence[datetime]) -> dict[str, object]:
