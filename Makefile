@@ -18,7 +18,7 @@ help: ## list these commands
 demo: $(OUTPUT)/.demo ## train, score and show a year of real grocery purchases (about 3 minutes)
 	@$(RUN) show
 
-$(OUTPUT)/.demo: $(READY) configs/complete_journey.yaml
+$(OUTPUT)/.demo: configs/complete_journey.yaml | $(READY)
 	@$(RUN) nightly --as-of 2018-01-01 > /dev/null
 	@touch $@
 
