@@ -32,6 +32,15 @@ class StoreError(BeforehandError):
     """The tables or the model registry cannot be read or written now."""
 
 
+def first_line(error: BaseException) -> str:
+    """Give the first line of what another library's error says, which is where the cause stands.
+
+    >>> first_line(ValueError("no such file" + chr(10) + "look elsewhere"))
+    'no such file'
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def listed(values: Iterable[object], *, most: int = 5) -> str:
     """Name at most `most` values, and say how many more there are.
 

@@ -6,7 +6,7 @@ import duckdb
 import sqlglot
 from sqlglot import exp
 
-from features.errors import ConfigError, did_you_mean
+from features.errors import ConfigError, did_you_mean, first_line
 
 DIALECT = "duckdb"
 
@@ -77,7 +77,7 @@ def typed_condition(sql: str, types: Mapping[str, str]) -> str:
             told = engine.execute(f"SELECT typeof(met), met FROM (SELECT {checked} AS met FROM (SELECT {row}))")  # noqa: S608
             found = told.fetchall()[0][0]
         except duckdb.Error as error:
-            raise ConfigError(f"{sql!r} does not fit its columns: {str(error).strip().splitlines()[0]}") from None
+            raise ConfigError(f"{sql!r} does not fit its columns: {first_line(error)}") from None
     if found != "BOOLEAN":
         raise ConfigError(f"{sql!r} is not a condition but a {found}: compare it with something")
     return checked
@@ -157,7 +157,7 @@ def _parse(sql: str) -> exp.Expr:
 def _where(error: sqlglot.errors.SqlglotError) -> str:
     details = getattr(error, "errors", None)
     if not details:
-        return str(error).splitlines()[0]
+        return first_line(error)
     first = details[0]
     # Some descriptions name classes of the parser; what they mean is that something is missing there.
     said = "the expression is incomplete" if "<class" in first["description"] else first["description"]

@@ -11,7 +11,7 @@ import ibis.expr.types as ir
 from ibis.backends.duckdb import Backend
 
 from features.engines import confine
-from features.errors import BeforehandError, ConfigError, DataError, did_you_mean, listed
+from features.errors import BeforehandError, ConfigError, DataError, did_you_mean, first_line, listed
 from features.expressions import query, renamed
 
 PACKAGE = "package://"
@@ -72,7 +72,7 @@ def _run(engine: Backend, source: Source, sql: str) -> ir.Table:
             raise ConfigError(f"sources.{source.name}.sql gives {listed(repeated)} more than once: name each column once")
         return engine.sql(sql)
     except duckdb.Error as error:
-        raise ConfigError(f"sources.{source.name}.sql: {_first_line(error)}") from None
+        raise ConfigError(f"sources.{source.name}.sql: {first_line(error)}") from None
 
 
 def _open(engine: Backend, source: Source, alias: str, files: list[str]) -> str:
@@ -86,16 +86,12 @@ def _open(engine: Backend, source: Source, alias: str, files: list[str]) -> str:
             columns = engine.read_csv(files, table_name=view, union_by_name=True, sample_size=-1).columns
     except duckdb.Error as error:
         raise DataError(
-            f"sources.{source.name}.tables.{alias}: {files[0]} is not what its name says: {_first_line(error)}; "
+            f"sources.{source.name}.tables.{alias}: {files[0]} is not what its name says: {first_line(error)}; "
             "check that the file is whole and its ending (.parquet, .csv or .csv.gz) is right"
         ) from None
     if not columns:
         raise DataError(f"sources.{source.name}.tables.{alias}: {files[0]} has no columns")
     return view
-
-
-def _first_line(error: duckdb.Error) -> str:
-    return str(error).strip().splitlines()[0]
 
 
 def _files(pattern: str) -> list[str]:

@@ -36,7 +36,7 @@ def train(config: ConfigPath = DEFAULT_CONFIG, as_of: AsOf = None, json_: Json =
     with _told_errors() as narrator:
         settings, day = read_settings(config), _date(as_of)
         narrator.say(f"training on what was known on {day} ({config})")
-        _tell(_train(settings, day, narrator), settings, _stdout(), as_json=json_)
+        _tell(_train(settings, day, narrator), settings, _console(), as_json=json_)
 
 
 @app.command()
@@ -80,9 +80,9 @@ def validate(config: ConfigPath = DEFAULT_CONFIG, as_of: AsOf = None, json_: Jso
         }
         told |= {"first_event": log.first.isoformat(), "last_event": log.last.isoformat(), "features": len(log.features)}
         if json_:
-            _stdout().print_json(json.dumps(told))
+            _console().print_json(json.dumps(told))
         else:
-            _stdout().print("\n".join(f"{name.replace('_', ' '):<12} {value}" for name, value in told.items()), highlight=False)
+            _console().print("\n".join(f"{name.replace('_', ' '):<12} {value}" for name, value in told.items()), highlight=False)
 
 
 @app.command()
@@ -117,21 +117,21 @@ def _train(settings: Settings, day: date, narrator: Narrator) -> Any:
     from pipeline.tracking import Tracker
     from pipeline.train import train
 
-    return train(settings, day, Tracker(settings.output / "mlflow", settings.name), narrator)
+    return train(settings, day, Tracker(settings), narrator)
 
 
 def _score(settings: Settings, day: date, narrator: Narrator) -> None:
     from pipeline.score import run_night
     from pipeline.tracking import Tracker
 
-    run_night(settings, day, Tracker(settings.output / "mlflow", settings.name), narrator, lambda: datetime.now(UTC))
+    run_night(settings, day, Tracker(settings), narrator, lambda: datetime.now(UTC))
 
 
 def _why_train(settings: Settings, day: date) -> str | None:
     from models.bundle import TargetBundle
     from pipeline.tracking import Tracker
 
-    tracker = Tracker(settings.output / "mlflow", settings.name)
+    tracker = Tracker(settings)
     try:
         champions = tracker.champions([target.name for target in settings.targets])
     except GateError:
@@ -152,18 +152,19 @@ def _tell(training: Any, settings: Settings, console: Console, *, as_json: bool 
 
 
 def _show(settings: Settings, day: date | None, *, as_json: bool, brief: bool = False) -> None:
-    from pipeline.show import print_night, print_tables, tell_night
+    from pipeline.show import print_night, print_tables, table_paths, tell_night
 
+    if brief and not as_json:
+        print_tables(table_paths(settings), _console())
+        return
     told = tell_night(settings, day)
     if brief:
         # What a scheduler prints ends up in logs, where no user belongs.
         told.pop("most_at_risk")
     if as_json:
-        _stdout().print_json(json.dumps(told))
-    elif brief:
-        print_tables(told, _stdout())
+        _console().print_json(json.dumps(told))
     else:
-        print_night(told, _stdout(), currency=settings.currency)
+        print_night(told, _console(), currency=settings.currency)
 
 
 def _date(text: str | None) -> date:
@@ -178,20 +179,19 @@ def _date(text: str | None) -> date:
     return day
 
 
-def _stdout() -> Console:
-    console = Console(markup=False)
+def _console(*, stderr: bool = False) -> Console:
+    # No markup anywhere: ids, paths and phrases are the user's, and may hold brackets.
+    console = Console(stderr=stderr, markup=False)
     # A pipe has no width; tables cut to 80 columns would lose what they say.
-    return console if console.is_terminal else Console(width=160, markup=False)
+    return console if console.is_terminal else Console(stderr=stderr, width=160, markup=False)
 
 
 @contextmanager
 def _told_errors() -> Iterator[Narrator]:
     """Turn every error that a user can cause into one message and its exit code."""
-    # No markup anywhere: ids, paths and phrases are the user's, and may hold brackets.
-    console = Console(stderr=True, markup=False)
-    narrator = Narrator(console if console.is_terminal else Console(stderr=True, width=160, markup=False))
+    console = _console(stderr=True)
     try:
-        yield narrator
+        yield Narrator(console)
     except BeforehandError as error:
         console.print(f"error ({type(error).__name__.removesuffix('Error').lower()}): ", end="", style="bold red")
         console.print(str(error), highlight=False, soft_wrap=True)

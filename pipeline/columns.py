@@ -1,6 +1,7 @@
 """The tables' columns, declared once (see `Tables` in the design)."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -48,6 +49,15 @@ NIGHTS = pa.schema(
         *(pa.field(name, pa.string()) for name in ("status", "counts", "checks", "versions")),
     ]
 )
+
+
+def with_arrow(reason: Mapping[str, Any]) -> str:
+    """Write a REASON for a reader: ↑ where it raises the score, ↓ where it lowers it.
+
+    >>> with_arrow({"contribution": 0.4, "phrase": "no purchase for 23 days"})
+    '↑ no purchase for 23 days'
+    """
+    return f"{'↑' if reason['contribution'] > 0 else '↓'} {reason['phrase']}"
 
 
 def segments_schema(targets: Sequence[Target]) -> pa.Schema:

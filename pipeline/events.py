@@ -16,7 +16,7 @@ from ibis.backends.duckdb import Backend
 from features.catalogue import Feature
 from features.contract import COLUMNS, PURCHASE, Bounds, accepted, conform, judge
 from features.engines import connect
-from features.errors import ConfigError, DataError, listed
+from features.errors import ConfigError, DataError, first_line, listed
 from features.expressions import columns_of
 from features.families import declared, switched_off
 from features.moments import Moments, merge_moments
@@ -111,7 +111,7 @@ def _refuse_missing_columns(settings: Settings, columns: set[str]) -> None:
 
 def _without_values(error: duckdb.Error) -> str:
     """Give the first line of an engine's message without the quoted cell, which may be a user's id."""
-    return re.sub(r"'.*'", "a cell", str(error).strip().splitlines()[0])
+    return re.sub(r"'.*'", "a cell", first_line(error))
 
 
 def _counts(judged: ir.Table, bounds: Bounds) -> pd.Series:

@@ -18,7 +18,7 @@ from features.errors import ConfigError, GateError, listed
 from features.labels import Target, eligible_users
 from models.bundle import PersonaBundle, TargetBundle
 from models.reasons import contributions, strongest
-from pipeline.columns import BANDS, SCORES, features_schema, segments_schema
+from pipeline.columns import BANDS, SCORES, features_schema, segments_schema, with_arrow
 from pipeline.events import EventLog, midnight, read_events
 from pipeline.progress import Narrator
 from pipeline.segments import form_segments
@@ -248,7 +248,7 @@ def _segment_reasons(night: NightRun, wide: pd.DataFrame) -> pd.DataFrame:
     An arrow says whether a reason raises or lowers that score. Who has no score has no reasons.
     """
     phrases = {
-        name: dict(zip(scored.user_id, ([_with_arrow(reason) for reason in reasons] for reasons in scored.reasons), strict=True))
+        name: dict(zip(scored.user_id, ([with_arrow(reason) for reason in reasons] for reasons in scored.reasons), strict=True))
         for name, scored in night.scores.items()
     }
     target_of = {segment.name: segment.target(list(phrases)) for segment in night.settings.segments}
@@ -258,10 +258,6 @@ def _segment_reasons(night: NightRun, wide: pd.DataFrame) -> pd.DataFrame:
         said = phrases[named].get(user) if named else next((told[user] for told in phrases.values() if user in told), None)
         rows.append([*(said or []), None, None, None][:3])
     return pd.DataFrame(rows, columns=["reason_1", "reason_2", "reason_3"], index=wide.index)
-
-
-def _with_arrow(reason: Mapping[str, Any]) -> str:
-    return f"{'↑' if reason['contribution'] > 0 else '↓'} {reason['phrase']}"
 
 
 def _table(night: NightRun, frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:

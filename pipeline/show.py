@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from features.errors import DataError
+from pipeline.columns import with_arrow
 from pipeline.settings import Settings
 from pipeline.tables import ORDER, nights, read
 
@@ -68,8 +69,13 @@ def tell_night(settings: Settings, as_of: date | None) -> dict[str, Any]:
             for (number, name), rows in segments.groupby(["persona", "persona_name"])
         ],
         "most_at_risk": {"target": riskiest.name, "meaning": riskiest.meaning, "users": _riskiest(scores, riskiest.name)},
-        "tables": {name: str((settings.output / name).resolve()) for name in (*ORDER, "nights")},
+        "tables": table_paths(settings),
     }
+
+
+def table_paths(settings: Settings) -> dict[str, str]:
+    """Give where each table is, by name."""
+    return {name: str((settings.output / name).resolve()) for name in (*ORDER, "nights")}
 
 
 def print_night(told: Mapping[str, Any], console: Console, *, currency: str) -> None:
@@ -89,16 +95,16 @@ def print_night(told: Mapping[str, Any], console: Console, *, currency: str) -> 
     for name in ("user", "score", "why (↑ raises the score, ↓ lowers it)"):
         table.add_column(name, justify="right" if name == "score" else "left")
     for row in risk["users"]:
-        why = "\n".join(f"{'↑' if reason['contribution'] > 0 else '↓'} {reason['phrase']}" for reason in row["reasons"])
+        why = "\n".join(with_arrow(reason) for reason in row["reasons"])
         table.add_row(row["user_id"], _score(row["score"], risk["target"], told, currency), why, end_section=True)
     console.print(table)
-    print_tables(told, console)
+    print_tables(told["tables"], console)
 
 
-def print_tables(told: Mapping[str, Any], console: Console) -> None:
+def print_tables(paths: Mapping[str, str], console: Console) -> None:
     """Print where the tables are."""
     console.print("Tables (Delta Lake; consumers read `segments`)")
-    for name, path in told["tables"].items():
+    for name, path in paths.items():
         console.print(f"  {name:<11} {path}", highlight=False, soft_wrap=True)
 
 

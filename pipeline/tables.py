@@ -7,7 +7,7 @@ Versions past it are a crashed run's and are rolled back by the next.
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -19,7 +19,7 @@ from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from filelock import FileLock, Timeout
 
-from features.errors import DataError, StoreError, listed
+from features.errors import DataError, StoreError, first_line, listed
 from pipeline.columns import NIGHTS
 
 # `segments` comes last: it is the table that others read directly.
@@ -66,7 +66,7 @@ def recover(root: Path) -> list[str]:
 
     Gives the names of the tables that were rolled back. Raises StoreError when a table is not one, or somebody else wrote to it.
     """
-    good = _last_versions(root)
+    good = _versions(nights(root))
     return [name for name in ORDER if _roll_back(root / name, good.get(name))]
 
 
@@ -108,11 +108,12 @@ def read(root: Path, name: str, as_of: date) -> pa.Table:
 
     Raises DataError when there is no such night.
     """
-    dates = sorted({row["as_of"] for row in nights(root)})
+    recorded = nights(root)
+    dates = sorted({row["as_of"] for row in recorded})
     if as_of not in dates:
         said = f"there are {listed(reversed(dates))}" if dates else "no night has been written yet"
         raise DataError(f"there is no night of {as_of} below {root}: {said}; run `beforehand score --as-of {as_of}`")
-    table = _open(root / name, version=_last_versions(root)[name])
+    table = _open(root / name, version=_versions(recorded)[name])
     assert table is not None
     return table.to_pyarrow_table(filters=[("as_of", "=", as_of)])
 
@@ -158,9 +159,9 @@ def _roll_back(path: Path, good: int | None) -> bool:
     return True
 
 
-def _last_versions(root: Path) -> dict[str, int]:
-    known = nights(root)
-    return dict(json.loads(known[-1]["versions"])) if known else {}
+def _versions(recorded: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Give the version of every table at the last of the recorded nights."""
+    return dict(json.loads(recorded[-1]["versions"])) if recorded else {}
 
 
 def _open(path: Path, *, version: int | None = None) -> DeltaTable | None:
@@ -174,9 +175,7 @@ def _open(path: Path, *, version: int | None = None) -> DeltaTable | None:
             return None
         raise StoreError(f"{path} is not a Delta table: it holds {listed(held)} but no log; move it away and run again") from None
     except (DeltaError, OSError, ValueError) as error:
-        raise StoreError(
-            f"{path} cannot be read: {str(error).splitlines()[0]}; restore it, or move it away and run again"
-        ) from None
+        raise StoreError(f"{path} cannot be read: {first_line(error)}; restore it, or move it away and run again") from None
 
 
 def _marked(night: Night) -> CommitProperties:

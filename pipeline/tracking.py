@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
-from features.errors import GateError, StoreError
+from features.errors import GateError, StoreError, first_line
 from models import bundle
 from models.bundle import PersonaBundle, TargetBundle
 from pipeline.progress import Narrator
@@ -44,11 +44,11 @@ class Champion:
 
 
 class Tracker:
-    """One MLflow store: `MLFLOW_TRACKING_URI` where it is set, else SQLite and local artifacts below `folder`."""
+    """One MLflow store: `MLFLOW_TRACKING_URI` where it is set, else SQLite and local artifacts below `output`."""
 
-    def __init__(self, folder: Path, experiment: str) -> None:
-        """Name the store; nothing is opened or made before the first use."""
-        self._folder, self._experiment = folder.resolve(), experiment
+    def __init__(self, settings: Settings) -> None:
+        """Name the store of a config; nothing is opened or made before the first use."""
+        self._folder, self._experiment = (settings.output / "mlflow").resolve(), settings.name
         given = os.environ.get(_VARIABLE)
         self.uri = given or f"sqlite:///{self._folder / 'mlflow.db'}"
         self.is_local = not given
@@ -68,7 +68,7 @@ class Tracker:
                 client.create_experiment(self._experiment, artifact_location=artifacts, tags=_KIND)
         except Exception as error:  # every kind of store fails in its own way: SQLAlchemy, HTTP, files
             raise StoreError(
-                f"the MLflow store {_without_password(self.uri)} does not answer: {str(error).splitlines()[0][:200]}; check "
+                f"the MLflow store {_without_password(self.uri)} does not answer: {first_line(error)[:200]}; check "
                 f"{'`output` in the config' if self.is_local else _VARIABLE}"
             ) from None
         return client
@@ -166,7 +166,7 @@ class Tracker:
             folder = mlflow.artifacts.download_artifacts(f"models:/{self.registered(model)}/{version}", tracking_uri=self.uri)
         except (MlflowException, OSError) as error:
             raise StoreError(
-                f"version {version} of {self.registered(model)} cannot be read: {str(error).splitlines()[0]}; "
+                f"version {version} of {self.registered(model)} cannot be read: {first_line(error)}; "
                 "train again, or point the champion alias at another version"
             ) from None
         return Champion(model, version, bundle.load(Path(folder) / "data" / "bundle"))
@@ -177,7 +177,7 @@ def serve_ui(settings: Settings, port: int, narrator: Narrator) -> None:
 
     Raises StoreError when the port is taken or the server does not start.
     """
-    tracker = Tracker(settings.output / "mlflow", settings.name)
+    tracker = Tracker(settings)
     tracker.open()
     if not tracker.is_local:
         raise StoreError(f"MLFLOW_TRACKING_URI is set: the models are in {_without_password(tracker.uri)}, open its own page")

@@ -47,7 +47,6 @@ class Training:
     run_id: str
     trained: tuple[Trained, ...]
     personas: Personas
-    cutoffs: tuple[datetime, ...]
 
 
 def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator) -> Training:
@@ -86,7 +85,7 @@ def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator)
             persona_version = _log_personas(tracker, personas)
             tracker.promote({made.target.name: made.version for made in trained} | {PERSONAS: persona_version})
             step.note(f"{len(targets)} champions in experiment {settings.name}")
-        return Training(run_id, tuple(trained), personas, tuple(cutoffs))
+        return Training(run_id, tuple(trained), personas)
 
 
 def training_cutoffs(log: EventLog, settings: Settings, targets: Sequence[Target]) -> list[datetime]:

@@ -264,30 +264,24 @@ app(["score", "--config", {str(shop)!r}, "--as-of", "{NIGHT}"])
     assert "another night is running on" in refused.stderr
 
 
-def test_targets_changed_since_training_are_refused(shop: Path, tmp_path: Path) -> None:
-    settings = read_settings(shop)
-    told = [target.model_dump(mode="json") for target in settings.targets]
-    told[0]["horizon"] = "56d"
-    changed = shop_config(
-        shop.parent,
-        targets=told,
-        sources=[source.model_dump(mode="json") for source in settings.sources],
-        output=str(settings.output),
-    )
+def score_with(shop: Path, **changes: object) -> Result:
+    """Score with a changed config in the place of the shop's own, which is then put back."""
     try:
-        refused = run("score", "--config", changed, "--as-of", NIGHT)
+        return run("score", "--config", shop_config(shop.parent, **changes), "--as-of", NIGHT)
     finally:
         shop_config(shop.parent)
+
+
+def test_targets_changed_since_training_are_refused(shop: Path) -> None:
+    told = [target.model_dump(mode="json") for target in read_settings(shop).targets]
+    told[0]["horizon"] = "56d"
+    refused = score_with(shop, targets=told)
     assert refused.exit_code == 2
     assert "targets.churn_28d (horizon: '28d' became '56d')" in refused.stderr
     assert "Run `beforehand train` again" in refused.stderr
 
 
 def test_a_model_of_other_windows_is_refused(shop: Path) -> None:
-    changed = shop_config(shop.parent, features={"windows": ["7d", "14d", "30d"]})
-    try:
-        refused = run("score", "--config", changed, "--as-of", NIGHT)
-    finally:
-        shop_config(shop.parent)
+    refused = score_with(shop, features={"windows": ["7d", "14d", "30d"]})
     assert refused.exit_code == 4
     assert "needs features that are not built tonight" in refused.stderr
