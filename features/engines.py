@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import ibis
+import ibis.expr.types as ir
 from ibis.backends.duckdb import Backend
+from ibis.backends.sql import SQLBackend
 
 
 def connect(*, memory: str, threads: int, spill: Path) -> Backend:
@@ -16,6 +18,16 @@ def connect(*, memory: str, threads: int, spill: Path) -> Backend:
     # DuckDB draws its progress bar on stdout, which belongs to results.
     engine.raw_sql("SET enable_progress_bar = false")
     return engine
+
+
+def keep(engine: SQLBackend, table: ir.Table, name: str) -> ir.Table:
+    """Compute `table` now and keep its rows under `name` until the engine is closed: a temporary table, on Spark a cached view."""
+    if isinstance(engine, Backend):
+        return engine.create_table(name, table, temp=True)
+    kept = engine.create_view(name, table)
+    # Eager: what cannot be read is told here, on either engine.
+    engine.raw_sql(f"CACHE TABLE `{name}`")
+    return kept
 
 
 def confine(engine: Backend, files: list[str]) -> None:
