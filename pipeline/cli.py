@@ -1,4 +1,4 @@
-"""The command line: `beforehand train | score | nightly | validate | show | ui`."""
+"""The command line: `beforehand train | score | nightly | validate | show | simulate | ui`."""
 
 import json
 import sys
@@ -97,6 +97,29 @@ def show(
 
 
 @app.command()
+def simulate(
+    users: Annotated[int, typer.Option(help="How many users there are.")],
+    days: Annotated[int, typer.Option(help="How many days are simulated.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write; a simulated shop in it is replaced.")],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same shop.")] = 7,
+    start: Annotated[str, typer.Option(metavar="DATE", help="The first day, YYYY-MM-DD.")] = "2024-01-01",
+    jobs: Annotated[int, typer.Option(help="Processes side by side; the shop does not depend on it.")] = 2,
+    json_: Json = False,
+) -> None:
+    """Write the clicks, orders, returns, messages and members of a simulated shop, and the truth about its users."""
+    from pipeline.simulate import simulate
+
+    with _told_errors() as narrator:
+        first = _date(start, "--start")
+        told = simulate(output, narrator, users=users, days=days, seed=seed, start=first, jobs=jobs)
+        if json_:
+            _console().print_json(json.dumps(told))
+        else:
+            rows = [f"{name:<10} {count:>13,}" for name, count in {**told["rows"], "events": told["events"]}.items()]
+            _console().print("\n".join([*rows, f"\n{told['output']}"]), highlight=False, soft_wrap=True)
+
+
+@app.command()
 def ui(
     config: ConfigPath = DEFAULT_CONFIG,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
@@ -167,15 +190,15 @@ def _show(settings: Settings, day: date | None, *, as_json: bool, brief: bool = 
         print_night(told, _console(), currency=settings.currency)
 
 
-def _date(text: str | None) -> date:
+def _date(text: str | None, option: str = "--as-of") -> date:
     if text is None:
         return datetime.now(UTC).date()
     try:
         day = date.fromisoformat(text)
     except ValueError:
-        raise ConfigError(f"--as-of {text!r} is not a date: write YYYY-MM-DD, such as 2018-01-01") from None
+        raise ConfigError(f"{option} {text!r} is not a date: write YYYY-MM-DD, such as 2018-01-01") from None
     if not 1990 <= day.year < 2200:
-        raise ConfigError(f"--as-of {text} is out of range: a night lies between 1990 and 2199")
+        raise ConfigError(f"{option} {text} is out of range: a date lies between 1990 and 2199")
     return day
 
 
