@@ -1,36 +1,112 @@
 """Build the features of every user known at each cutoff."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import reduce
+from itertools import count
 
 import ibis.expr.types as ir
 from ibis import _
+from ibis.backends.sql import SQLBackend
 from ibis.common.deferred import Deferred
 
-from features.catalogue import Feature
-from features.moments import Moments
-from features.snapshot import KEYS, snapshots
+from features.catalogue import Base, Feature
+from features.declare import FeatureSet, reads
+from features.engines import keep, release
+from features.event_types import DERIVED_FROM
+from features.snapshot import KEYS, MILLION, Snapshot
+from features.tiles import Grid
+
+_builds = count()
+_DERIVED: tuple[Base, ...] = ("row", "population")
 
 
-def build_features(moments: Moments, features: Sequence[Feature], cutoffs: Sequence[datetime]) -> ir.Table:
-    """Give one row per cutoff (UTC) and user with any event before it: `user_id`, `cutoff` and every feature as float64.
+def build_features(
+    engine: SQLBackend,
+    events: ir.Table,
+    asked: FeatureSet,
+    cutoffs: Sequence[datetime],
+    *,
+    attributes: ir.Table | None = None,
+    shards: int = 1,
+    advance: Callable[[], None] = lambda: None,
+) -> ir.Table:
+    """Give one row per cutoff (UTC) and user with any event before it: `user_id`, `cutoff` and every feature.
 
-    Each base table of the snapshot is aggregated once; features of the base `row` are computed last, from the others.
+    Each base table of the snapshot is aggregated once and kept in the engine, which spills what does not fit; features that read
+    other features come last. With `shards`, one share of the users (by hash) is computed after another: the same rows in less
+    memory. `advance` is called after each of `steps(asked, shards)`. Numbers are float64, names are text.
     """
-    bases = snapshots(moments, cutoffs)
-    spine = bases["events"].select(*KEYS).distinct()
-    aggregates = []
-    for base, table in bases.items():
-        asked = {feature.name: feature.expr for feature in features if feature.base == base}
-        if asked:
-            aggregates.append(table.group_by(KEYS).agg(**asked))
-    joined = reduce(lambda left, right: left.left_join(right, KEYS).drop("user_id_right", "cutoff_right"), aggregates, spine)
-    aggregated = joined.select(*KEYS, *(_filled(feature) for feature in features if feature.base != "row"))
-    derived = {feature.name: feature.expr.cast("float64") for feature in features if feature.base == "row"}
-    return aggregated.mutate(**derived).select(*KEYS, *(feature.name for feature in features))
+    build = f"features_{next(_builds)}"
+    parts = []
+    for shard in range(shards):
+        own, held = (table if table is None or shards == 1 else _share(table, shard, shards) for table in (events, attributes))
+        assert own is not None
+        snapshot = Snapshot(
+            own,
+            Grid.of(cutoffs, asked.windows),
+            asked.longest,
+            derived={name for feature in asked.built for name in feature.types if name in DERIVED_FROM},
+            measures=asked.measures,
+            attributes=held,
+            everybody=events,
+        )
+        aggregates = []
+        for base in _bases(asked):
+            aggregates.append(keep(engine, _aggregated(snapshot, base, asked), f"{build}_{shard}_{base}"))
+            advance()
+        parts.append(keep(engine, _derived(_joined(aggregates, asked), asked, final=False), f"{build}_{shard}"))
+        release(engine, aggregates)
+        advance()
+    whole = keep(engine, _derived(reduce(ir.Table.union, parts), asked, final=True).select(*KEYS, *asked.names), build)
+    release(engine, parts)
+    advance()
+    return whole
+
+
+def steps(asked: FeatureSet, shards: int) -> int:
+    """Give how many steps a build takes, for whoever shows its progress."""
+    return shards * (len(_bases(asked)) + 1) + 1
+
+
+def _share(table: ir.Table, shard: int, shards: int) -> ir.Table:
+    return table.filter((_.user_id.hash() & 0xFFFF) % shards == shard)
+
+
+def _bases(asked: FeatureSet) -> list[Base]:
+    """Give the bases that are aggregated; `tiles` comes first, since everybody known has one."""
+    return list(dict.fromkeys(["tiles", *(feature.base for feature in asked.built if feature.base not in _DERIVED)]))
+
+
+def _aggregated(snapshot: Snapshot, base: Base, asked: FeatureSet) -> ir.Table:
+    features = [feature for feature in asked.built if feature.base == base]
+    return snapshot[base].group_by(KEYS).agg(**{feature.name: feature.expr for feature in features})
+
+
+def _joined(aggregates: Sequence[ir.Table], asked: FeatureSet) -> ir.Table:
+    joined = reduce(lambda left, right: left.left_join(right, KEYS).drop("user_id_right", "cutoff_right"), aggregates)
+    return joined.select(*KEYS, *(_filled(feature) for feature in asked.built if feature.base not in _DERIVED))
+
+
+def _derived(table: ir.Table, asked: FeatureSet, *, final: bool) -> ir.Table:
+    """Add the features that read others, as far as what they read is there; `population` features only when `final`."""
+    read = reads(asked)
+    waiting = [feature for feature in asked.built if feature.name not in table.columns]
+    while True:
+        there = set(table.columns)
+        ready = [feature for feature in waiting if read[feature.name] <= there and (final or feature.base != "population")]
+        if not ready:
+            return table
+        table = table.mutate(**{feature.name: _typed(feature, feature.expr) for feature in ready})
+        waiting = [feature for feature in waiting if feature not in ready]
 
 
 def _filled(feature: Feature) -> Deferred:
-    value = _[feature.name].cast("float64")
+    value = _typed(feature, getattr(_, feature.name))
+    if feature.unit == "money" and feature.base != "custom":
+        value = value / MILLION
     return (value if feature.empty is None else value.fill_null(feature.empty)).name(feature.name)
+
+
+def _typed(feature: Feature, value: Deferred) -> Deferred:
+    return value.cast("string" if feature.is_text else "float64")

@@ -1,6 +1,6 @@
 """What a feature is: its name, meaning, unit and phrase, declared once beside the expression that computes it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -10,7 +10,24 @@ from ibis.common.deferred import Deferred
 from features.errors import listed
 from features.windows import label
 
-Base = Literal["events", "purchases", "orders", "days", "categories", "brands", "row"]
+Base = Literal[
+    "tiles",
+    "orders",
+    "days",
+    "weeks",
+    "categories",
+    "brands",
+    "channels",
+    "devices",
+    "sources",
+    "regions",
+    "hours",
+    "attributes",
+    "custom",
+    "row",
+    "population",
+]
+NAME = "name"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +35,11 @@ class Feature:
     """One feature of one user at one cutoff.
 
     `base` names the snapshot table (see `features.snapshot`) that `expr` aggregates per user; `row` means that the expression
-    reads other features of the same user. `unit` is `days`, `money`, `share`, `times`, or the noun that is counted.
+    reads other features of the same user, `population` that it sets them against the other users known at the cutoff.
+    `unit` is `days`, `money`, `share`, `times`, the noun that is counted, or `name`: then the value is a text, which segments and
+    tables use and models leave alone.
     `empty` is the value of a user who has no row in the base: 0 for counts and sums, null where nothing is known.
-    `needs` are the optional event columns without which the feature is switched off.
+    `needs` are the optional event columns, and `types` the event types, without which the feature is switched off.
     Features of one `group` tell one story, so a user's reasons name a group once. `phrase` says the value in words, `unknown`
     says that it is null; `usual` names the feature it is compared with. `high` and `low` are a persona's words for much and
     little of it.
@@ -35,11 +54,17 @@ class Feature:
     group: str
     unknown: str = "{meaning} is not known"
     needs: frozenset[str] = frozenset()
+    types: frozenset[str] = frozenset()
     empty: float | None = None
     usual: str | None = None
     usual_phrase: str = "usually {value}"
     high: str | None = None
     low: str | None = None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the value is a name instead of a number."""
+        return self.unit == NAME
 
 
 def feature_name(what: str, measure: str, window: timedelta | None = None, *, against: timedelta | None = None) -> str:
@@ -94,6 +119,15 @@ def _counted(value: float, noun: str) -> str:
     if value < 1:
         return f"less than a {noun}"
     return f"{value:,.0f} {noun if value == 1 else plural}"
+
+
+def coarse(windows: Sequence[timedelta]) -> list[timedelta]:
+    """Give every other window and the longest, for behaviour that needs no finer steps.
+
+    >>> [window.days for window in coarse([timedelta(days=days) for days in (7, 14, 28, 56)])]
+    [7, 28, 56]
+    """
+    return [window for at, window in enumerate(windows) if at % 2 == 0 or window == windows[-1]]
 
 
 def phrase(feature: Feature, row: Mapping[str, float | None], by_name: Mapping[str, Feature], *, currency: str = "") -> str:

@@ -1,5 +1,6 @@
 """The engine that runs the expressions: DuckDB, embedded."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import ibis
@@ -28,6 +29,17 @@ def keep(engine: SQLBackend, table: ir.Table, name: str) -> ir.Table:
     # Eager: what cannot be read is told here, on either engine.
     engine.raw_sql(f"CACHE TABLE `{name}`")
     return kept
+
+
+def release(engine: SQLBackend, kept: Iterable[ir.Table]) -> None:
+    """Let go of tables that were kept; they can no longer be read."""
+    for table in kept:
+        name = table.op().name
+        if isinstance(engine, Backend):
+            engine.raw_sql(f'DROP TABLE "{name}"')
+        else:
+            engine.raw_sql(f"UNCACHE TABLE `{name}`")
+            engine.drop_view(name)
 
 
 def confine(engine: Backend, files: list[str]) -> None:

@@ -46,7 +46,7 @@ def condition(sql: str, columns: Collection[str]) -> str:
 
     Raises ConfigError when it does not parse, uses anything else, or names an unknown column.
     """
-    tree = _parse(sql)
+    tree = parse(sql)
     for node in tree.walk():
         if not isinstance(node, _CONDITION_NODES):
             raise ConfigError(
@@ -68,19 +68,38 @@ def typed_condition(sql: str, types: Mapping[str, str]) -> str:
     Raises ConfigError, also for a comparison of text with a number, or for an expression that is not true or false.
     """
     checked = condition(sql, types)
-    # One row of plain values: nulls would be folded away before anything is compared.
-    samples = {"TIMESTAMP": "2000-01-01", "VARCHAR": "text"}
-    plain = {name: samples.get(kind, "0") for name, kind in types.items()}
-    row = ", ".join(f"'{plain[name]}'::{kind} AS \"{name}\"" for name, kind in types.items())
-    with duckdb.connect() as engine:
-        try:
-            told = engine.execute(f"SELECT typeof(met), met FROM (SELECT {checked} AS met FROM (SELECT {row}))")  # noqa: S608
-            found = told.fetchall()[0][0]
-        except duckdb.Error as error:
-            raise ConfigError(f"{sql!r} does not fit its columns: {first_line(error)}") from None
+    found = type_of(checked, types)
     if found != "BOOLEAN":
         raise ConfigError(f"{sql!r} is not a condition but a {found}: compare it with something")
     return checked
+
+
+def type_of(sql: str, types: Mapping[str, str]) -> str:
+    """Give the DuckDB type of a parsed and checked expression over columns of these types.
+
+    >>> type_of("sum(amount) / 2", {"amount": "DOUBLE"})
+    'DOUBLE'
+
+    Raises ConfigError when DuckDB cannot evaluate it, as for a comparison of text with a number.
+    """
+    # One row of plain values: nulls would be folded away before anything is compared.
+    samples = {"TIMESTAMP": "2000-01-01", "VARCHAR": "text"}
+    plain = {name: samples.get(kind, "0") for name, kind in types.items()}
+    row = ", ".join(f"'{plain[name]}'::{kind} AS \"{name}\"" for name, kind in types.items()) or "0"
+    with duckdb.connect() as engine:
+        try:
+            told = engine.execute(f"SELECT typeof(met), met FROM (SELECT {sql} AS met FROM (SELECT {row}))")  # noqa: S608
+            return str(told.fetchall()[0][0])
+        except duckdb.Error as error:
+            raise ConfigError(f"{sql!r} does not fit its columns: {first_line(error)}") from None
+
+
+def refuse_clock(tree: exp.Expr, why: str) -> None:
+    """Raise ConfigError when an expression asks the clock or chance, looks at other rows, or calls what is not known."""
+    for name in _forbidden(tree):
+        raise ConfigError(f"{tree.sql(DIALECT)!r} calls {name}: {why}")
+    for node in tree.find_all(exp.Window, exp.Subquery, exp.Query):
+        raise ConfigError(f"{tree.sql(DIALECT)!r} looks at other rows with {node.sql(DIALECT)!r}: {why}")
 
 
 def columns_of(sql: str) -> frozenset[str]:
@@ -89,7 +108,7 @@ def columns_of(sql: str) -> frozenset[str]:
     >>> sorted(columns_of("a > 1 or b is null"))
     ['a', 'b']
     """
-    return frozenset(column.name for column in _parse(sql).find_all(exp.Column))
+    return frozenset(column.name for column in parse(sql).find_all(exp.Column))
 
 
 def query(sql: str, tables: Collection[str]) -> str:
@@ -100,7 +119,7 @@ def query(sql: str, tables: Collection[str]) -> str:
 
     Raises ConfigError when it does not parse or steps outside that.
     """
-    tree = _parse(sql)
+    tree = parse(sql)
     if not isinstance(tree, exp.Query):
         raise ConfigError(f"the SQL is not a SELECT: {tree.sql(DIALECT)[:60]!r}; write one SELECT statement")
     defined = {cte.alias_or_name for cte in tree.find_all(exp.CTE)}
@@ -112,7 +131,7 @@ def query(sql: str, tables: Collection[str]) -> str:
             raise ConfigError(f"the SQL reads {name!r}, which is not among its tables: {did_you_mean(name, tables)}")
     canonical = tree.sql(DIALECT)
     # Twice, since writing the query out turns some names into others: utc_timestamp() becomes CURRENT_TIMESTAMP.
-    for name in [*_forbidden(tree), *_forbidden(_parse(canonical))]:
+    for name in [*_forbidden(tree), *_forbidden(parse(canonical))]:
         raise ConfigError(f"the SQL calls {name}: files, the clock, chance and unknown functions are not available to a source")
     return canonical
 
@@ -123,7 +142,7 @@ def renamed(sql: str, names: Mapping[str, str]) -> str:
     >>> renamed("SELECT t.a FROM t", {"t": "orders.t"})
     'SELECT t.a FROM "orders.t" AS t'
     """
-    tree = _parse(sql)
+    tree = parse(sql)
     defined = {cte.alias_or_name for cte in tree.find_all(exp.CTE)}
     for table in [found for found in tree.find_all(exp.Table) if found.name in names and found.name not in defined]:
         if not table.alias:
@@ -144,7 +163,8 @@ def _forbidden(tree: exp.Expr) -> Iterator[str]:
             yield f"{name}()"
 
 
-def _parse(sql: str) -> exp.Expr:
+def parse(sql: str) -> exp.Expr:
+    """Parse exactly one statement or expression; raises ConfigError that says where it does not parse."""
     try:
         trees = [tree for tree in sqlglot.parse(sql, read=DIALECT) if tree is not None and not isinstance(tree, exp.Semicolon)]
     except sqlglot.errors.SqlglotError as error:

@@ -1,59 +1,217 @@
 """Snapshots: what was known of every user just before each cutoff, as the tables that features aggregate."""
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 
 import ibis
 import ibis.expr.types as ir
 from ibis import _
+from ibis.common.deferred import Deferred
 
 from features.catalogue import Base
-from features.contract import PURCHASE
-from features.moments import Moments
+from features.custom import Measure
+from features.derived import with_derived
+from features.event_types import CONTACTS, PURCHASE
+from features.tiles import Grid
+from features.windows import days_until, within
 
 KEYS = ["user_id", "cutoff"]
+# Amounts are added up as whole millionths in floats: exact in any order below 2**53, and several times faster than decimals.
+MILLION = 1_000_000
+
+_CONTEXTS = {"channels": "channel", "devices": "device", "sources": "source", "regions": "region", "hours": "hour"}
+_PURCHASED = {"categories": "category", "brands": "brand"}
 
 
-def snapshots(moments: Moments, cutoffs: Sequence[datetime]) -> Mapping[Base, ir.Table]:
-    """Give the base tables of the cutoffs (UTC). `known` is the only door through which events reach features.
+class Snapshot:
+    """The base tables of some cutoffs (UTC), each made once, when first asked for. Every row has a `user_id` and a `cutoff`.
 
-    `events`      user × type × instant × order (see `Moments`)
-    `purchases`   those whose type is `purchase`
-    `orders`      user × order, with its first and last instant and spend; purchases of one instant without an order id are one
-    `days`        user × local day with a purchase, with its first instant and the days since the day before it
-    `categories`  user × category bought, with the last instant
-    `brands`      user × brand bought, with the last instant and the spend of the last half year
+    `tiles`       user × event type × tile: `n, discounted, amount, quantity, discount, since_first, since_last`, and what is derived
+    `orders`      user × order: `since_first, since_last, local_at, amount, discount, channel, switched` (not the channel before)
+    `days`        user × local day with a purchase: `since` (its first instant), `gap` (days since the day before it)
+    `weeks`       user × week with such a day: `week`, counted back from the cutoff, and `turn`, its place among them
+    `categories`, `brands`                                 user × value bought
+    `channels`, `devices`, `sources`, `regions`, `hours`   user × value of what the user did; an hour is local
+    `attributes`  user: the attributes known, and `since`
+    `custom`      user × tile: the measures of custom features
 
-    Every row belongs to one `user_id` and one `cutoff`. Windows all end at the cutoff, so an order, category or brand was seen
-    in a window exactly when its last instant was: distinct counts of nested windows need one pass and stay exact.
+    Tables of values have `value, n, amount, quantity, since_first, since_last`; `recent_…` is the part in the longest window, and
+    `first_age` the age of its first tile. `since_…` are days before the cutoff with their fraction, amounts whole millionths, and
+    `age` is for `features.windows.within`. An order, a category or a brand was seen in a window exactly when its last tile was:
+    distinct counts of nested windows need one pass and stay exact.
     """
-    at = instants(cutoffs)
 
-    def known(table: ir.Table) -> ir.Table:
-        return table.inner_join(at, table.event_ts < at.cutoff)
+    def __init__(
+        self,
+        events: ir.Table,
+        grid: Grid,
+        longest: timedelta,
+        *,
+        derived: Collection[str] = (),
+        measures: Sequence[Measure] = (),
+        attributes: ir.Table | None = None,
+        everybody: ir.Table | None = None,
+    ) -> None:
+        """Look at `events` (see `features.contract`) through `grid`.
 
-    events = known(moments.events)
-    purchases = events.filter(_.event_type == PURCHASE)
-    orders = purchases.group_by(*KEYS, order=ibis.coalesce(_.order_id, _.event_ts.cast("string"))).agg(
-        first_at=_.event_ts.min(), last_at=_.event_ts.max(), local_at=_.local_ts.max(), amount=_.amount.sum()
-    )
-    days = purchases.group_by(*KEYS, day=_.local_ts.date()).agg(at=_.event_ts.min())
-    previous = days.day.lag().over(ibis.window(group_by=[days.user_id, days.cutoff], order_by=days.day))
+        `derived` are the derived event types and `measures` the custom ones that are asked for; `attributes` has a row per user and
+        `known_from`. Where `events` are those of some users, `everybody` has those of all: prices are everybody's.
+        """
+        self._events, self._grid, self._longest, self._derived = events, grid, longest, derived
+        self._measures, self._attributes = measures, attributes
+        self._everybody = events if everybody is None else everybody
+        self._made: dict[str, ir.Table] = {}
+
+    def __getitem__(self, base: Base) -> ir.Table:
+        """Give a base table."""
+        if base not in self._made:
+            self._made[base] = self._make(base)
+        return self._made[base]
+
+
+    def _make(self, base: Base) -> ir.Table:
+        own: Mapping[str, Callable[[], ir.Table]] = {
+            "tiles": self._tiles,
+            "orders": self._orders,
+            "days": self._days,
+            "weeks": self._weeks,
+            "attributes": self._as_of,
+            "custom": self._custom,
+        }
+        if base in own:
+            return own[base]()
+        if base in _PURCHASED:
+            return self._values(self._purchases(), _PURCHASED[base])
+        return self._values(self._own(), _CONTEXTS[base])
+
+    def _tiles(self) -> ir.Table:
+        facts = self._grid.before(with_derived(self._events, self._derived))
+        return self._seen(facts.group_by("user_id", "event_type", "tile").agg(**_measures(facts)))
+
+    def _purchases(self) -> ir.Table:
+        return self._grid.before(self._events.filter(_.event_type == PURCHASE))
+
+    def _own(self) -> ir.Table:
+        """What the users did themselves: a contact says when and how the company acts."""
+        own = self._grid.before(self._events.filter(_.event_type.notin(CONTACTS)))
+        return own.mutate(hour=own.local_ts.hour())
+
+    def _orders(self) -> ir.Table:
+        lines = self._purchases()
+        named = lines.mutate(order=ibis.coalesce(lines.order_id, lines.event_ts.cast("string")))
+        tiled = named.group_by("user_id", "order", "tile").agg(
+            **_measures(named), local_at=named.local_ts.max(), channel=named.channel.min()
+        )
+        known = self._seen(tiled)
+        orders = known.group_by(*KEYS, "order").agg(
+            age=_.age.min(),
+            since_first=_.since_first.max(),
+            since_last=_.since_last.min(),
+            local_at=_.local_at.max(),
+            amount=_.amount.sum(),
+            discount=_.discount.sum(),
+            channel=_.channel.min(),
+        )
+        before = orders.channel.lag().over(
+            ibis.window(group_by=[orders.user_id, orders.cutoff], order_by=[orders.since_last.desc(), orders.order])
+        )
+        return orders.mutate(switched=(orders.channel != before).cast("float64"))
+
+    def _days(self) -> ir.Table:
+        lines = self._purchases()
+        tiled = lines.group_by("user_id", "tile", day=lines.local_ts.date()).agg(first_at=lines.event_ts.min())
+        known = self._grid.seen(tiled)
+        # A day belongs to the window in which it began.
+        days = known.group_by(*KEYS, "day").agg(age=known.age.max(), first_at=known.first_at.min())
+        previous = days.day.lag().over(ibis.window(group_by=[days.user_id, days.cutoff], order_by=days.day))
+        gap = days.day.delta(previous, unit="day").cast("float64")
+        return days.select(*KEYS, "age", "day", since=days_until(days.cutoff, days.first_at), gap=gap)
+
+    def _weeks(self) -> ir.Table:
+        weeks = self["days"].select(*KEYS, week=(_.since / 7).floor().cast("int64")).distinct()
+        turn = ibis.row_number().over(ibis.window(group_by=[weeks.user_id, weeks.cutoff], order_by=weeks.week))
+        return weeks.mutate(turn=turn)
+
+    def _values(self, rows: ir.Table, what: str) -> ir.Table:
+        named = rows.filter(rows[what].notnull())
+        tiled = named.group_by("user_id", "tile", value=named[what]).agg(**_measures(named))
+        known = self._seen(tiled)
+        recent = within(self._longest)
+        values = known.group_by(*KEYS, "value").agg(
+            age=_.age.min(),
+            first_age=_.age.max(),
+            since_first=_.since_first.max(),
+            since_last=_.since_last.min(),
+            n=_.n.sum(),
+            recent_n=recent.ifelse(_.n, 0.0).sum(),
+            recent_amount=recent.ifelse(_.amount, ibis.null("float64")).sum(),
+            recent_quantity=recent.ifelse(_.quantity, ibis.null("float64")).sum(),
+        )
+        return self._priced(values) if what == "category" else values
+
+    def _priced(self, categories: ir.Table) -> ir.Table:
+        """Add `usual_amount`: what the recent quantity would have cost at the category's mean price over all users."""
+        lines = self._grid.before(self._everybody.filter(_.event_type == PURCHASE))
+        tiled = lines.group_by("tile", value=lines.category).agg(**_measures(lines))
+        known = self._grid.seen(tiled).filter(within(self._longest))
+        prices = known.group_by("cutoff", "value").agg(price=_.amount.sum() / _.quantity.sum().nullif(0))
+        joined = categories.left_join(prices, ["cutoff", "value"]).drop("cutoff_right", "value_right")
+        return joined.mutate(usual_amount=(joined.recent_quantity * joined.price).round()).drop("price")
+
+    def _custom(self) -> ir.Table:
+        rows = self._grid.before(self._events)
+        added = {measure.name: getattr(measure.value.resolve(rows), measure.how)() for measure in self._measures}
+        return self._grid.seen(rows.group_by("user_id", "tile").agg(**added))
+
+    def _as_of(self) -> ir.Table:
+        assert self._attributes is not None
+        table, at = self._attributes, instants(self._grid.cutoffs)
+        until = table.known_from.lead().over(ibis.window(group_by=table.user_id, order_by=table.known_from))
+        held = table.mutate(until=until)
+        known = held.inner_join(at, [held.known_from < at.cutoff, (held.until >= at.cutoff) | held.until.isnull()])
+        return known.mutate(since=days_until(known.cutoff, known.known_from))
+
+    def _seen(self, tiled: ir.Table) -> ir.Table:
+        known = self._grid.seen(tiled)
+        return known.mutate(
+            since_first=days_until(known.cutoff, known.first_at), since_last=days_until(known.cutoff, known.last_at)
+        ).drop("first_at", "last_at")
+
+
+def _measures(rows: ir.Table) -> Mapping[str, ir.Value]:
+    """Count and add up rows; unused ones cost nothing, since engines leave out what nobody reads."""
+    exact = {name: (rows[name].cast("float64") * MILLION).round() for name in ("amount", "quantity", "discount")}
     return {
-        "events": events,
-        "purchases": purchases,
-        "orders": orders,
-        "days": days.mutate(gap=days.day.delta(previous, unit="day")),
-        "categories": _last_seen(known(moments.categories), "category"),
-        "brands": _last_seen(known(moments.brands), "brand"),
+        "n": rows.count().cast("float64"),
+        "discounted": (rows.discount > 0).ifelse(1.0, 0.0).sum(),
+        **{name: value.sum() for name, value in exact.items()},
+        "first_at": rows.event_ts.min(),
+        "last_at": rows.event_ts.max(),
     }
-
-
-def _last_seen(table: ir.Table, what: str) -> ir.Table:
-    recent = _.event_ts >= _.cutoff - ibis.interval(days=182)
-    return table.group_by(*KEYS, what).agg(last_at=_.event_ts.max(), amount=_.amount.sum(where=recent))
 
 
 def instants(cutoffs: Sequence[datetime]) -> ir.Table:
     """Make a table of the cutoffs: one column `cutoff` (UTC)."""
     return ibis.array([ibis.literal(cutoff) for cutoff in dict.fromkeys(cutoffs)]).unnest().name("cutoff").as_table()
+
+
+def total(column: str, event_type: str | Sequence[str], window: timedelta | None = None) -> Deferred:
+    """Add up a column of `tiles` over events of some types, in a window or over the whole history."""
+    return _where(event_type, window).ifelse(getattr(_, column), 0.0).sum()
+
+
+def days_since_last(event_type: str | Sequence[str]) -> Deferred:
+    """Days since the last event of some types, over `tiles`."""
+    return _where(event_type, None).ifelse(_.since_last, ibis.null("float64")).min()
+
+
+def days_since_first(event_type: str | Sequence[str]) -> Deferred:
+    """Days since the first event of some types, over `tiles`."""
+    return _where(event_type, None).ifelse(_.since_first, ibis.null("float64")).max()
+
+
+def _where(event_type: str | Sequence[str], window: timedelta | None) -> Deferred:
+    hit = _.event_type == event_type if isinstance(event_type, str) else _.event_type.isin(list(event_type))
+    return hit if window is None else hit & within(window)
+
+

@@ -3,13 +3,14 @@
 import re
 from datetime import timedelta
 
-import ibis
+import ibis.expr.types as ir
 from ibis import _
 from ibis.common.deferred import Deferred
 
 from features.errors import ConfigError
 
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 LONGEST = timedelta(days=36_525)
 DAY_MICROSECONDS = 86_400_000_000
@@ -53,14 +54,20 @@ def words(window: timedelta) -> str:
     return f"{number} {unit}{'' if number == 1 else 's'}"
 
 
-def within(window: timedelta, *, at: str = "event_ts") -> Deferred:
-    """Whether the instant in column `at` lies in the window before the row's `cutoff`.
+def hours(window: timedelta) -> int:
+    """Give a duration in hours; every window is a whole number of them.
 
-    The right side of the window is the snapshot's own filter: its rows all lie before the cutoff.
+    >>> hours(timedelta(days=7))
+    168
     """
-    return getattr(_, at) >= _.cutoff - ibis.interval(seconds=int(window.total_seconds()))
+    return int(window / HOUR)
 
 
-def days_before_cutoff(instant: Deferred) -> Deferred:
-    """Days, with their fraction, from an instant to the row's `cutoff`."""
-    return _.cutoff.max().delta(instant, unit="microsecond") / DAY_MICROSECONDS
+def within(window: timedelta) -> Deferred:
+    """Whether a row of a base table lies in the window before its `cutoff`, by its `age` in hours (see `features.tiles`)."""
+    return _.age <= hours(window)
+
+
+def days_until(cutoff: ir.TimestampValue, instant: ir.TimestampValue) -> ir.FloatingValue:
+    """Days, with their fraction, from an instant to a cutoff."""
+    return cutoff.delta(instant, unit="microsecond") / DAY_MICROSECONDS

@@ -1,24 +1,109 @@
-"""Timing: when in the day and the week a user buys, in local time."""
+"""Timing: the gaps between purchases, when in the day, the week and the month a user acts, and the same weeks a year before."""
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
+import ibis
 from ibis import _
 from ibis.common.deferred import Deferred
 
 from features.catalogue import Feature, feature_name
-from features.windows import within, words
+from features.event_types import PURCHASE
+from features.families.values import favourite_features, top
+from features.snapshot import total
+from features.windows import DAY, within, words
+
+# 52 weeks, so that weekdays meet weekdays.
+YEAR, MONTH = 364 * DAY, 28 * DAY
+FIXED = (MONTH, YEAR, YEAR + MONTH)
 
 _DAY_PARTS = (("morning", 5, 12), ("afternoon", 12, 17), ("evening", 17, 22))
+_NO_RHYTHM = "too few purchases to see a rhythm"
 
 
 def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
-    """Shares of orders by part of the day and on weekends over the longest window."""
-    window = windows[-1]
+    """Rhythm over the whole history, profile over the longest window, season against the year before."""
+    yield from _rhythm()
+    yield from _profile(windows[-1])
+    yield from _season()
+
+
+def _rhythm() -> Iterator[Feature]:
+    """Mean, spread, longest gap and regularity of the gaps; how overdue the next purchase is."""
+    for measure, expr, meaning, phrase in (
+        ("mean", _.gap.mean(), "mean days between days with a purchase", "buys every {value}"),
+        ("std", _spread(_.gap), "spread (standard deviation) of the days between purchases", "gaps vary by {value}"),
+        ("max", _.gap.max(), "longest gap between purchases", "longest break so far: {value}"),
+    ):
+        yield Feature(
+            name=f"purchase_gap_days_{measure}",
+            base="days",
+            expr=expr,
+            unit="days",
+            meaning=meaning,
+            phrase=phrase,
+            group="rhythm",
+            unknown=_NO_RHYTHM,
+        )
+    yield Feature(
+        name="purchase_gap_shape",
+        base="days",
+        expr=_gamma_shape(_.gap),
+        unit="times",
+        meaning="regularity of the gaps: shape of their Gamma distribution (1 is chance, above is regular), at most 100",
+        phrase="gaps as regular as {value} chance",
+        group="rhythm",
+        unknown=_NO_RHYTHM,
+    )
+    for name, of, meaning, phrase, group, high, low in (
+        (
+            "purchase_gap_variation",
+            _.purchase_gap_days_std / _.purchase_gap_days_mean,
+            "spread of the gaps over their mean (0 is clockwork, 1 is chance)",
+            "gaps between purchases vary by {value} their mean",
+            "rhythm",
+            "irregular",
+            "regular",
+        ),
+        (
+            "purchase_overdue_ratio",
+            _.purchase_recency_days / _.purchase_gap_days_mean,
+            "current gap over the mean gap (above 1 is overdue)",
+            "no purchase for {value} the usual gap",
+            "recency",
+            None,
+            None,
+        ),
+        (
+            "purchase_overdue_against_longest",
+            _.purchase_recency_days / _.purchase_gap_days_max,
+            "current gap over the longest one so far",
+            "no purchase for {value} the longest gap so far",
+            "recency",
+            None,
+            None,
+        ),
+    ):
+        yield Feature(
+            name=name,
+            base="row",
+            expr=of,
+            unit="times",
+            meaning=meaning,
+            phrase=phrase,
+            group=group,
+            unknown=_NO_RHYTHM,
+            high=high,
+            low=low,
+        )
+
+
+def _profile(window: timedelta) -> Iterator[Feature]:
     for part, start, stop in _DAY_PARTS:
+        hour = _.local_at.hour()
         yield _share(
             f"{part}_purchase",
-            (_.local_at.hour() >= start) & (_.local_at.hour() < stop),
+            (hour >= start) & (hour < stop),
             window,
             meaning=f"from {start}:00 to {stop}:00 local time",
             phrase=f"in the {part}",
@@ -33,15 +118,53 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         high="weekend",
         low="weekday",
     )
+    yield _share(
+        "payday_purchase",
+        (_.local_at.day() >= 25) | (_.local_at.day() <= 3),
+        window,
+        meaning="from the 25th to the 3rd of a month, local time",
+        phrase="around payday",
+        high="payday",
+    )
+    yield Feature(
+        name="best_hour",
+        base="hours",
+        expr=top(_.recent_n, _.value.cast("string").lpad(2, "0")).cast("float64"),
+        unit="o'clock",
+        meaning=f"local hour of the day with most activity in the last {words(window)}",
+        phrase="most active at {value}",
+        group="timing",
+        unknown=f"no activity in the last {words(window)}",
+    )
+    yield from favourite_features("hour", "hours", window, needs=frozenset())
+
+
+def _season() -> Iterator[Feature]:
+    now = total("amount", PURCHASE, MONTH)
+    then = total("amount", PURCHASE, YEAR + MONTH) - total("amount", PURCHASE, YEAR)
+    known = _.since_first.max() >= (YEAR + MONTH) / DAY
+    yield Feature(
+        name=f"{feature_name('purchase_amount', 'sum', MONTH)}_vs_year_before",
+        base="tiles",
+        expr=known.ifelse(now / then.nullif(0.0), None),
+        unit="times",
+        meaning=f"spend in the last {words(MONTH)} against the same weeks a year before",
+        phrase=f"spent {{value}} as much in the last {words(MONTH)} as a year before",
+        group="season",
+        unknown="no purchases in the same weeks a year before",
+        needs=frozenset({"amount"}),
+        types=frozenset({PURCHASE}),
+    )
 
 
 def _share(
     what: str, when: Deferred, window: timedelta, *, meaning: str, phrase: str, high: str, low: str | None = None
 ) -> Feature:
+    orders = within(window).ifelse(1.0, 0.0).sum()
     return Feature(
         name=feature_name(what, "share", window),
         base="orders",
-        expr=when.cast("float64").mean(where=within(window, at="last_at")),
+        expr=(when & within(window)).ifelse(1.0, 0.0).sum() / orders.nullif(0.0),
         unit="share",
         meaning=f"share of orders in the last {words(window)} made {meaning}",
         phrase=f"{{value}} of purchases {phrase}",
@@ -50,3 +173,23 @@ def _share(
         high=high,
         low=low,
     )
+
+
+def _spread(gap: Deferred) -> Deferred:
+    # From whole numbers, which add up to the same in any order; a running variance of floats does not.
+    count = gap.count()
+    return (((gap * gap).sum() - gap.sum() * gap.sum() / count.nullif(0)) / (count - 1).nullif(0)).clip(lower=0.0).sqrt()
+
+
+def _gamma_shape(gap: Deferred) -> Deferred:
+    """Give the shape of a Gamma distribution of the gaps, from at least two of them.
+
+    Minka's (2002) closed form of the maximum likelihood; what Platzer & Reutterer (2016) call regularity in Pareto/GGG.
+    """
+    logs = (gap.clip(lower=1.0).ln() * 1e10).round()
+    count = gap.count()
+    distance = (gap.sum() / count.nullif(0)).clip(lower=1.0).ln() - logs.sum() / 1e10 / count.nullif(0)
+    # Equal gaps are infinitely regular; a distance of 0.005 already means a shape of 100.
+    s = distance.clip(lower=0.005)
+    shape = (3 - s + ((s - 3) * (s - 3) + s * 24).sqrt()) / (s * 12)
+    return (count >= 2).ifelse(shape.clip(upper=100.0), ibis.null("float64"))

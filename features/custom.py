@@ -1,0 +1,171 @@
+"""Custom features: one SQL expression of a config, checked, and turned into a feature like the built-in ones.
+
+An expression with aggregates (`sum(amount) filter (where category = 'DELI')`) reads events, once for every window it is asked for;
+one without (`purchase_amount_sum_28d / nullif(purchase_count_28d, 0)`) reads other features of the same user.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import ibis
+from ibis import _
+from ibis.common.deferred import Deferred
+from sqlglot import exp
+
+from features.catalogue import Feature, feature_name
+from features.contract import COLUMNS, SQL_TYPES
+from features.errors import ConfigError, did_you_mean
+from features.expressions import DIALECT, columns_of, parse, refuse_clock, type_of
+from features.translate import AGGREGATES, translated
+from features.windows import within, words
+
+MILLION = 1_000_000
+# Time is the windows' business: an instant compared with anything else could look past the cutoff.
+_TIMES = ("event_ts", "user_id", "event_id")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Custom:
+    """A feature of the config: `windows` are looked through one by one, none is the whole history."""
+
+    name: str
+    sql: str
+    unit: str
+    meaning: str
+    phrase: str
+    group: str
+    windows: tuple[timedelta, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a custom feature adds up per user and tile: `value` over events, null where the event does not count."""
+
+    name: str
+    how: str
+    value: Deferred
+
+
+def custom_features(custom: Custom, known: Collection[str]) -> tuple[list[Feature], list[Measure]]:
+    """Turn a custom feature into features, one for each window, and the measures they read; `known` are the features that exist.
+
+    Raises ConfigError when the SQL does not parse, names an unknown column, looks at time itself, or does not give a number.
+    """
+    tree = parse(custom.sql)
+    refuse_clock(tree, "a feature may only see what lies before its cutoff")
+    if not any(tree.find_all(exp.AggFunc)):
+        return [_from_features(custom, tree, known)], []
+    return _from_events(custom, tree)
+
+
+def _from_features(custom: Custom, tree: exp.Expr, known: Collection[str]) -> Feature:
+    if custom.windows:
+        raise ConfigError(f"{custom.sql!r} reads features, which have windows of their own: take `windows` away")
+    for name in sorted(columns_of(custom.sql)):
+        if name not in known:
+            raise ConfigError(f"{custom.sql!r} names {name!r}, which is not a feature: {did_you_mean(name, known)}")
+    _refuse_text(type_of(custom.sql, dict.fromkeys(columns_of(custom.sql), "DOUBLE")), custom)
+    value = translated(tree, lambda name: getattr(_, name))
+    return Feature(
+        name=custom.name,
+        base="row",
+        expr=value,
+        unit=custom.unit,
+        meaning=custom.meaning,
+        phrase=custom.phrase,
+        group=custom.group,
+    )
+
+
+def _from_events(custom: Custom, tree: exp.Expr) -> tuple[list[Feature], list[Measure]]:
+    read = columns_of(custom.sql)
+    for name in sorted(read):
+        if name not in COLUMNS:
+            raise ConfigError(f"{custom.sql!r} names {name!r}, which is not an event column: {did_you_mean(name, COLUMNS)}")
+        if name in _TIMES:
+            raise ConfigError(f"{custom.sql!r} reads {name}: say how far to look back with `windows`; nothing else may look at time")
+    _refuse_text(type_of(custom.sql, {name: SQL_TYPES[kind] for name, kind in COLUMNS.items()}), custom)
+    measures: list[Measure] = []
+
+    def aggregate(node: exp.Expr) -> Callable[[timedelta | None], Deferred]:
+        found, merged = _measured(node, f"{custom.name}_{len(measures)}")
+        measures.extend(found)
+        return merged
+
+    parts = [node for node in tree.find_all(*AGGREGATES) if not isinstance(node.parent, exp.Filter)]
+    merged = {id(node): aggregate(node) for node in parts}
+    features = []
+    for window in custom.windows or (None,):
+        value = translated(tree, _no_column, lambda node, window=window: merged[id(node)](window))  # type: ignore[misc]
+        when = "" if window is None else f" in the last {words(window)}"
+        features.append(
+            Feature(
+                name=feature_name(custom.name, "", window).replace("__", "_").rstrip("_"),
+                base="custom",
+                expr=value,
+                unit=custom.unit,
+                meaning=custom.meaning + when,
+                phrase=custom.phrase + when,
+                group=custom.group,
+                needs=frozenset(read & set(COLUMNS) - {"event_type"}),
+                empty=0 if all(isinstance(node.this if isinstance(node, exp.Filter) else node, exp.Count | exp.Sum) for node in parts) else None,
+            )
+        )
+    return features, measures
+
+
+def _measured(node: exp.Expr, name: str) -> tuple[list[Measure], Callable[[timedelta | None], Deferred]]:
+    """Give the measures of one aggregate call, and how they merge over the tiles of a window."""
+    call, where = (node.this, node.expression.this) if isinstance(node, exp.Filter) else (node, None)
+    told = call.sql(DIALECT)
+    if isinstance(call.this, exp.Distinct):
+        raise ConfigError(f"{told!r} counts distinct values, which do not add up over windows: count events instead")
+    columns = lambda column: getattr(_, column)  # noqa: E731
+    # Every event has a user: counting users' ids counts events.
+    value = _.user_id if isinstance(call.this, exp.Star) else translated(call.this, columns)
+    met = None if where is None else translated(where, columns)
+
+    def kept(number: Deferred) -> Deferred:
+        return number if met is None else met.ifelse(number, ibis.null("float64"))
+
+    def adding(column: str, scale: float) -> Callable[[timedelta | None], Deferred]:
+        def merged(window: timedelta | None) -> Deferred:
+            part = getattr(_, column)
+            return (part if window is None else within(window).ifelse(part, ibis.null("float64"))).sum() / scale
+
+        return merged
+
+    def extreme(how: str) -> Callable[[timedelta | None], Deferred]:
+        def merged(window: timedelta | None) -> Deferred:
+            part = getattr(_, name)
+            return getattr(part if window is None else within(window).ifelse(part, ibis.null("float64")), how)()
+
+        return merged
+
+    number = value.cast("float64")
+    count = Measure(name, "sum", kept(value.notnull().ifelse(1.0, ibis.null("float64"))))
+    total = Measure(name, "sum", kept((number * MILLION).round()))
+    match call:
+        case exp.Count():
+            return [count], adding(name, 1.0)
+        case exp.Sum():
+            return [total], adding(name, MILLION)
+        case exp.Avg():
+            many = replace(count, name=f"{name}_n")
+            amount, number_of = adding(name, MILLION), adding(many.name, 1.0)
+            return [total, many], lambda window: amount(window) / number_of(window).nullif(0.0)
+        case exp.Min():
+            return [Measure(name, "min", kept(number))], extreme("min")
+        case exp.Max():
+            return [Measure(name, "max", kept(number))], extreme("max")
+    raise ConfigError(f"{told!r} is not available: use count, sum, avg, min or max, with `filter (where …)` to choose events")
+
+
+def _no_column(name: str) -> Deferred:
+    raise ConfigError(f"the event column {name!r} stands outside an aggregate: write, for example, sum({name})")
+
+
+def _refuse_text(kind: str, custom: Custom) -> None:
+    if not kind.startswith(("DOUBLE", "FLOAT", "DECIMAL", "BIGINT", "INTEGER", "HUGEINT", "SMALLINT", "TINYINT", "BOOLEAN")):
+        raise ConfigError(f"{custom.sql!r} gives {kind}: a feature is a number")

@@ -1,0 +1,156 @@
+"""Which features are built: what the families declare, what a config adds, and what the events at hand allow."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import ibis
+import ibis.expr.operations as ops
+
+from features.catalogue import NAME, Feature, unique_by_name
+from features.custom import Custom, Measure, custom_features
+from features.errors import ConfigError
+from features.event_types import DERIVED_FROM, KNOWN
+from features.families import FAMILIES, FIXED_WINDOWS
+from features.families.attributes import attribute_features
+from features.snapshot import KEYS
+
+CUSTOM = "custom"
+ATTRIBUTES = "attributes"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a config asks for: windows, families by name, named values of channel, device and source, custom features, attributes."""
+
+    windows: tuple[timedelta, ...]
+    families: tuple[str, ...] = tuple(FAMILIES)
+    values: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    custom: tuple[Custom, ...] = ()
+    # Attribute to whether it is a number.
+    attributes: Mapping[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """The features that are built, in order; `hidden` ones are only read by others. `measures` are what custom features add up."""
+
+    features: tuple[Feature, ...]
+    hidden: tuple[Feature, ...]
+    measures: tuple[Measure, ...]
+    windows: tuple[timedelta, ...]
+    longest: timedelta
+
+    @property
+    def built(self) -> tuple[Feature, ...]:
+        """Everything that is computed, hidden or not."""
+        return (*self.features, *self.hidden)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all features, in order."""
+        return [feature.name for feature in self.features]
+
+    @property
+    def numbers(self) -> tuple[Feature, ...]:
+        """The features that are numbers: what models read."""
+        return tuple(feature for feature in self.features if not feature.is_text)
+
+
+def declared(wanted: Wanted, columns: Collection[str], types: Collection[str] = KNOWN) -> FeatureSet:
+    """Give the features that the event columns and event types present allow.
+
+    Raises ConfigError for a custom feature that is wrong (see `features.custom`).
+    """
+    windows = tuple(sorted(wanted.windows))
+    by_family = declared_by_family(wanted)
+    measures: list[Measure] = []
+    custom: list[Feature] = []
+    known = {feature.name for family in by_family.values() for feature in family}
+    problems = []
+    for index, told in enumerate(wanted.custom):
+        try:
+            features, needed = custom_features(told, known | {feature.name for feature in custom})
+        except ConfigError as error:
+            problems.append(f"features.custom.{index} ({told.name}): {error}")
+            continue
+        if clash := [feature.name for feature in features if feature.name in known | {other.name for other in custom}]:
+            problems.append(f"features.custom.{index}: there is already a feature {clash[0]!r}: choose another name")
+            continue
+        custom += features
+        measures += needed
+    if problems:
+        raise ConfigError("\n".join(problems))
+    everything = unique_by_name([*(feature for family in by_family.values() for feature in family), *custom])
+    present = set(types) | {name for name, sources in DERIVED_FROM.items() if sources <= set(types)}
+    possible = [feature for feature in everything if feature.needs <= set(columns) and feature.types <= present]
+    reads = _reads(everything)
+    possible = _with_what_they_read(possible, reads)
+    chosen = {feature.name for name in wanted.families for feature in by_family.get(name, ())}
+    chosen |= {feature.name for feature in (*custom, *by_family[ATTRIBUTES])}
+    asked = tuple(feature for feature in possible if feature.name in chosen)
+    needed_names = _closure([feature.name for feature in asked], reads)
+    hidden = tuple(feature for feature in possible if feature.name in needed_names and feature not in asked)
+    looked = {window for told in wanted.custom for window in told.windows}
+    return FeatureSet(asked, hidden, tuple(measures), tuple(sorted({*windows, *looked, *FIXED_WINDOWS})), windows[-1])
+
+
+def declared_by_family(wanted: Wanted) -> dict[str, tuple[Feature, ...]]:
+    """Give what every family declares, whatever the columns; attributes are a family of their own."""
+    windows = sorted(wanted.windows)
+    found = {}
+    for name, family in FAMILIES.items():
+        more = family.value_features(wanted.values, windows) if hasattr(family, "value_features") else ()
+        found[name] = (*family.features(windows), *more)
+    return {**found, ATTRIBUTES: tuple(attribute_features(wanted.attributes))}
+
+
+def switched_off(wanted: Wanted, columns: Collection[str], types: Collection[str]) -> dict[str, int]:
+    """Count the features of the wanted families that each missing event column, or else event type, switches off."""
+    present = set(types) | {name for name, sources in DERIVED_FROM.items() if sources <= set(types)}
+    counts: dict[str, int] = {}
+    by_family = declared_by_family(wanted)
+    for feature in (feature for name in wanted.families for feature in by_family[name]):
+        missing = feature.needs - set(columns) or {kind for name in feature.types - present for kind in _lacking(name, types)}
+        for name in missing:
+            counts[name] = counts.get(name, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def reads(feature_set: FeatureSet) -> dict[str, frozenset[str]]:
+    """Give the features that each feature of the base `row` or `population` reads; none for the others."""
+    return _reads(feature_set.built)
+
+
+def _lacking(event_type: str, types: Collection[str]) -> Iterator[str]:
+    yield from (kind for kind in DERIVED_FROM.get(event_type, {event_type}) if kind not in types)
+
+
+def _reads(features: Sequence[Feature]) -> dict[str, frozenset[str]]:
+    kinds = {feature.name: "string" if feature.unit == NAME else "float64" for feature in features}
+    row = ibis.table({"user_id": "string", "cutoff": "timestamp(6)", **kinds}, name="row")
+    found = {}
+    for feature in features:
+        is_derived = feature.base in ("row", "population")
+        fields = feature.expr.resolve(row).op().find(ops.Field) if is_derived else ()
+        found[feature.name] = frozenset(node.name for node in fields) - set(KEYS)
+    return found
+
+
+def _with_what_they_read(features: Sequence[Feature], reads: Mapping[str, frozenset[str]]) -> list[Feature]:
+    kept = list(features)
+    while True:
+        names = {feature.name for feature in kept}
+        left = [feature for feature in kept if reads[feature.name] <= names]
+        if len(left) == len(kept):
+            return kept
+        kept = left
+
+
+def _closure(names: Sequence[str], reads: Mapping[str, frozenset[str]]) -> set[str]:
+    found, open_ = set(names), list(names)
+    while open_:
+        new = reads[open_.pop()] - found
+        found |= new
+        open_ += new
+    return found

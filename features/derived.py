@@ -1,0 +1,134 @@
+"""Derived events: what several events say together, dated at the instant from which it can be known.
+
+A derived event depends only on events before its own instant, so the rules of time hold for it as for any other.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from functools import reduce
+
+import ibis
+import ibis.expr.types as ir
+from ibis import _
+
+from features.event_types import (
+    ACTIONS,
+    ANSWERED,
+    CAMPAIGN,
+    CART,
+    CART_ABANDONED,
+    CART_CONVERTED,
+    CHECKOUT,
+    CHECKOUT_ABANDONED,
+    CLICKED,
+    CONTACTS,
+    COUPON,
+    OPENED,
+    PURCHASE,
+    UNSUBSCRIBE,
+    VISIT,
+    VISIT_ACTED,
+)
+
+# How long a cart or a checkout may wait before it counts as left behind.
+PATIENCE_HOURS = 24
+COLUMNS = ("user_id", "event_type", "event_ts", "amount", "quantity", "discount")
+MICROSECONDS_PER_HOUR = 3_600_000_000
+
+
+def with_derived(events: ir.Table, wanted: Collection[str]) -> ir.Table:
+    """Give the events' COLUMNS with the `wanted` derived types added as rows of their own."""
+    makers = [DERIVED[name] for name in DERIVED if name in wanted]
+    return reduce(ir.Table.union, (make(events) for make in makers), events.select(*COLUMNS))
+
+
+def _dated(rows: ir.Table, event_type: str, instant: ir.TimestampValue, **measures: ir.Value) -> ir.Table:
+    filled = {name: measures.get(name, ibis.null()).cast(kind) for name, kind in _MEASURES.items()}
+    return rows.select(user_id=rows.user_id, event_type=ibis.literal(event_type), event_ts=instant, **filled)
+
+
+_MEASURES = {"amount": "decimal(18, 6)", "quantity": "decimal(18, 6)", "discount": "decimal(18, 6)"}
+
+
+def _visits(events: ir.Table) -> ir.Table:
+    """A visit is a session of what the user did; contacts do not open one."""
+    own = events.filter(events.session_id.notnull(), events.event_type.notin(CONTACTS))
+    acted = own.event_type.isin(ACTIONS).ifelse(own.event_ts, ibis.null("timestamp(6)")).min()
+    return own.group_by("user_id", "session_id").agg(begun_at=own.event_ts.min(), acted_at=acted)
+
+
+def _visits_begun(events: ir.Table) -> ir.Table:
+    visits = _visits(events)
+    return _dated(visits, VISIT, visits.begun_at)
+
+
+def _visits_that_acted(events: ir.Table) -> ir.Table:
+    visits = _visits(events).filter(_.acted_at.notnull())
+    return _dated(visits, VISIT_ACTED, visits.acted_at)
+
+
+def _purchases_by(events: ir.Table, keys: Collection[str]) -> ir.Table:
+    bought = events.filter(_.event_type == PURCHASE)
+    parts = [bought.select("user_id", by=ibis.literal(key), key=bought[key], bought_at=bought.event_ts) for key in keys]
+    return reduce(ir.Table.union, parts).filter(_.key.notnull())
+
+
+def _waiting(events: ir.Table, event_type: str, keys: Collection[str]) -> ir.Table:
+    """Events that wait for a purchase, with the most telling key that each has."""
+    rows = events.filter(events.event_type == event_type)
+    by = ibis.cases(*((rows[key].notnull(), key) for key in keys), else_=ibis.null("string"))
+    named = rows.select("user_id", "event_ts", "amount", by=by, key=ibis.coalesce(*(rows[key] for key in keys)))
+    return named.filter(_.key.notnull()).mutate(until=_.event_ts + ibis.interval(hours=PATIENCE_HOURS))
+
+
+_ITEM_KEYS = ("item_id", "order_id", "session_id")
+_ORDER_KEYS = ("order_id", "session_id")
+
+
+def _answer(waiting: ir.Table, purchases: ir.Table) -> list[ir.BooleanValue]:
+    return [
+        waiting.user_id == purchases.user_id,
+        waiting.by == purchases.by,
+        waiting.key == purchases.key,
+        waiting.event_ts <= purchases.bought_at,
+        waiting.until > purchases.bought_at,
+    ]
+
+
+def _carts_bought(events: ir.Table) -> ir.Table:
+    carts, purchases = _waiting(events, CART, _ITEM_KEYS), _purchases_by(events, _ITEM_KEYS)
+    bought = carts.semi_join(purchases, _answer(carts, purchases))
+    return _dated(bought, CART_CONVERTED, bought.until, amount=bought.amount)
+
+
+def _carts_abandoned(events: ir.Table) -> ir.Table:
+    carts, purchases = _waiting(events, CART, _ITEM_KEYS), _purchases_by(events, _ITEM_KEYS)
+    left = carts.anti_join(purchases, _answer(carts, purchases))
+    return _dated(left, CART_ABANDONED, left.until, amount=left.amount)
+
+
+def _checkouts_abandoned(events: ir.Table) -> ir.Table:
+    checkouts, purchases = _waiting(events, CHECKOUT, _ORDER_KEYS), _purchases_by(events, _ORDER_KEYS)
+    left = checkouts.anti_join(purchases, _answer(checkouts, purchases))
+    return _dated(left, CHECKOUT_ABANDONED, left.until, amount=left.amount)
+
+
+def _campaigns_answered(events: ir.Table) -> ir.Table:
+    """The first answer of a user to a campaign; its `quantity` is the hours since the campaign came."""
+    keys = ["user_id", "campaign"]
+    named = events.filter(_.campaign.notnull())
+    sent = named.filter(_.event_type == CAMPAIGN).group_by(keys).agg(sent_at=_.event_ts.min())
+    answers = named.filter(_.event_type.isin([OPENED, CLICKED, COUPON, UNSUBSCRIBE])).select(*keys, "event_ts")
+    met = answers.inner_join(sent, [*keys, answers.event_ts >= sent.sent_at])
+    first = met.group_by(keys).agg(answered_at=_.event_ts.min(), sent_at=_.sent_at.min())
+    hours = first.answered_at.delta(first.sent_at, unit="microsecond") / MICROSECONDS_PER_HOUR
+    return _dated(first, ANSWERED, first.answered_at, quantity=hours)
+
+
+DERIVED: Mapping[str, Callable[[ir.Table], ir.Table]] = {
+    VISIT: _visits_begun,
+    VISIT_ACTED: _visits_that_acted,
+    CART_CONVERTED: _carts_bought,
+    CART_ABANDONED: _carts_abandoned,
+    CHECKOUT_ABANDONED: _checkouts_abandoned,
+    ANSWERED: _campaigns_answered,
+}

@@ -1,0 +1,38 @@
+"""The event types that features know. Targets, segments and custom features may name any other."""
+
+from features.contract import PURCHASE as PURCHASE
+
+VIEW = "view"
+CART = "cart"
+CHECKOUT = "checkout"
+RETURN = "return"
+COUPON = "coupon_redeemed"
+CAMPAIGN = "campaign_received"
+OPENED = "campaign_opened"
+CLICKED = "campaign_clicked"
+UNSUBSCRIBE = "unsubscribe"
+SUPPORT = "support"
+
+KNOWN = (PURCHASE, VIEW, CART, CHECKOUT, RETURN, COUPON, CAMPAIGN, OPENED, CLICKED, UNSUBSCRIBE, SUPPORT)
+
+# What the company did to the user. The rest is what the user did.
+CONTACTS = (CAMPAIGN,)
+# What a visit may lead to: something is put into a cart, or bought, or asked for.
+ACTIONS = (CART, CHECKOUT, PURCHASE, RETURN, SUPPORT)
+
+# Derived from other events, see `features.derived`; each happens at the instant from which it can be known.
+VISIT = "visit begun"
+VISIT_ACTED = "visit led to an action"
+CART_CONVERTED = "cart bought"
+CART_ABANDONED = "cart abandoned"
+CHECKOUT_ABANDONED = "checkout not finished"
+ANSWERED = "campaign answered"
+
+DERIVED_FROM = {
+    VISIT: {VIEW},
+    VISIT_ACTED: {VIEW},
+    CART_CONVERTED: {CART, PURCHASE},
+    CART_ABANDONED: {CART, PURCHASE},
+    CHECKOUT_ABANDONED: {CHECKOUT, PURCHASE},
+    ANSWERED: {CAMPAIGN},
+}

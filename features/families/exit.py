@@ -1,0 +1,98 @@
+"""Exit and refusal: returns, unsubscriptions, contacts with support, visits that lead nowhere, decline, and channels fallen silent."""
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from functools import reduce
+from operator import add
+
+from ibis import _
+
+from features.catalogue import Feature, coarse, feature_name
+from features.event_types import PURCHASE, RETURN, SUPPORT, UNSUBSCRIBE, VISIT, VISIT_ACTED
+from features.snapshot import total
+from features.windows import words
+
+_RETURNS = frozenset({RETURN})
+_SILENT_DAYS = 56.0
+
+
+def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
+    """What speaks of leaving, by window."""
+    longest = windows[-1]
+    for window in coarse(windows):
+        for event_type, what, unit, called, group in (
+            (RETURN, "return", "return", "returns", "returns"),
+            (SUPPORT, "support", "contact", "contacts with support", "support"),
+        ):
+            yield Feature(
+                name=feature_name(what, "count", window),
+                base="tiles",
+                expr=total("n", event_type, window),
+                unit=unit,
+                meaning=f"{called} in the last {words(window)}",
+                phrase=f"{{value}} {'with support ' if event_type == SUPPORT else ''}in the last {words(window)}",
+                group=group,
+                types=frozenset({event_type}),
+                empty=0,
+            )
+        visits, acted = total("n", VISIT, window), total("n", VISIT_ACTED, window)
+        yield Feature(
+            name=feature_name("idle_visit", "share", window),
+            base="tiles",
+            expr=(1.0 - acted / visits.nullif(0.0)).clip(lower=0.0),
+            unit="share",
+            meaning=f"share of visits in the last {words(window)} without cart, checkout, purchase, return or question",
+            phrase=f"{{value}} of visits in the last {words(window)} led to nothing",
+            group="visits",
+            unknown=f"no visit in the last {words(window)}",
+            needs=frozenset({"session_id"}),
+            types=frozenset({VISIT, VISIT_ACTED}),
+        )
+    yield Feature(
+        name=feature_name("return_amount", "share", longest),
+        base="tiles",
+        expr=total("amount", RETURN, longest) / total("amount", PURCHASE, longest).nullif(0.0),
+        unit="share",
+        meaning=f"value returned over value bought in the last {words(longest)}",
+        phrase="returned {value} of the value bought",
+        group="returns",
+        unknown=f"no purchases in the last {words(longest)}",
+        needs=frozenset({"amount"}),
+        types=_RETURNS,
+        high="returning goods",
+    )
+    yield Feature(
+        name="unsubscribe_count",
+        base="tiles",
+        expr=total("n", UNSUBSCRIBE),
+        unit="unsubscription",
+        meaning="unsubscriptions so far",
+        phrase="{value} so far",
+        group="refusal",
+        types=frozenset({UNSUBSCRIBE}),
+        empty=0,
+    )
+    pace = [getattr(_, feature_name("purchase", "count", window)) / (window / longest) for window in windows]
+    yield Feature(
+        name="purchase_decline_count",
+        base="row",
+        expr=reduce(add, ((short < long).ifelse(1.0, 0.0) for short, long in zip(pace, pace[1:], strict=False))),
+        unit="window",
+        meaning="windows whose pace of buying is below that of the next longer one",
+        phrase="buying slows down over {value}",
+        group="trend",
+    )
+    for what, base in (("channel", "channels"), ("device", "devices")):
+        yield Feature(
+            name=f"{what}_silent_count",
+            base=base,  # type: ignore[arg-type]
+            expr=(_.since_last >= _SILENT_DAYS).ifelse(1.0, 0.0).sum(),
+            unit=what,
+            meaning=f"{what}s used before, but not in the last {_SILENT_DAYS:g} days",
+            phrase=f"{{value}} fallen silent",
+            group=f"{what}s",
+            needs=frozenset({what}),
+            empty=0,
+        )
+
+

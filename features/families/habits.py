@@ -1,0 +1,273 @@
+"""Habits and browsing: how often, how much and how many things; which categories and brands; at what price; how much is only looked at."""
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+
+import ibis
+from ibis import _
+
+from features.catalogue import NAME, Feature, coarse, feature_name
+from features.event_types import PURCHASE, VIEW, VISIT
+from features.families.values import entropy, favourite, favourite_features
+from features.snapshot import total
+from features.windows import within, words
+
+_AMOUNT, _CATEGORY, _BRAND = frozenset({"amount"}), frozenset({"category"}), frozenset({"brand"})
+_BOUGHT = frozenset({PURCHASE})
+HEAVY, LIGHT = 0.8, 0.5
+
+
+def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
+    """What is bought and looked at, by window, and how it spreads."""
+    yield from _buying(windows)
+    yield from _baskets(windows)
+    yield from _categories(windows)
+    yield from _brands(windows)
+    yield from _browsing(windows)
+    yield from _usage(windows)
+
+
+def _buying(windows: Sequence[timedelta]) -> Iterator[Feature]:
+    for window in windows:
+        is_longest = window == windows[-1]
+        yield Feature(
+            name=feature_name("purchase", "count", window),
+            base="orders",
+            expr=within(window).ifelse(1.0, 0.0).sum(),
+            unit="purchase",
+            meaning=f"orders in the last {words(window)}",
+            phrase=f"{{value}} in the last {words(window)}",
+            group="frequency",
+            empty=0,
+            high="frequent" if is_longest else None,
+            low="occasional" if is_longest else None,
+        )
+        yield Feature(
+            name=feature_name("purchase_amount", "sum", window),
+            base="tiles",
+            expr=total("amount", PURCHASE, window),
+            unit="money",
+            meaning=f"spend in the last {words(window)}",
+            phrase=f"spent {{value}} in the last {words(window)}",
+            group="spend",
+            needs=_AMOUNT,
+            empty=0,
+            high="high-spending" if is_longest else None,
+            low="low-spending" if is_longest else None,
+        )
+        yield Feature(
+            name=feature_name("purchase_line", "count", window),
+            base="tiles",
+            expr=total("n", PURCHASE, window),
+            unit="item",
+            meaning=f"purchase lines in the last {words(window)}",
+            phrase=f"bought {{value}} in the last {words(window)}",
+            group="items",
+            empty=0,
+        )
+        yield Feature(
+            name=feature_name("purchase_day", "count", window),
+            base="days",
+            expr=within(window).ifelse(1.0, 0.0).sum(),
+            unit="day",
+            meaning=f"local days with a purchase that began in the last {words(window)}",
+            phrase=f"bought on {{value}} of the last {words(window)}",
+            group="frequency",
+            empty=0,
+        )
+
+
+def _baskets(windows: Sequence[timedelta]) -> Iterator[Feature]:
+    for window in windows[1::2]:
+        recent = within(window).ifelse(_.amount, ibis.null("float64"))
+        for measure, expr, called, said in (
+            ("mean", recent.mean(), "mean spend per order in", "spent {value} per order in"),
+            ("max", recent.max(), "largest order of", "{value} in the largest order of"),
+        ):
+            yield Feature(
+                name=feature_name("purchase_order_amount", measure, window),
+                base="orders",
+                expr=expr,
+                unit="money",
+                meaning=f"{called} the last {words(window)}",
+                phrase=f"{said} the last {words(window)}",
+                group="basket",
+                unknown=f"no purchases in the last {words(window)}",
+                needs=_AMOUNT,
+            )
+
+
+def _categories(windows: Sequence[timedelta]) -> Iterator[Feature]:
+    longest = windows[-1]
+    for window in windows:
+        yield Feature(
+            name=feature_name("category", "count", window),
+            base="categories",
+            expr=within(window).ifelse(1.0, 0.0).sum(),
+            unit="category",
+            meaning=f"distinct categories bought in the last {words(window)}",
+            phrase=f"bought from {{value}} in the last {words(window)}",
+            group="variety",
+            needs=_CATEGORY,
+            empty=0,
+            high="wide-ranging" if window == longest else None,
+            low="single-minded" if window == longest else None,
+        )
+    yield Feature(
+        name="category_count",
+        base="categories",
+        expr=_.count(),
+        unit="category",
+        meaning="distinct categories bought so far",
+        phrase="bought from {value} so far",
+        group="variety",
+        needs=_CATEGORY,
+        empty=0,
+    )
+    for window in windows[2::2]:
+        first_bought = (_.first_age <= int(window.total_seconds() // 3600)).ifelse(1.0, 0.0).sum()
+        yield Feature(
+            name=feature_name("category_new", "share", window),
+            base="categories",
+            expr=first_bought / within(window).ifelse(1.0, 0.0).sum().nullif(0.0),
+            unit="share",
+            meaning=f"share of the categories bought in the last {words(window)} that were never bought before",
+            phrase=f"{{value}} of the categories of the last {words(window)} are new",
+            group="variety",
+            unknown=f"no purchases in the last {words(window)}",
+            needs=_CATEGORY,
+        )
+    yield favourite("category", "categories", longest, name="favourite_category", needs=_CATEGORY)
+    yield from favourite_features("category", "categories", longest, needs=_CATEGORY)
+    yield Feature(
+        name=feature_name("category", "entropy", longest),
+        base="categories",
+        expr=entropy(_.recent_n),
+        unit="mixture",
+        meaning=f"how evenly the items of the last {words(longest)} spread over categories (entropy; 0 is one category)",
+        phrase="categories mixed to {value}",
+        group="variety",
+        unknown=f"no purchases in the last {words(longest)}",
+        needs=_CATEGORY,
+    )
+    yield Feature(
+        name=feature_name("category_price", "level", longest),
+        base="categories",
+        expr=_.usual_amount.notnull().ifelse(_.recent_amount, None).sum() / _.usual_amount.sum().nullif(0.0),
+        unit="times",
+        meaning=f"price paid in the last {words(longest)} against the mean price of the same categories",
+        phrase="pays {value} the usual price of the same categories",
+        group="price",
+        unknown=f"no priced purchases in the last {words(longest)}",
+        needs=_CATEGORY | {"amount", "quantity"},
+        high="premium",
+        low="low-price",
+    )
+
+
+def _brands(windows: Sequence[timedelta]) -> Iterator[Feature]:
+    longest = windows[-1]
+    yield Feature(
+        name=feature_name("brand", "count", longest),
+        base="brands",
+        expr=within(longest).ifelse(1.0, 0.0).sum(),
+        unit="brand",
+        meaning=f"distinct brands bought in the last {words(longest)}",
+        phrase=f"bought {{value}} in the last {words(longest)}",
+        group="brands",
+        needs=_BRAND,
+        empty=0,
+    )
+    yield Feature(
+        name=feature_name("brand_favourite", "share", longest),
+        base="brands",
+        expr=_.recent_amount.max() / _.recent_amount.sum().nullif(0.0),
+        unit="share",
+        meaning=f"share of the branded spend of the last {words(longest)} that went to the favourite brand",
+        phrase="{value} of spend on the favourite brand",
+        group="brands",
+        unknown=f"no brand bought in the last {words(longest)}",
+        needs=_BRAND | {"amount"},
+        high="brand-loyal",
+        low="brand-mixing",
+    )
+
+
+def _browsing(windows: Sequence[timedelta]) -> Iterator[Feature]:
+    looked = frozenset({VIEW})
+    session = frozenset({"session_id"})
+    for window in coarse(windows):
+        views, visits, bought = (total("n", kind, window) for kind in (VIEW, VISIT, PURCHASE))
+        yield Feature(
+            name=feature_name("view", "count", window),
+            base="tiles",
+            expr=views,
+            unit="view",
+            meaning=f"items looked at in the last {words(window)}",
+            phrase=f"{{value}} in the last {words(window)}",
+            group="browsing",
+            types=looked,
+            empty=0,
+            high="browsing" if window == windows[-1] else None,
+        )
+        yield Feature(
+            name=feature_name("visit", "count", window),
+            base="tiles",
+            expr=visits,
+            unit="visit",
+            meaning=f"visits (sessions) begun in the last {words(window)}",
+            phrase=f"{{value}} in the last {words(window)}",
+            group="visits",
+            needs=session,
+            types=frozenset({VISIT}),
+            empty=0,
+        )
+        yield Feature(
+            name=feature_name("view_per_visit", "mean", window),
+            base="tiles",
+            expr=views / visits.nullif(0.0),
+            unit="times",
+            meaning=f"items looked at per visit in the last {words(window)}",
+            phrase=f"looked at items {{value}} per visit in the last {words(window)}",
+            group="browsing",
+            unknown=f"no visit in the last {words(window)}",
+            needs=session,
+            types=frozenset({VISIT}),
+        )
+        yield Feature(
+            name=feature_name("view_per_purchase", "mean", window),
+            base="tiles",
+            expr=views / bought.nullif(0.0),
+            unit="times",
+            meaning=f"items looked at per item bought in the last {words(window)}",
+            phrase=f"looked {{value}} per item bought in the last {words(window)}",
+            group="browsing",
+            unknown=f"no purchases in the last {words(window)}",
+            types=looked | _BOUGHT,
+        )
+
+
+def _usage(windows: Sequence[timedelta]) -> Iterator[Feature]:
+    longest = windows[-1]
+    orders = getattr(_, feature_name("purchase", "count", longest))
+    among = ibis.window(group_by=[_.cutoff, orders > 0], order_by=orders)
+    below = ibis.rank().over(among) / _.count().over(ibis.window(group_by=[_.cutoff, orders > 0]))
+    yield Feature(
+        name=feature_name("purchase_count", "percentile", longest),
+        base="population",
+        expr=(orders > 0).ifelse(below * 100.0, None),
+        unit="percentile",
+        meaning=f"percentage of the buyers of the last {words(longest)} who bought less often",
+        phrase="buys more often than {value} percent of buyers",
+        group="frequency",
+        unknown=f"no purchases in the last {words(longest)}",
+    )
+    yield Feature(
+        name="usage_level",
+        base="population",
+        expr=ibis.cases((orders <= 0, "none"), (below >= HEAVY, "heavy"), (below >= LIGHT, "medium"), else_="light"),
+        unit=NAME,
+        meaning=f"heavy (top fifth of the buyers of the last {words(longest)}), medium, light (lower half) or none",
+        phrase="{value} use",
+        group="frequency",
+    )

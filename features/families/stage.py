@@ -1,0 +1,128 @@
+"""Journey stage: how long a user is known, when each kind of event came first and last, and which stage that makes.
+
+The stages look at runs: purchases without a break of 56 days or more. A user who never bought is a prospect. Else the first that
+holds: lapsed (nothing for 56 days), slipping (nothing for three times the usual gap, at least 14 days), new (the first run is less
+than 28 days old), returned (a later run is), loyal (the run is 112 days old or more), active.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+
+import ibis
+from ibis import _
+from ibis.common.deferred import Deferred
+
+from features.catalogue import NAME, Feature
+from features.event_types import CAMPAIGN, CART, CHECKOUT, CLICKED, COUPON, OPENED, RETURN, SUPPORT, UNSUBSCRIBE, VIEW
+from features.snapshot import days_since_first, days_since_last
+
+STAGES = ("prospect", "lapsed", "slipping", "new", "returned", "loyal", "active")
+LAPSED_DAYS = 56.0
+YOUNG_DAYS = 28.0
+LOYAL_DAYS = 112.0
+SLIPPING_DAYS = 14.0
+SLIPPING_GAPS = 3.0
+
+# Event type: its word in names, what it is called, and its group.
+_EVENTS = {
+    VIEW: ("view", "look at an item", "browsing"),
+    CART: ("cart", "item put into the cart", "carts"),
+    CHECKOUT: ("checkout", "checkout", "carts"),
+    RETURN: ("return", "return", "returns"),
+    COUPON: ("coupon", "redeemed coupon", "coupons"),
+    CAMPAIGN: ("campaign", "campaign received", "campaigns"),
+    OPENED: ("campaign_open", "campaign opened", "answers"),
+    CLICKED: ("campaign_click", "campaign clicked", "answers"),
+    UNSUBSCRIBE: ("unsubscribe", "unsubscription", "refusal"),
+    SUPPORT: ("support", "contact with support", "support"),
+}
+
+
+def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
+    """Time known, first and last event of each type, the stage and the time in it."""
+    yield Feature(
+        name="known_days",
+        base="tiles",
+        expr=_.since_first.max(),
+        unit="days",
+        meaning="days since the first known event of any type",
+        phrase="known for {value}",
+        group="tenure",
+    )
+    for event_type, (what, called, group) in _EVENTS.items():
+        yield Feature(
+            name=f"{what}_recency_days",
+            base="tiles",
+            expr=days_since_last(event_type),
+            unit="days",
+            meaning=f"days since the last {called}",
+            phrase=f"last {called} {{value}} ago",
+            group=group,
+            unknown=f"no {called} so far",
+            types=frozenset({event_type}),
+        )
+        yield Feature(
+            name=f"{what}_first_days",
+            base="tiles",
+            expr=days_since_first(event_type),
+            unit="days",
+            meaning=f"days since the first {called}",
+            phrase=f"first {called} {{value}} ago",
+            group=group,
+            unknown=f"no {called} so far",
+            types=frozenset({event_type}),
+        )
+    begins_run = _.gap.isnull() | (_.gap >= LAPSED_DAYS)
+    yield Feature(
+        name="purchase_run_days",
+        base="days",
+        expr=begins_run.ifelse(_.since, ibis.null("float64")).min(),
+        unit="days",
+        meaning=f"days since the present run of purchases began (no break of {LAPSED_DAYS:g} days or more)",
+        phrase="buying without a long break since {value}",
+        group="tenure",
+        unknown="no purchases so far",
+    )
+    yield Feature(
+        name="purchase_run_count",
+        base="days",
+        expr=begins_run.ifelse(1.0, 0.0).sum(),
+        unit="run",
+        meaning=f"runs of purchases so far (a break of {LAPSED_DAYS:g} days or more ends one)",
+        phrase="{value} of purchases so far",
+        group="tenure",
+        empty=0,
+    )
+    slipping_after = ibis.coalesce(_.purchase_gap_days_mean * SLIPPING_GAPS, YOUNG_DAYS).clip(SLIPPING_DAYS, LAPSED_DAYS)
+    rules = _stages(slipping_after)
+    yield Feature(
+        name="journey_stage",
+        base="row",
+        expr=ibis.cases(*((when, name) for name, when, _since in rules), else_="active"),
+        unit=NAME,
+        meaning=f"stage of the journey: {', '.join(STAGES)}",
+        phrase="is {value}",
+        group="stage",
+    )
+    yield Feature(
+        name="journey_stage_days",
+        base="row",
+        expr=ibis.cases(*((when, since) for _name, when, since in rules), else_=_.purchase_run_days - YOUNG_DAYS),
+        unit="days",
+        meaning="days since the present stage of the journey began",
+        phrase="in this stage of the journey for {value}",
+        group="stage",
+    )
+
+
+def _stages(slipping_after: Deferred) -> list[tuple[str, Deferred, Deferred]]:
+    """Give each stage's name, its rule, and the days since it began; the first whose rule holds is the stage."""
+    recency, run, runs = _.purchase_recency_days, _.purchase_run_days, _.purchase_run_count
+    return [
+        ("prospect", recency.isnull(), _.known_days),
+        ("lapsed", recency >= LAPSED_DAYS, recency - LAPSED_DAYS),
+        ("slipping", recency >= slipping_after, recency - slipping_after),
+        ("new", (run < YOUNG_DAYS) & (runs <= 1), run),
+        ("returned", run < YOUNG_DAYS, run),
+        ("loyal", run >= LOYAL_DAYS, run - LOYAL_DAYS),
+    ]

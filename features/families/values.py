@@ -1,0 +1,119 @@
+"""What families say alike about any value a user may have several of: a channel, a device, a source, a category, an hour."""
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+
+import ibis
+from ibis import _
+from ibis.common.deferred import Deferred
+
+from features.catalogue import NAME, Base, Feature, feature_name
+from features.windows import words
+
+# Bounds the share that a favourite would keep in the long run with 97.5 % confidence (Wilson, 1927).
+_Z = 1.96
+_DIGITS = 12
+
+
+def favourite(what: str, base: Base, window: timedelta, *, name: str, needs: frozenset[str], types: frozenset[str] = frozenset()) -> Feature:
+    """The value with most events in the window; of equals the last in the alphabet. Null when there is none."""
+    return Feature(
+        name=name,
+        base=base,
+        expr=top(_.recent_n, _.value),
+        unit=NAME,
+        meaning=f"{what} with most events in the last {words(window)}",
+        phrase=f"{what} used most: {{value}}",
+        group=f"{what}s",
+        unknown=f"no {what} known in the last {words(window)}",
+        needs=needs,
+        types=types,
+    )
+
+
+def favourite_features(
+    what: str, base: Base, window: timedelta, *, needs: frozenset[str], high: str | None = None, low: str | None = None
+) -> Iterator[Feature]:
+    """The share of the favourite value, and what share it has with confidence, few events being little evidence."""
+    share = feature_name(f"{what}_favourite", "share", window)
+    most, all_ = _.recent_n.max(), _.recent_n.sum().nullif(0.0)
+    unknown = f"no {what} known in the last {words(window)}"
+    yield Feature(
+        name=share,
+        base=base,
+        expr=most / all_,
+        unit="share",
+        meaning=f"share of events in the last {words(window)} that fell to the favourite {what}",
+        phrase=f"{{value}} of activity by the favourite {what}",
+        group=f"{what}s",
+        unknown=unknown,
+        needs=needs,
+        high=high,
+        low=low,
+    )
+    yield Feature(
+        name=feature_name(f"{what}_favourite", "confidence", window),
+        base=base,
+        expr=wilson(most / all_, all_),
+        unit="share",
+        meaning=f"share that the favourite {what} has with confidence (lower bound at 95 %, by number of events)",
+        phrase=f"surely {{value}} of activity by the favourite {what}",
+        group=f"{what}s",
+        unknown=unknown,
+        needs=needs,
+    )
+
+
+def share_of_value(what: str, base: Base, value: str, window: timedelta) -> Iterator[Feature]:
+    """Share and recency of one named value."""
+    word = f"{what}_{re.sub('[^a-z0-9]+', '_', value.lower()).strip('_')}"
+    hit, needs = _.value == value, frozenset({what})
+    yield Feature(
+        name=feature_name(word, "share", window),
+        base=base,
+        expr=hit.ifelse(_.recent_n, 0.0).sum() / _.recent_n.sum().nullif(0.0),
+        unit="share",
+        meaning=f"share of events in the last {words(window)} with {what} {value}",
+        phrase=f"{{value}} of activity with {what} {value}",
+        group=f"{what}s",
+        unknown=f"no {what} known in the last {words(window)}",
+        needs=needs,
+    )
+    yield Feature(
+        name=f"{word}_recency_days",
+        base=base,
+        expr=hit.ifelse(_.since_last, ibis.null("float64")).min(),
+        unit="days",
+        meaning=f"days since the last event with {what} {value}",
+        phrase=f"last active with {what} {value} {{value}} ago",
+        group=f"{what}s",
+        unknown=f"never active with {what} {value}",
+        needs=needs,
+    )
+
+
+def top(count: Deferred, value: Deferred) -> Deferred:
+    """Give the value with the highest count above zero, as text, of equals the last in the alphabet.
+
+    The two are put into one text, so that the maximum is the same whatever the order of the rows.
+    """
+    key = count.round().cast("int64").cast("string").lpad(_DIGITS, "0") + value.cast("string")
+    return (count > 0).ifelse(key, ibis.null("string")).max().substr(_DIGITS)
+
+
+def wilson(share: Deferred, n: Deferred) -> Deferred:
+    """Give the lower bound of a share seen in n events (Wilson, 1927)."""
+    z2 = _Z * _Z
+    spread = (share * (1 - share) / n + z2 / (n * n * 4)).clip(lower=0.0).sqrt()
+    return (share + z2 / (n * 2) - spread * _Z) / (1 + z2 / n)
+
+
+def entropy(counts: Deferred) -> Deferred:
+    """Give the entropy (natural logarithm) of the shares that counts have in their sum; null when they are all zero.
+
+    Each term is rounded to 1e-10 and added up as a whole number, so that the order of the rows does not matter.
+    """
+    total = counts.sum().nullif(0.0)
+    terms = (counts > 0).ifelse((counts * counts.clip(lower=1.0).ln() * 1e10).round(), 0.0)
+    return total.ln() - terms.sum() / 1e10 / total

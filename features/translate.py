@@ -1,0 +1,86 @@
+"""SQL expressions of a config as Ibis expressions, so that they mean the same on every engine.
+
+Only what is listed here can run: comparisons, logic, arithmetic, case, and a few plain functions.
+"""
+
+from collections.abc import Callable
+from operator import add, and_, eq, ge, gt, le, lt, mul, ne, or_, sub
+
+import ibis
+import ibis.expr.types as ir
+from ibis.common.deferred import Deferred
+from sqlglot import exp
+
+from features.errors import ConfigError
+from features.expressions import DIALECT
+
+Value = Deferred | ir.Value
+AGGREGATES = (exp.AggFunc, exp.Filter)
+
+_BINARY: dict[type[exp.Expr], Callable[[Value, Value], Value]] = {
+    exp.Add: add, exp.Sub: sub, exp.Mul: mul, exp.And: and_, exp.Or: or_,
+    exp.EQ: eq, exp.NEQ: ne, exp.GT: gt, exp.GTE: ge, exp.LT: lt, exp.LTE: le,
+}  # fmt: skip
+_UNARY: dict[type[exp.Expr], Callable[[Value], Value]] = {
+    exp.Paren: lambda value: value,
+    exp.Not: lambda value: ~value,
+    exp.Neg: lambda value: -value,
+    exp.Abs: lambda value: value.abs(),
+    exp.Lower: lambda value: value.lower(),
+    exp.Upper: lambda value: value.upper(),
+}
+
+
+def translated(
+    tree: exp.Expr, column: Callable[[str], Value], aggregate: Callable[[exp.Expr], Value] | None = None
+) -> Value:
+    """Give the Ibis expression of a parsed SQL expression; `column` gives a column's value, `aggregate` that of an aggregate call.
+
+    Division by zero is null. Raises ConfigError for anything that is not available.
+    """
+
+    def value(node: exp.Expr) -> Value:
+        if aggregate is not None and isinstance(node, AGGREGATES):
+            return aggregate(node)
+        if type(node) in _BINARY:
+            return _BINARY[type(node)](value(node.this), value(node.expression))
+        if type(node) in _UNARY:
+            return _UNARY[type(node)](value(node.this))
+        match node:
+            case exp.Column() if not node.table:
+                return column(node.name)
+            case exp.Literal():
+                return ibis.literal(node.this if node.is_string else float(node.this))
+            case exp.Boolean():
+                return ibis.literal(bool(node.this))
+            case exp.Null():
+                return ibis.null("float64")
+            case exp.Div():
+                return value(node.this) / value(node.expression).nullif(0.0)
+            case exp.Is() if isinstance(node.expression, exp.Null):
+                return value(node.this).isnull()
+            case exp.In() if node.expressions:
+                return value(node.this).isin([value(item) for item in node.expressions])
+            case exp.Between():
+                return value(node.this).between(value(node.args["low"]), value(node.args["high"]))
+            case exp.Like() | exp.ILike() if isinstance(node.expression, exp.Literal):
+                text = value(node.this)
+                return (text.ilike if isinstance(node, exp.ILike) else text.like)(node.expression.this)
+            case exp.Coalesce():
+                return ibis.coalesce(value(node.this), *(value(item) for item in node.expressions))
+            case exp.Nullif():
+                return value(node.this).nullif(value(node.expression))
+            case exp.Greatest():
+                return ibis.greatest(value(node.this), *(value(item) for item in node.expressions))
+            case exp.Least():
+                return ibis.least(value(node.this), *(value(item) for item in node.expressions))
+            case exp.Case() if node.this is None:
+                branches = [(value(branch.this), value(branch.args["true"])) for branch in node.args["ifs"]]
+                default = node.args.get("default")
+                return ibis.cases(*branches, else_=ibis.null("float64") if default is None else value(default))
+        raise ConfigError(
+            f"{node.sql(DIALECT)!r} is not available in a feature: use columns, values, comparisons, and, or, not, in, between, like, "
+            "is null, + - * /, case, coalesce, nullif, greatest, least, abs, lower, upper, and the aggregates count, sum, avg, min, max"
+        )
+
+    return value(tree)
