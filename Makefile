@@ -9,10 +9,10 @@ READY   := .venv/.ready
 RUN     := $(BIN)/beforehand
 
 .DEFAULT_GOAL := help
-.PHONY: help demo train score nightly show validate ui test check docs bench lock clean
+.PHONY: help demo train score nightly show validate ui test test-spark check docs bench lock clean
 
 help: ## list these commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo "  Variables: CONFIG=$(CONFIG) AS_OF=$(AS_OF) PORT=$(PORT)"
 
 demo: $(OUTPUT)/.demo ## train, score and show a year of real grocery purchases (about 3 minutes)
@@ -43,6 +43,11 @@ ui: $(READY) ## open the MLflow UI on the models of CONFIG
 test: $(READY) ## run the whole suite
 	@$(BIN)/pytest -n 2 --dist loadfile
 
+test-spark: $(READY) ## run what must hold on Spark, in a small cluster here; needs Java 17 or later
+	@if $(BIN)/python -c 'import sys; from features.spark import OLDEST_JAVA, java_version; sys.exit((java_version() or 0) < OLDEST_JAVA)'; \
+	then $(BIN)/pytest -m spark --durations=5; \
+	else printf '\n*** SKIPPED: nothing was tested on Spark, since there is no Java 17 or later (README says how to get it). ***\n\n'; fi
+
 check: $(READY) ## lint, types, architecture, docs up to date
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -58,7 +63,7 @@ bench: $(READY) ## measure what the README claims
 
 lock: $(READY) ## resolve requirements.lock anew
 	@$(BIN)/python -m pip install --quiet uv
-	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --extra spark --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header --quiet --upgrade --output-file requirements.lock
 
 clean: ## remove the virtual environment; output stays

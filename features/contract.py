@@ -9,6 +9,7 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 from ibis import _
 
+from features.cells import read_instant, read_number, written
 from features.errors import ConfigError, did_you_mean, listed
 from features.local_time import local_time
 
@@ -81,7 +82,7 @@ def conform(raw: ir.Table, source: str) -> ir.Table:
         )
     cast = {name: _cast(raw[name], kind) if name in raw.columns else ibis.null(kind) for name, kind in COLUMNS.items()}
     unreadable = [
-        (raw[name].notnull() & cast[name].isnull(), f"{name} is not a number")
+        (_is_given(raw[name]) & cast[name].isnull(), f"{name} is not a number")
         for name, kind in OPTIONAL.items()
         if name in raw.columns and dt.dtype(kind).is_numeric()
     ]
@@ -95,8 +96,9 @@ def conform(raw: ir.Table, source: str) -> ir.Table:
         (raw["event_ts"].isnull(), "event_ts is missing"),
         (cast["event_ts"].isnull(), "event_ts is not a time"),
         (cast["event_type"].isnull(), "event_type is missing"),
-        *unreadable,
+        # In this order, since Ibis lets Spark take a NaN for a null.
         *endless,
+        *unreadable,
         (cast["utc_offset_minutes"].abs() > LARGEST_OFFSET, "utc_offset_minutes is beyond 18 hours"),
         else_=ibis.null("string"),
     )
@@ -126,14 +128,24 @@ def judge(conformed: ir.Table, bounds: Bounds, *, has_ids: bool) -> ir.Table:
 def _repeated(judged: ir.Table) -> ir.BooleanValue:
     # Of the rows that share an event_id the earliest stays; the other columns settle ties, so input order never matters.
     order = [judged[name] for name in ("event_ts", "source_name", *COLUMNS) if name != "event_id"]
-    turn = ibis.row_number().over(ibis.window(group_by=[judged.event_id, judged.broken.isnull()], order_by=order))
+    # Rows without an id would be one huge group for one worker.
+    spread = judged.event_id.isnull().ifelse(judged.event_ts, ibis.null("timestamp"))
+    turn = ibis.row_number().over(ibis.window(group_by=[judged.event_id, judged.broken.isnull(), spread], order_by=order))
     return judged.event_id.notnull() & judged.broken.isnull() & (turn > 0)
 
 
 def _as_json(table: ir.Table, names: Iterable[str]) -> ir.StringValue:
+    return ibis.struct({name: _in_json(table[name]) for name in names}).cast("json").cast("string")
+
+
+def _in_json(column: ir.Column) -> ir.Value:
     # Floats go in as text: JSON has no way to write the NaN or infinity that a row may be rejected for.
-    fields = {name: table[name].cast("string") if table[name].type().is_floating() else table[name] for name in names}
-    return ibis.struct(fields).cast("json").cast("string")
+    if column.type().is_floating():
+        return written(column)
+    # Engines differ in how they write times in JSON, and not in how they cast them.
+    if column.type().is_timestamp():
+        return column.cast(REQUIRED["event_ts"]).cast("string")
+    return column.cast("string") if column.type().is_temporal() else column
 
 
 def accepted(judged: ir.Table, bounds: Bounds, *, zone: str, since: datetime) -> ir.Table:
@@ -144,19 +156,27 @@ def accepted(judged: ir.Table, bounds: Bounds, *, zone: str, since: datetime) ->
     events = judged.filter(_.broken.isnull(), _.event_ts < ibis.literal(bounds.as_of))
     by_zone = local_time(events.event_ts, zone, since=since, until=bounds.as_of)
     by_offset = events.event_ts + events.utc_offset_minutes.as_interval("m")
-    columns = [events[name].cast(EXACT).name(name) if kind == "float64" else events[name] for name, kind in COLUMNS.items()]
+    columns = [_exact(events[name]).name(name) if kind == "float64" else events[name] for name, kind in COLUMNS.items()]
     return events.select(*columns, local_ts=ibis.coalesce(by_offset, by_zone))
+
+
+def _exact(amount: ir.FloatingColumn) -> ir.DecimalValue:
+    # Engines turn a float into a decimal in different ways; whole numbers, and millionths below one, all turn alike.
+    whole = amount.floor()
+    millionths = ((amount - whole) * 1e6).round()
+    return (whole.cast("int64").cast(EXACT) + (millionths / 1e6).cast(EXACT)).cast(EXACT)
+
+
+def _is_given(column: ir.Column) -> ir.BooleanValue:
+    return column.notnull() | column.isnan() if column.type().is_floating() else column.notnull()
 
 
 def _cast(column: ir.Column, kind: str) -> ir.Value:
     if kind == "string":
         # A blank says nothing: as an order or an event id it would tie strangers together.
-        text = column.cast(kind)
+        text = written(column)
         return (text.strip() == "").ifelse(ibis.null(kind), text)
-    if kind != REQUIRED["event_ts"]:
-        return column.try_cast(kind)
-    if column.type().is_string():
-        # Through a zoned type, so that "2024-01-01 10:00+02" is read as the instant it is; an offset is only read after seconds.
-        with_seconds = column.re_replace(r"([T ][0-9]{2}:[0-9]{2})([+\-Zz])", r"\1:00\2")
-        return ibis.coalesce(column.try_cast("timestamp('UTC')"), with_seconds.try_cast("timestamp('UTC')")).cast(kind)
-    return column.cast(kind)
+    if kind == REQUIRED["event_ts"]:
+        return read_instant(column) if column.type().is_string() else column.cast(kind)
+    number = read_number(column)
+    return number if kind == "float64" else (number.abs() < LARGEST).ifelse(number, ibis.null("float64")).round()

@@ -1,8 +1,9 @@
-"""The engine that runs the expressions: DuckDB, embedded."""
+"""The engine that runs the expressions: DuckDB, embedded; see `features.spark` for the other one."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
+import duckdb
 import ibis
 import ibis.expr.types as ir
 from ibis.backends.duckdb import Backend
@@ -40,6 +41,15 @@ def release(engine: SQLBackend, kept: Iterable[ir.Table]) -> None:
         else:
             engine.raw_sql(f"UNCACHE TABLE `{name}`")
             engine.drop_view(name)
+
+
+def engine_errors() -> tuple[type[Exception], ...]:
+    """Give what the engines raise for a query that is wrong or cells that cannot be read."""
+    try:
+        from pyspark.errors import PySparkException
+    except ImportError:
+        return (duckdb.Error,)
+    return (duckdb.Error, PySparkException)
 
 
 def confine(engine: Backend, files: list[str]) -> None:

@@ -1,18 +1,21 @@
 """Sources: files and one SQL query that turns them into events."""
 
 import glob
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import duckdb
 import ibis.expr.types as ir
+import sqlglot
 from ibis.backends.duckdb import Backend
+from ibis.backends.sql import SQLBackend
 
-from features.engines import confine
+from features.engines import confine, engine_errors
 from features.errors import BeforehandError, ConfigError, DataError, did_you_mean, first_line, listed
-from features.expressions import query, renamed
+from features.expressions import DIALECT, query, renamed
+from features.spark_files import open_on_spark
 
 PACKAGE = "package://"
 _SUFFIXES = (".parquet", ".csv", ".csv.gz")
@@ -27,11 +30,12 @@ class Source:
     sql: str
 
 
-def read_sources(engine: Backend, sources: Iterable[Source]) -> dict[str, ir.Table]:
+def read_sources(engine: SQLBackend, sources: Iterable[Source]) -> dict[str, ir.Table]:
     """Open every source and give its query's result as an expression, by source name.
 
-    Nothing is read yet but file headers. Every problem of every source is collected and raised at once: ConfigError when any SQL
-    or pattern is wrong, else DataError when any file is missing, empty or not what its name says.
+    Nothing is read yet but file headers, and for Spark what has to be copied (see `features.spark_files`). Every problem of every
+    source is collected and raised at once: ConfigError when any SQL or pattern is wrong, else DataError when any file is missing,
+    empty or not what its name says.
     """
     sources = list(sources)
     problems: list[BeforehandError] = []
@@ -51,7 +55,8 @@ def read_sources(engine: Backend, sources: Iterable[Source]) -> dict[str, ir.Tab
             problems.append(ConfigError(f"sources.{source.name}.sql: {error}"))
     results: dict[str, ir.Table] = {}
     if not problems:
-        confine(engine, [file for tables in opened.values() for files in tables.values() for file in files])
+        if isinstance(engine, Backend):
+            confine(engine, [file for tables in opened.values() for files in tables.values() for file in files])
         for source in sources:
             try:
                 # The aliases of two sources may be the same word for different files, so each becomes a view of its own.
@@ -65,25 +70,27 @@ def read_sources(engine: Backend, sources: Iterable[Source]) -> dict[str, ir.Tab
     return results
 
 
-def _run(engine: Backend, source: Source, sql: str) -> ir.Table:
+def _run(engine: SQLBackend, source: Source, sql: str) -> ir.Table:
     try:
-        columns = [row[0] for row in engine.raw_sql(f"DESCRIBE {sql}").fetchall()]
+        columns = _columns(engine, sql)
         if repeated := sorted({name for name in columns if columns.count(name) > 1}):
             raise ConfigError(f"sources.{source.name}.sql gives {listed(repeated)} more than once: name each column once")
-        return engine.sql(sql)
-    except duckdb.Error as error:
+        return engine.sql(sql, dialect=DIALECT)
+    except engine_errors() as error:
         raise ConfigError(f"sources.{source.name}.sql: {first_line(error)}") from None
 
 
-def _open(engine: Backend, source: Source, alias: str, files: list[str]) -> str:
+def _columns(engine: SQLBackend, sql: str) -> list[str]:
+    if isinstance(engine, Backend):
+        return [row[0] for row in engine.raw_sql(f"DESCRIBE {sql}").fetchall()]
+    return list(engine.raw_sql(sqlglot.transpile(sql, read=DIALECT, write=engine.dialect)[0]).columns)
+
+
+def _open(engine: SQLBackend, source: Source, alias: str, files: list[str]) -> str:
     """Make a view over the files and give its name."""
     view = f"{source.name}.{alias}"
     try:
-        if files[0].endswith(".parquet"):
-            columns = engine.read_parquet(files, table_name=view, union_by_name=True).columns
-        else:
-            # Types are guessed from every row: from the first ones, an odd cell further down would stop the night.
-            columns = engine.read_csv(files, table_name=view, union_by_name=True, sample_size=-1).columns
+        columns = _view(engine, view, files) if isinstance(engine, Backend) else open_on_spark(engine, view, files)
     except duckdb.Error as error:
         raise DataError(
             f"sources.{source.name}.tables.{alias}: {files[0]} is not what its name says: {first_line(error)}; "
@@ -92,6 +99,13 @@ def _open(engine: Backend, source: Source, alias: str, files: list[str]) -> str:
     if not columns:
         raise DataError(f"sources.{source.name}.tables.{alias}: {files[0]} has no columns")
     return view
+
+
+def _view(engine: Backend, view: str, files: list[str]) -> Sequence[str]:
+    if files[0].endswith(".parquet"):
+        return tuple(engine.read_parquet(files, table_name=view, union_by_name=True).columns)
+    # Types are guessed from every row: from the first ones, an odd cell further down would stop the night.
+    return tuple(engine.read_csv(files, table_name=view, union_by_name=True, sample_size=-1).columns)
 
 
 def _files(pattern: str) -> list[str]:

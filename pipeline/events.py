@@ -5,20 +5,20 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import reduce
 
-import duckdb
 import ibis
 import ibis.expr.types as ir
 import pandas as pd
 import pyarrow as pa
 from ibis import _
-from ibis.backends.duckdb import Backend
+from ibis.backends.sql import SQLBackend
 
 from features.catalogue import Feature
 from features.contract import COLUMNS, PURCHASE, Bounds, accepted, conform, judge
-from features.engines import connect
+from features.engines import engine_errors, keep
 from features.errors import ConfigError, DataError, first_line, listed
 from features.expressions import columns_of
 from features.families import declared, switched_off
+from features.fingerprint import fingerprint
 from features.moments import Moments, merge_moments
 from features.sources import read_sources
 from features.windows import words
@@ -35,7 +35,7 @@ class EventLog:
     accepted events whatever their order; `first` is the first purchase and `last` the newest event (UTC, without zone).
     """
 
-    engine: Backend
+    engine: SQLBackend
     events: ir.Table
     moments: Moments
     features: tuple[Feature, ...]
@@ -60,7 +60,7 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator) -> EventLog
     Raises ConfigError or DataError (see `features.sources` and `features.contract`), and DataError when too many rows are broken,
     there is no event before `as_of`, or the newest one is older than `contract.max_staleness`.
     """
-    engine = connect(memory=settings.engine.memory, threads=settings.engine.threads, spill=settings.output / "spill")
+    engine = settings.engine.open(settings.output / "spill")
     bounds = Bounds(midnight(as_of), settings.contract.max_future)
     with narrator.step("reading events") as step:
         raw = read_sources(engine, [source.spec() for source in settings.sources])
@@ -68,8 +68,8 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator) -> EventLog
         conformed = reduce(ir.Table.union, (conform(table, name) for name, table in raw.items()))
         _refuse_missing_columns(settings, columns)
         try:
-            judged = engine.create_table("judged", judge(conformed, bounds, has_ids="event_id" in columns), temp=True)
-        except duckdb.Error as error:
+            judged = keep(engine, judge(conformed, bounds, has_ids="event_id" in columns), "judged")
+        except engine_errors() as error:
             raise DataError(
                 f"the sources {listed(raw)} cannot be read: {_without_values(error)}; "
                 "mend the file, or use try_cast in the SQL so that the row can be rejected by itself"
@@ -91,7 +91,7 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator) -> EventLog
             rejected=rejected,
             first=(counts.first if pd.isna(counts.first_purchase) else counts.first_purchase).to_pydatetime(),
             last=counts["last"].to_pydatetime(),
-            digest=_digest(events, sorted(columns & set(COLUMNS))),
+            digest=fingerprint(engine, events.select(sorted(columns & set(COLUMNS)))),
         )
         step.note(f"{log.count:,} events of {log.users:,} users before {as_of}")
     _tell(log, columns, settings, narrator)
@@ -109,7 +109,7 @@ def _refuse_missing_columns(settings: Settings, columns: set[str]) -> None:
         raise ConfigError("\n".join(problems) + f"\nthe sources give {listed(sorted(columns), most=20)}")
 
 
-def _without_values(error: duckdb.Error) -> str:
+def _without_values(error: Exception) -> str:
     """Give the first line of an engine's message without the quoted cell, which may be a user's id."""
     return re.sub(r"'.*'", "a cell", first_line(error))
 
@@ -173,13 +173,6 @@ def _rejected(judged: ir.Table, as_of: date) -> pa.Table:
 def _reasons(rejected: pa.Table) -> list[str]:
     counts = rejected.to_pandas().groupby(["source", "reason"]).size().sort_values(ascending=False)
     return [f"{count:,} rows of {source}: {reason}" for (source, reason), count in counts.items()]
-
-
-def _digest(events: ir.Table, columns: list[str]) -> str:
-    parts = [ibis.coalesce(events[name].cast("string"), ibis.literal("\x1f")) for name in columns]
-    text = ibis.literal("\x1e").join(parts)
-    found = events.select(key=text.hash()).agg(n=_.count(), mixed=_.key.bit_xor(), low=_.key.min(), high=_.key.max()).execute()
-    return "-".join(f"{int(value) & 0xFFFF_FFFF_FFFF_FFFF:x}" for value in found.iloc[0])
 
 
 def _tell(log: EventLog, columns: set[str], settings: Settings, narrator: Narrator) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,9 +13,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     StringConstraints,
@@ -31,18 +29,8 @@ from features.labels import Eligible, Kind, Measure, Target
 from features.sources import Source
 from features.windows import duration, label
 from pipeline.columns import RULE_COLUMNS, TARGET_COLUMNS
-
-
-def _as_value_error(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Let pydantic collect what a check says: it gathers ValueErrors with their key paths."""
-
-    def checked(value: Any) -> Any:
-        try:
-            return check(value)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-
-    return checked
+from pipeline.engine_settings import DuckDBSettings, EngineSettings
+from pipeline.strict import Strict, as_value_error
 
 
 def _zone(name: str) -> str:
@@ -61,18 +49,14 @@ EVENT_TYPES = {name: SQL_TYPES[kind] for name, kind in COLUMNS.items()}
 PERSONAS = "personas"
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,59}$")]
-Duration = Annotated[timedelta, BeforeValidator(_as_value_error(duration)), PlainSerializer(label)]
-EventCondition = Annotated[str, AfterValidator(_as_value_error(lambda sql: typed_condition(sql, EVENT_TYPES)))]
+Duration = Annotated[timedelta, BeforeValidator(as_value_error(duration)), PlainSerializer(label)]
+EventCondition = Annotated[str, AfterValidator(as_value_error(lambda sql: typed_condition(sql, EVENT_TYPES)))]
 Folder = Annotated[Path, AfterValidator(_folder)]
-Zone = Annotated[str, AfterValidator(_as_value_error(_zone))]
+Zone = Annotated[str, AfterValidator(as_value_error(_zone))]
 PURCHASES = f"event_type = '{PURCHASE}'"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SourceSettings(_Strict):
+class SourceSettings(Strict):
     """One input: files and the SQL that turns them into events."""
 
     name: Name = Field(description="Names the source in messages and in the quarantine table.")
@@ -88,7 +72,7 @@ class SourceSettings(_Strict):
         return Source(self.name, self.tables, self.sql)
 
 
-class ContractSettings(_Strict):
+class ContractSettings(Strict):
     """What input is accepted."""
 
     max_bad_share: float = Field(0.01, ge=0, le=1, description="Share of rejected rows above which nothing is written.")
@@ -102,7 +86,7 @@ class ContractSettings(_Strict):
     )
 
 
-class FeatureSettings(_Strict):
+class FeatureSettings(Strict):
     """Which features are built."""
 
     windows: tuple[Duration, ...] = Field(
@@ -118,7 +102,7 @@ class FeatureSettings(_Strict):
         return self
 
 
-class TrainingSettings(_Strict):
+class TrainingSettings(Strict):
     """Which past cutoffs models learn from and are tested on."""
 
     step: Duration = Field(timedelta(days=14), description="Distance between training cutoffs.")
@@ -131,14 +115,14 @@ class TrainingSettings(_Strict):
     seed: int = Field(7, ge=0, lt=2**31, description="Seed of everything that draws at random.")
 
 
-class EligibleSettings(_Strict):
+class EligibleSettings(Strict):
     """Who a target is asked about."""
 
     active_within: Duration = Field(description="Users with a matching event this shortly before the cutoff.")
     events: EventCondition = Field(PURCHASES, description="Which events count as activity.")
 
 
-class _Target(_Strict):
+class _Target(Strict):
     name: Name = Field(description="Names the score, its columns and its registered model.")
     horizon: Duration = Field(description="How far ahead the label looks.")
     events: EventCondition = Field(PURCHASES, description="SQL condition over event columns: what is counted.")
@@ -192,7 +176,7 @@ TargetSettings = Annotated[
 ]
 
 
-class PersonaSettings(_Strict):
+class PersonaSettings(Strict):
     """How many personas there may be."""
 
     fewest: int = Field(4, ge=2, le=20, description="Smallest number of personas tried.")
@@ -206,7 +190,7 @@ class PersonaSettings(_Strict):
         return self
 
 
-class SegmentSettings(_Strict):
+class SegmentSettings(Strict):
     """A named group with a purpose; the first in the list that a user enters is the primary one."""
 
     name: Name = Field(description="Names the segment.")
@@ -219,16 +203,7 @@ class SegmentSettings(_Strict):
         return next((name for name in names if read & {column.format(target=name) for column in TARGET_COLUMNS}), None)
 
 
-class EngineSettings(_Strict):
-    """The engine that reads events."""
-
-    memory: str = Field(
-        "2GB", pattern=r"^([1-9]\d{2,5}MB|[1-9]\d{0,3}GB)$", description="Bound on the engine's buffers; the rest spills to disk."
-    )
-    threads: int = Field(2, ge=1, description="Threads of the engine.")
-
-
-class Settings(_Strict):
+class Settings(Strict):
     """One whole configuration."""
 
     name: Name = Field(description="Names the experiment and the registered models.")
@@ -242,7 +217,7 @@ class Settings(_Strict):
     training: TrainingSettings = Field(TrainingSettings(), description="Which past cutoffs models learn from and are tested on.")
     personas: PersonaSettings = Field(PersonaSettings(), description="How many personas there may be.")
     segments: tuple[SegmentSettings, ...] = Field((), description="Named groups, in order of priority.")
-    engine: EngineSettings = Field(EngineSettings(), description="The engine that reads events.")
+    engine: EngineSettings = Field(DuckDBSettings(), description="The engine that reads events.")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
@@ -308,9 +283,11 @@ def read_settings(path: Path) -> Settings:
 
 
 def _told(problem: dict[str, Any]) -> list[str]:
-    kinds = get_args(Kind)
-    tagged = problem["loc"][:1] == ("targets",) and problem["loc"][2:3] and problem["loc"][2] in kinds
-    path = [part for number, part in enumerate(problem["loc"]) if not (tagged and number == 2)]
+    # pydantic puts the kind into the path of what has kinds: targets.0.growth.ratio, engine.spark.master.
+    is_engine = problem["loc"][:1] == ("engine",)
+    kinds, tag, thing = (("duckdb", "spark"), 1, "engine") if is_engine else (get_args(Kind), 2, "target")
+    tagged = problem["loc"][:1] in (("targets",), ("engine",)) and problem["loc"][tag:][:1] in [(kind,) for kind in kinds]
+    path = [part for number, part in enumerate(problem["loc"]) if not (tagged and number == tag)]
     where = ".".join(str(part) for part in path)
     value = problem["input"]
     match problem["type"]:
@@ -320,7 +297,7 @@ def _told(problem: dict[str, Any]) -> list[str]:
             return [f"{where}{'.kind' if problem['type'] == 'union_tag_not_found' else ''}: this key is required and missing"]
         case "union_tag_invalid":
             return [
-                f"{where}.kind: {problem['ctx']['tag']!r} is not a kind of target: {did_you_mean(problem['ctx']['tag'], kinds)}"
+                f"{where}.kind: {problem['ctx']['tag']!r} is not a kind of {thing}: {did_you_mean(problem['ctx']['tag'], kinds)}"
             ]
         case "value_error":
             said = problem["msg"].removeprefix("Value error, ")
@@ -340,7 +317,7 @@ def _told(problem: dict[str, Any]) -> list[str]:
 
 
 def _nearest_key(key: str) -> str:
-    known = {name for model in _Strict.__subclasses__() for kind in (model, *model.__subclasses__()) for name in kind.model_fields}
+    known = {name for model in Strict.__subclasses__() for kind in (model, *model.__subclasses__()) for name in kind.model_fields}
     if key in known:
         return "it belongs elsewhere, or to another kind of target; configs/template.yaml shows where"
     near = get_close_matches(key, sorted(known), n=1, cutoff=0.75)

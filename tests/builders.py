@@ -4,19 +4,23 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import ibis
 import ibis.expr.types as ir
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
+from ibis.backends.sql import SQLBackend
 
 from features.build import build_features
 from features.contract import COLUMNS, EARLIEST, PURCHASE, Bounds, accepted
-from features.engines import connect
+from features.engines import connect, keep
 from features.families import declared
 from features.moments import merge_moments
 from features.snapshot import KEYS
+from features.spark import connect_spark
 
 FAR = datetime(2030, 1, 1)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -46,17 +50,39 @@ def arrow(frame: pd.DataFrame) -> pa.Table:
     return pa.Table.from_pandas(frame, schema=_SCHEMA, preserve_index=False)
 
 
-def open_engine(spill: Path | None = None) -> Backend:
-    """Open an engine of a test's size; the fixture `engine` closes its own."""
-    return connect(memory="512MB", threads=1, spill=spill or Path(tempfile.gettempdir(), "spill"))
+def open_engine(spill: Path | None = None, *, kind: Literal["duckdb", "spark"] = "duckdb") -> SQLBackend:
+    """Open an engine of a test's size; close it with `close_engine`. On Spark it is a session of one application per process."""
+    if kind == "duckdb":
+        return connect(memory="512MB", threads=1, spill=spill or Path(tempfile.gettempdir(), "spill"))
+    assert kind == "spark", kind
+    # Two workers in processes of their own, as on a cluster: what cannot be sent to an executor fails here.
+    few = {"spark.sql.shuffle.partitions": "2", "spark.default.parallelism": "2"}
+    folder = Path(tempfile.gettempdir(), "beforehand-tests")
+    return connect_spark(master="local-cluster[2,1,1024]", memory="1GB", options=few, spill=folder)
 
 
-def load_events(engine: Backend, frame: pd.DataFrame, *, zone: str = "UTC", as_of: datetime = FAR) -> ir.Table:
+def close_engine(engine: SQLBackend) -> None:
+    """Close an engine; of Spark only what it keeps, since the application serves all tests."""
+    if isinstance(engine, Backend):
+        engine.disconnect()
+    else:
+        engine.raw_sql("CLEAR CACHE")
+
+
+def load(engine: SQLBackend, table: pa.Table) -> ir.Table:
+    """Give a table as the engine reads it from a file, nulls, NaN and types as they are."""
+    if isinstance(engine, Backend):
+        return ibis.memtable(table)
+    path = Path(tempfile.mkdtemp(), "table.parquet")
+    pq.write_table(table, path)
+    return engine.read_parquet(path)
+
+
+def load_events(engine: SQLBackend, frame: pd.DataFrame, *, zone: str = "UTC", as_of: datetime = FAR) -> ir.Table:
     """Make the frame the engine's accepted `events` table: those before `as_of`, with `local_ts` in `zone`."""
-    judged = ibis.memtable(arrow(frame)).mutate(broken=ibis.null("string"))
+    judged = load(engine, arrow(frame)).mutate(broken=ibis.null("string"))
     since = frame.event_ts.min().to_pydatetime() if len(frame) else EARLIEST
-    good = accepted(judged, Bounds(as_of, timedelta(0)), zone=zone, since=since)
-    return engine.create_table("events", good, temp=True)
+    return keep(engine, accepted(judged, Bounds(as_of, timedelta(0)), zone=zone, since=since), "events")
 
 
 def feature_table(
@@ -65,17 +91,18 @@ def feature_table(
     zone: str = "UTC",
     windows: Sequence[timedelta] = WINDOWS,
     only: Sequence[str] = (),
+    kind: Literal["duckdb", "spark"] = "duckdb",
 ) -> pd.DataFrame:
     """Build every declared feature (`only` some is faster) in an engine of its own, indexed by user and cutoff, in order."""
     features = declared(windows, COLUMNS)
     asked = [feature for feature in features if feature.name in only]
     alone = asked and all(feature.base != "row" for feature in asked)  # the base `row` reads other features
-    engine = open_engine()
+    engine = open_engine(kind=kind)
     try:
         moments = merge_moments(engine, load_events(engine, frame, zone=zone))
-        built = build_features(moments, asked if alone else features, cutoffs).execute()
+        built = engine.execute(build_features(moments, asked if alone else features, cutoffs))
     finally:
-        engine.disconnect()
+        close_engine(engine)
     return built.set_index(KEYS).sort_index()
 
 

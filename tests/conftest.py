@@ -5,18 +5,34 @@ from pathlib import Path
 
 import pytest
 from hypothesis import Phase, settings
-from ibis.backends.duckdb import Backend
+from ibis.backends.sql import SQLBackend
 
-from builders import open_engine
+from builders import close_engine, open_engine
 
 # The same examples on every run. No shrinking: with a real engine in every example it takes minutes; keep the examples small.
 settings.register_profile("beforehand", deadline=None, derandomize=True, database=None, phases=(Phase.explicit, Phase.generate))
 settings.load_profile("beforehand")
 
+KINDS = ["duckdb", pytest.param("spark", marks=pytest.mark.spark)]
+
+
+@pytest.fixture(params=KINDS)
+def engine_kind(request: pytest.FixtureRequest) -> str:
+    """The kind of engine: what must hold for one must hold for the other."""
+    return request.param
+
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Backend]:
-    """An empty engine of its own for each test."""
+def engine(engine_kind: str, tmp_path: Path) -> Iterator[SQLBackend]:
+    """An empty engine of its own for each test; on Spark a session of the one application."""
+    opened = open_engine(tmp_path / "spill", kind=engine_kind)
+    yield opened
+    close_engine(opened)
+
+
+@pytest.fixture
+def duckdb_engine(tmp_path: Path) -> Iterator[SQLBackend]:
+    """An empty DuckDB, for what only it has."""
     opened = open_engine(tmp_path / "spill")
     yield opened
-    opened.disconnect()
+    close_engine(opened)

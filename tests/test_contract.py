@@ -11,12 +11,14 @@ import ibis.expr.types as ir
 import pandas as pd
 import pyarrow as pa
 import pytest
+from conftest import KINDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ibis.backends.duckdb import Backend
+from ibis.backends.sql import SQLBackend
 
-from builders import DAY, TICK, at, open_engine
+from builders import DAY, TICK, at, close_engine, load, open_engine
 from features.contract import COLUMNS, OPTIONAL, REQUIRED, Bounds, accepted, conform, judge
+from features.engines import keep
 from features.errors import ConfigError
 
 AS_OF = at("2024-06-01")
@@ -24,18 +26,19 @@ BOUNDS = Bounds(AS_OF, 30 * DAY)
 GOOD = {"user_id": "ann", "event_ts": "2024-03-01 10:00:00", "event_type": "purchase"}
 
 
-def raw(*rows: dict[str, object]) -> ir.Table:
+def raw(*rows: dict[str, object], engine: SQLBackend | None = None) -> ir.Table:
     """Give rows as a source's query would: only the columns that they name."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return ibis.memtable(pa.table({name: pa.array([row.get(name) for row in rows]) for name in names}))
+    table = pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
+    return load(engine, table) if engine else ibis.memtable(table)
 
 
-def judged(engine: Backend, *rows: dict[str, object], source: str = "orders") -> pd.DataFrame:
+def judged(engine: SQLBackend, *rows: dict[str, object], source: str = "orders") -> pd.DataFrame:
     has_ids = any("event_id" in row for row in rows)
-    return engine.execute(judge(conform(raw(*rows), source), BOUNDS, has_ids=has_ids))
+    return engine.execute(judge(conform(raw(*rows, engine=engine), source), BOUNDS, has_ids=has_ids))
 
 
-def reason(engine: Backend, row: dict[str, object]) -> str | None:
+def reason(engine: SQLBackend, row: dict[str, object]) -> str | None:
     found = judged(engine, row).broken[0]
     return None if pd.isna(found) else found
 
@@ -65,7 +68,7 @@ def reason(engine: Backend, row: dict[str, object]) -> str | None:
         ({"amount": "inf"}, "amount is not a finite number below 1e+11"),
     ],
 )
-def test_row_that_breaks_the_contract_has_its_reason(engine: Backend, changes: dict[str, object], expected: str) -> None:
+def test_row_that_breaks_the_contract_has_its_reason(engine: SQLBackend, changes: dict[str, object], expected: str) -> None:
     # A whole column of nulls has no type; the good row beside it gives it one, and must stay good.
     found = judged(engine, GOOD, {**GOOD, **changes})
     assert Counter(found.broken.dropna()) == {expected: 1}
@@ -86,12 +89,14 @@ def test_row_that_breaks_the_contract_has_its_reason(engine: Backend, changes: d
         {"user_id": 17},
     ],
 )
-def test_row_that_keeps_the_contract_has_none(engine: Backend, changes: dict[str, object]) -> None:
+def test_row_that_keeps_the_contract_has_none(engine: SQLBackend, changes: dict[str, object]) -> None:
     assert reason(engine, {**GOOD, **changes}) is None
 
 
-def test_conformed_rows_have_every_column_in_its_type(engine: Backend) -> None:
-    found = judge(conform(raw({**GOOD, "user_id": 17, "amount": "5", "quantity": 2}), "orders"), BOUNDS, has_ids=False)
+def test_conformed_rows_have_every_column_in_its_type(engine: SQLBackend) -> None:
+    found = judge(
+        conform(raw({**GOOD, "user_id": 17, "amount": "5", "quantity": 2}, engine=engine), "orders"), BOUNDS, has_ids=False
+    )
     types = {name: kind.copy(nullable=True) for name, kind in found.schema().items()}
     assert types == {
         name: ibis.dtype(kind) for name, kind in {**COLUMNS, **dict.fromkeys(("source_name", "broken", "row"), "string")}.items()
@@ -107,25 +112,25 @@ def test_conformed_rows_have_every_column_in_its_type(engine: Backend) -> None:
     assert row[[name for name in OPTIONAL if name not in ("amount", "quantity")]].isna().all()
 
 
-def test_row_that_cannot_be_read_is_kept_as_it_came(engine: Backend) -> None:
+def test_row_that_cannot_be_read_is_kept_as_it_came(engine: SQLBackend) -> None:
     row = {**GOOD, "event_ts": "31/12/2024", "amount": "12,50"}
     assert json.loads(judged(engine, row).row[0]) == row
 
 
-def test_row_with_an_impossible_time_is_kept_in_the_contracts_columns(engine: Backend) -> None:
+def test_row_with_an_impossible_time_is_kept_in_the_contracts_columns(engine: SQLBackend) -> None:
     found = judged(engine, {**GOOD, "event_ts": "1970-01-01", "amount": "5"})
     assert json.loads(found.row[0]) == {**dict.fromkeys(COLUMNS), **GOOD, "event_ts": "1970-01-01 00:00:00", "amount": "5.0"}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_row_with_a_number_without_end_is_kept_as_strict_json(engine: Backend, value: float) -> None:
+def test_row_with_a_number_without_end_is_kept_as_strict_json(engine: SQLBackend, value: float) -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
     json.loads(judged(engine, {**GOOD, "amount": value}).row[0], parse_constant=refuse)
 
 
-def test_good_row_is_not_kept_twice(engine: Backend) -> None:
+def test_good_row_is_not_kept_twice(engine: SQLBackend) -> None:
     assert judged(engine, GOOD).row.isna().all()
 
 
@@ -141,12 +146,12 @@ def test_good_row_is_not_kept_twice(engine: Backend) -> None:
         ("2024-03-01", at("2024-03-01")),
     ],
 )
-def test_text_becomes_the_utc_instant_it_names(engine: Backend, text: str, instant: datetime) -> None:
+def test_text_becomes_the_utc_instant_it_names(engine: SQLBackend, text: str, instant: datetime) -> None:
     assert judged(engine, {**GOOD, "event_ts": text}).event_ts.tolist() == [instant]
 
 
 @pytest.mark.parametrize("text", ["2024-03-01 10:00+02", "2024-03-01T08:00Z"])
-def test_text_with_a_zone_and_without_seconds_is_a_time(engine: Backend, text: str) -> None:
+def test_text_with_a_zone_and_without_seconds_is_a_time(engine: SQLBackend, text: str) -> None:
     assert judged(engine, {**GOOD, "event_ts": text}).event_ts.tolist() == [at("2024-03-01 08:00")]
 
 
@@ -161,7 +166,7 @@ def test_text_with_a_zone_and_without_seconds_is_a_time(engine: Backend, text: s
     ],
     ids=lambda column: str(column.type),
 )
-def test_timestamp_becomes_the_utc_instant_it_names(engine: Backend, column: pa.Array) -> None:
+def test_timestamp_becomes_the_utc_instant_it_names(engine: SQLBackend, column: pa.Array) -> None:
     table = ibis.memtable(pa.table({"user_id": ["ann"], "event_ts": column, "event_type": ["purchase"]}))
     assert engine.execute(conform(table, "orders")).event_ts.tolist() == [at("2024-03-01 08:00")]
 
@@ -205,7 +210,7 @@ def test_unknown_column_far_from_any_lists_them() -> None:
         conform(raw({**GOOD, "zzz": 5.0}), "orders")
 
 
-def test_earliest_of_a_repeated_id_stays(engine: Backend) -> None:
+def test_earliest_of_a_repeated_id_stays(engine: SQLBackend) -> None:
     rows = [{**GOOD, "event_id": "e1", "event_ts": f"2024-03-0{day} 10:00:00"} for day in (3, 1, 2)]
     for order in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
         found = judged(engine, *(rows[place] for place in order)).sort_values("event_ts")
@@ -213,53 +218,55 @@ def test_earliest_of_a_repeated_id_stays(engine: Backend) -> None:
         assert set(found.broken.dropna()) == {"event_id was seen before"}
 
 
-def test_ties_of_a_repeated_id_are_settled_by_the_columns(engine: Backend) -> None:
+def test_ties_of_a_repeated_id_are_settled_by_the_columns(engine: SQLBackend) -> None:
     rows = [{**GOOD, "event_id": "e1", "amount": amount} for amount in (7.0, 5.0, 6.0)]
     for order in (rows, rows[::-1]):
         found = judged(engine, *order)
         assert found[found.broken.isna()].amount.tolist() == [5.0]
 
 
-def test_id_repeated_across_sources_is_seen(engine: Backend) -> None:
-    first = conform(raw({**GOOD, "event_id": "e1", "event_ts": "2024-03-02"}), "app")
-    second = conform(raw({**GOOD, "event_id": "e1", "event_ts": "2024-03-01"}), "web")
+def test_id_repeated_across_sources_is_seen(engine: SQLBackend) -> None:
+    first = conform(raw({**GOOD, "event_id": "e1", "event_ts": "2024-03-02"}, engine=engine), "app")
+    second = conform(raw({**GOOD, "event_id": "e1", "event_ts": "2024-03-01"}, engine=engine), "web")
     found = engine.execute(judge(first.union(second), BOUNDS, has_ids=True)).set_index("source_name").broken
     assert (found["app"], pd.isna(found["web"])) == ("event_id was seen before", True)
 
 
-def test_broken_row_does_not_use_up_its_id(engine: Backend) -> None:
+def test_broken_row_does_not_use_up_its_id(engine: SQLBackend) -> None:
     found = judged(engine, {**GOOD, "event_id": "e1", "event_ts": "1970-01-01"}, {**GOOD, "event_id": "e1"})
     assert sorted(found.broken.fillna("good")) == ["event_ts is before 1990", "good"]
 
 
-def test_rows_without_an_id_are_never_repeats(engine: Backend) -> None:
+def test_rows_without_an_id_are_never_repeats(engine: SQLBackend) -> None:
     assert judged(engine, {**GOOD, "event_id": None}, {**GOOD, "event_id": None}, {**GOOD, "event_id": "e1"}).broken.isna().all()
 
 
-def test_rows_with_a_blank_id_are_never_repeats(engine: Backend) -> None:
+def test_rows_with_a_blank_id_are_never_repeats(engine: SQLBackend) -> None:
     assert judged(engine, {**GOOD, "event_id": ""}, {**GOOD, "event_id": ""}).broken.isna().all()
 
 
 @pytest.mark.parametrize("minutes", [10**15, 1e300, 100_000])
-def test_impossible_offset_is_rejected(engine: Backend, minutes: float) -> None:
+def test_impossible_offset_is_rejected(engine: SQLBackend, minutes: float) -> None:
     assert "utc_offset_minutes" in (reason(engine, {**GOOD, "utc_offset_minutes": minutes}) or "")
 
 
-def split(engine: Backend, table: ir.Table) -> tuple[pd.DataFrame, pd.DataFrame]:
+def split(engine: SQLBackend, table: ir.Table) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Give what is accepted on the night and what is rejected."""
     good = accepted(table, BOUNDS, zone="UTC", since=at("1990-01-01"))
     return engine.execute(good), engine.execute(table.filter(table.broken.notnull()))
 
 
-def test_event_at_as_of_is_left_alone(engine: Backend) -> None:
+def test_event_at_as_of_is_left_alone(engine: SQLBackend) -> None:
     instants = [AS_OF - TICK, AS_OF, AS_OF + 30 * DAY - TICK, AS_OF + 30 * DAY]
-    table = judge(conform(raw(*({**GOOD, "event_ts": str(instant)} for instant in instants)), "orders"), BOUNDS, has_ids=False)
+    table = judge(
+        conform(raw(*({**GOOD, "event_ts": str(instant)} for instant in instants), engine=engine), "orders"), BOUNDS, has_ids=False
+    )
     good, rejected = split(engine, table)
     assert (good.event_ts.tolist(), rejected.event_ts.tolist()) == (instants[:1], instants[3:])
 
 
-def test_accepted_events_have_the_contracts_columns_and_local_time(engine: Backend) -> None:
-    good, _ = split(engine, judge(conform(raw(GOOD), "orders"), BOUNDS, has_ids=False))
+def test_accepted_events_have_the_contracts_columns_and_local_time(engine: SQLBackend) -> None:
+    good, _ = split(engine, judge(conform(raw(GOOD, engine=engine), "orders"), BOUNDS, has_ids=False))
     assert good.columns.tolist() == [*COLUMNS, "local_ts"]
 
 
@@ -280,11 +287,12 @@ ROWS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=8)
 @given(rows=st.lists(ROWS, min_size=15, max_size=40), order=st.randoms(use_true_random=False))
-def test_no_row_is_lost_whatever_comes_in_whatever_order(rows: list[dict[str, object]], order: Random) -> None:
-    engine = open_engine()
-    table = engine.create_table("judged", judge(conform(raw(*rows), "orders"), BOUNDS, has_ids=True), temp=True)
+def test_no_row_is_lost_whatever_comes_in_whatever_order(kind: str, rows: list[dict[str, object]], order: Random) -> None:
+    engine = open_engine(kind=kind)
+    table = keep(engine, judge(conform(raw(*rows, engine=engine), "orders"), BOUNDS, has_ids=True), "judged")
     found, (kept, rejected) = table.execute(), split(engine, table)
     good = found[found.broken.isna()]
     assert sorted(kept.event_ts) == sorted(good.event_ts[good.event_ts < AS_OF])
@@ -294,7 +302,7 @@ def test_no_row_is_lost_whatever_comes_in_whatever_order(rows: list[dict[str, ob
     assert good.event_id.dropna().is_unique
     order.shuffle(rows)
     assert counted(judged(engine, *rows)) == counted(found)
-    engine.disconnect()
+    close_engine(engine)
 
 
 def counted(frame: pd.DataFrame) -> Counter[tuple[str, ...]]:

