@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -16,9 +17,8 @@ from ibis.backends.sql import SQLBackend
 
 from features.build import build_features
 from features.contract import COLUMNS, EARLIEST, PURCHASE, Bounds, accepted
+from features.declare import FeatureSet, Wanted, declared, reads
 from features.engines import connect, keep
-from features.families import declared
-from features.moments import merge_moments
 from features.snapshot import KEYS
 from features.spark import connect_spark
 
@@ -94,16 +94,26 @@ def feature_table(
     kind: Literal["duckdb", "spark"] = "duckdb",
 ) -> pd.DataFrame:
     """Build every declared feature (`only` some is faster) in an engine of its own, indexed by user and cutoff, in order."""
-    features = declared(windows, COLUMNS)
-    asked = [feature for feature in features if feature.name in only]
-    alone = asked and all(feature.base != "row" for feature in asked)  # the base `row` reads other features
+    asked = declared(Wanted(tuple(windows)), COLUMNS)
+    if only:
+        asked = _narrowed(asked, only)
     engine = open_engine(kind=kind)
     try:
-        moments = merge_moments(engine, load_events(engine, frame, zone=zone))
-        built = engine.execute(build_features(moments, asked if alone else features, cutoffs))
+        built = engine.execute(build_features(engine, load_events(engine, frame, zone=zone), asked, cutoffs))
     finally:
         close_engine(engine)
     return built.set_index(KEYS).sort_index()
+
+
+def _narrowed(asked: FeatureSet, only: Sequence[str]) -> FeatureSet:
+    """Leave out every feature but these and, hidden, what they read."""
+    read_by = reads(asked)
+    needed = set(only)
+    while more := {name for known in needed for name in read_by.get(known, ())} - needed:
+        needed |= more
+    features = tuple(feature for feature in asked.built if feature.name in only)
+    hidden = tuple(feature for feature in asked.built if feature.name in needed - set(only))
+    return replace(asked, features=features, hidden=hidden)
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> Path:
