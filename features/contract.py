@@ -9,7 +9,7 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 from ibis import _
 
-from features.cells import read_instant, read_number, written
+from features.cells import exact, read_instant, read_number, written
 from features.errors import ConfigError, did_you_mean, listed
 from features.local_time import local_time
 
@@ -33,8 +33,6 @@ OPTIONAL: Mapping[str, str] = {
 }
 COLUMNS: Mapping[str, str] = {**REQUIRED, **OPTIONAL}
 
-# Inside, amounts are decimals: a sum of floats depends on the order of the rows, and a rerun must give the same to the last digit.
-EXACT = "decimal(18, 6)"
 LARGEST = 1e11
 # ISO 8601 readers take offsets up to 18 hours; no place on Earth needs more than 14.
 LARGEST_OFFSET = 18 * 60
@@ -156,15 +154,8 @@ def accepted(judged: ir.Table, bounds: Bounds, *, zone: str, since: datetime) ->
     events = judged.filter(_.broken.isnull(), _.event_ts < ibis.literal(bounds.as_of))
     by_zone = local_time(events.event_ts, zone, since=since, until=bounds.as_of)
     by_offset = events.event_ts + events.utc_offset_minutes.as_interval("m")
-    columns = [_exact(events[name]).name(name) if kind == "float64" else events[name] for name, kind in COLUMNS.items()]
+    columns = [exact(events[name]).name(name) if kind == "float64" else events[name] for name, kind in COLUMNS.items()]
     return events.select(*columns, local_ts=ibis.coalesce(by_offset, by_zone))
-
-
-def _exact(amount: ir.FloatingColumn) -> ir.DecimalValue:
-    # Engines turn a float into a decimal in different ways; whole numbers, and millionths below one, all turn alike.
-    whole = amount.floor()
-    millionths = ((amount - whole) * 1e6).round()
-    return (whole.cast("int64").cast(EXACT) + (millionths / 1e6).cast(EXACT)).cast(EXACT)
 
 
 def _is_given(column: ir.Column) -> ir.BooleanValue:

@@ -31,15 +31,33 @@ NUMBERS = [
     "5", " 5 ", "5d", "5f", "0x10", "1e3", "1_000", "1,5", "inf", "-inf", "+Infinity", "nan", "-nan", "", "+5", ".5", "5.", "1e400",
     "1e-400", "true", "٥", "--5", "1e", "0b1", "5\t", "-300", "60.0", "1.5", "2.5", "9223372036854775808", "1e18", "5L",
 ]  # fmt: skip
-FLOATS = [0.0, -0.0, 0.1, 1.0, -7.0, 12345678.0, 1e14, 0.5, float("nan"), float("inf"), float("-inf"), None, 19.99]
+FLOATS = [
+    0.0,
+    -0.0,
+    0.1,
+    1.0,
+    -7.0,
+    12345678.0,
+    1e14,
+    0.5,
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    None,
+    19.99,
+    7112976613.844757,
+    1e300,
+    -1.5e-7,
+    1.25e-4,
+]
 
 
 def on(kind: str, table: pa.Table, **columns: object) -> pd.DataFrame:
-    """Compute columns over a table on one kind of engine, as text, in order."""
+    """Compute columns over a table on one kind of engine, in order."""
     engine = open_engine(kind=kind)
     try:
         loaded = load(engine, table.append_column("n", pa.array(range(len(table)))))
-        made = loaded.select("n", **{name: make(loaded).cast("string") for name, make in columns.items()})  # type: ignore[operator]
+        made = loaded.select("n", **{name: make(loaded) for name, make in columns.items()})  # type: ignore[operator]
         return engine.execute(made.order_by("n"))
     finally:
         close_engine(engine)
@@ -48,7 +66,7 @@ def on(kind: str, table: pa.Table, **columns: object) -> pd.DataFrame:
 @pytest.mark.spark
 def test_times_in_text_are_read_alike() -> None:
     table = pa.table({"text": TEXTS})
-    found = [on(kind, table, instant=lambda rows: read_instant(rows.text)) for kind in ("duckdb", "spark")]
+    found = [on(kind, table, instant=lambda rows: read_instant(rows.text).cast("string")) for kind in ("duckdb", "spark")]
     pd.testing.assert_frame_equal(*found)
     assert 15 < found[0].instant.notna().sum() < 25
 
@@ -56,7 +74,7 @@ def test_times_in_text_are_read_alike() -> None:
 @pytest.mark.spark
 def test_numbers_in_text_are_read_alike() -> None:
     table = pa.table({"text": NUMBERS})
-    found = [on(kind, table, number=lambda rows: written(read_number(rows.text))) for kind in ("duckdb", "spark")]
+    found = [on(kind, table, number=lambda rows: read_number(rows.text)) for kind in ("duckdb", "spark")]
     pd.testing.assert_frame_equal(*found)
     assert 15 < found[0].number.notna().sum() < 25
 
@@ -96,12 +114,12 @@ def test_good_rows_rejected_rows_and_fingerprint_are_the_same() -> None:
         judged = judge(conform(load(engine, log(7)), "orders"), bounds, has_ids=True)
         good = accepted(judged, bounds, zone="Europe/Paris", since=at("1990-01-01"))
         bad = judged.filter(judged.broken.notnull()).select("broken", "row")
-        frames.append([engine.execute(table.order_by(table.columns)) for table in (good, bad)])
+        frames.append([engine.execute(table.order_by(table.columns)).dropna(axis="columns", how="all") for table in (good, bad)])
         prints.append(fingerprint(engine, good))
         close_engine(engine)
     for ours, theirs in zip(*frames, strict=True):
         pd.testing.assert_frame_equal(ours, theirs, check_dtype=False)
-        assert len(ours) > 50
+        assert len(ours) > 20
     assert prints[0] == prints[1]
 
 
