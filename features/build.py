@@ -18,6 +18,8 @@ from features.snapshot import KEYS, MILLION, Snapshot
 from features.tiles import Grid
 
 _builds = count()
+# Features aggregated in one statement.
+AT_ONCE = 48
 _DERIVED: tuple[Base, ...] = ("row", "population")
 
 
@@ -51,14 +53,14 @@ def build_features(
             attributes=held,
             everybody=events,
         )
-        aggregates = []
+        aggregates: list[ir.Table] = []
         for base in _bases(asked):
-            aggregates.append(keep(engine, _aggregated(snapshot, base, asked), f"{build}_{shard}_{base}"))
+            aggregates += _aggregated(engine, snapshot[base], _of(asked, base), f"{build}_{shard}_{base}")
             advance()
         parts.append(keep(engine, _derived(_joined(aggregates, asked), asked, final=False), f"{build}_{shard}"))
         release(engine, aggregates)
         advance()
-    whole = keep(engine, _derived(reduce(ir.Table.union, parts), asked, final=True).select(*KEYS, *asked.names), build)
+    whole = keep(engine, _against_others(reduce(ir.Table.union, parts), asked), build)
     release(engine, parts)
     advance()
     return whole
@@ -78,9 +80,21 @@ def _bases(asked: FeatureSet) -> list[Base]:
     return list(dict.fromkeys(["tiles", *(feature.base for feature in asked.built if feature.base not in _DERIVED)]))
 
 
-def _aggregated(snapshot: Snapshot, base: Base, asked: FeatureSet) -> ir.Table:
-    features = [feature for feature in asked.built if feature.base == base]
-    return snapshot[base].group_by(KEYS).agg(**{feature.name: feature.expr for feature in features})
+def _of(asked: FeatureSet, base: Base) -> list[Feature]:
+    return [feature for feature in asked.built if feature.base == base]
+
+
+def _aggregated(engine: SQLBackend, base: ir.Table, features: Sequence[Feature], name: str) -> list[ir.Table]:
+    """Aggregate a base per user, some features at a time: with hundreds at once the state of every user outgrows memory."""
+    some = [features[start : start + AT_ONCE] for start in range(0, len(features), AT_ONCE)] or [[]]
+    source = keep(engine, base, f"{name}_rows") if len(some) > 1 else base
+    found = [
+        keep(engine, source.group_by(KEYS).agg(**{feature.name: feature.expr for feature in part}), f"{name}_{number}")
+        for number, part in enumerate(some)
+    ]
+    if len(some) > 1:
+        release(engine, [source])
+    return found
 
 
 def _joined(aggregates: Sequence[ir.Table], asked: FeatureSet) -> ir.Table:
@@ -99,6 +113,17 @@ def _derived(table: ir.Table, asked: FeatureSet, *, final: bool) -> ir.Table:
             return table
         table = table.mutate(**{feature.name: _typed(feature, feature.expr) for feature in ready})
         waiting = [feature for feature in waiting if feature not in ready]
+
+
+def _against_others(users: ir.Table, asked: FeatureSet) -> ir.Table:
+    """Add what sets a user against the others known at the same cutoff, and put the features in order."""
+    compared = _of(asked, "population")
+    if compared:
+        # Narrow: sorting for a window moves every column that is there.
+        narrow = users.select(*KEYS, *sorted(set().union(*(reads(asked)[feature.name] for feature in compared))))
+        places = narrow.select(*KEYS, **{feature.name: _typed(feature, feature.expr) for feature in compared})
+        users = users.left_join(places, KEYS).drop("user_id_right", "cutoff_right")
+    return _derived(users, asked, final=True).select(*KEYS, *asked.names)
 
 
 def _filled(feature: Feature) -> Deferred:
