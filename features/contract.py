@@ -100,7 +100,7 @@ def conform(raw: ir.Table, source: str) -> ir.Table:
         (cast["utc_offset_minutes"].abs() > LARGEST_OFFSET, "utc_offset_minutes is beyond 18 hours"),
         else_=ibis.null("string"),
     )
-    typed = raw.select(**cast, source_name=ibis.literal(source), came_as=_as_json(raw, raw.columns), broken=broken)
+    typed = raw.select(**cast, source_name=ibis.literal(source), came_as=as_json(raw, raw.columns), broken=broken)
     return typed.mutate(came_as=typed.broken.notnull().ifelse(typed.came_as, ibis.null("string")))
 
 
@@ -119,7 +119,7 @@ def judge(conformed: ir.Table, bounds: Bounds, *, has_ids: bool) -> ir.Table:
     judged = conformed.mutate(broken=ibis.coalesce(conformed.broken, impossible))
     if has_ids:
         judged = judged.mutate(broken=_repeated(judged).ifelse(ibis.literal("event_id was seen before"), judged.broken))
-    row = judged.broken.notnull().ifelse(ibis.coalesce(judged.came_as, _as_json(judged, COLUMNS)), ibis.null("string"))
+    row = judged.broken.notnull().ifelse(ibis.coalesce(judged.came_as, as_json(judged, COLUMNS)), ibis.null("string"))
     return judged.select(*COLUMNS, "source_name", "broken", row=row)
 
 
@@ -132,7 +132,8 @@ def _repeated(judged: ir.Table) -> ir.BooleanValue:
     return judged.event_id.notnull() & judged.broken.isnull() & (turn > 0)
 
 
-def _as_json(table: ir.Table, names: Iterable[str]) -> ir.StringValue:
+def as_json(table: ir.Table, names: Iterable[str]) -> ir.StringValue:
+    """Write some columns of each row as one JSON object, alike on every engine."""
     return ibis.struct({name: _in_json(table[name]) for name in names}).cast("json").cast("string")
 
 

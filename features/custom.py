@@ -4,7 +4,7 @@ An expression with aggregates (`sum(amount) filter (where category = 'DELI')`) r
 one without (`purchase_amount_sum_28d / nullif(purchase_count_28d, 0)`) reads other features of the same user.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -84,7 +84,9 @@ def _from_events(custom: Custom, tree: exp.Expr) -> tuple[list[Feature], list[Me
         if name not in COLUMNS:
             raise ConfigError(f"{custom.sql!r} names {name!r}, which is not an event column: {did_you_mean(name, COLUMNS)}")
         if name in _TIMES:
-            raise ConfigError(f"{custom.sql!r} reads {name}: say how far to look back with `windows`; nothing else may look at time")
+            raise ConfigError(
+                f"{custom.sql!r} reads {name}: say how far to look back with `windows`; nothing else may look at time"
+            )
     _refuse_text(type_of(custom.sql, {name: SQL_TYPES[kind] for name, kind in COLUMNS.items()}), custom)
     measures: list[Measure] = []
 
@@ -109,7 +111,9 @@ def _from_events(custom: Custom, tree: exp.Expr) -> tuple[list[Feature], list[Me
                 phrase=custom.phrase + when,
                 group=custom.group,
                 needs=frozenset(read & set(COLUMNS) - {"event_type"}),
-                empty=0 if all(isinstance(node.this if isinstance(node, exp.Filter) else node, exp.Count | exp.Sum) for node in parts) else None,
+                empty=0
+                if all(isinstance(node.this if isinstance(node, exp.Filter) else node, exp.Count | exp.Sum) for node in parts)
+                else None,
             )
         )
     return features, measures

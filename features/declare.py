@@ -21,7 +21,7 @@ ATTRIBUTES = "attributes"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a config asks for: windows, families by name, named values of channel, device and source, custom features, attributes."""
+    """What a config asks for: windows, families by name, named values, custom features and attributes."""
 
     windows: tuple[timedelta, ...]
     families: tuple[str, ...] = tuple(FAMILIES)

@@ -8,6 +8,8 @@ import ibis.expr.types as ir
 from ibis.backends.duckdb import Backend
 from ibis.backends.sql import SQLBackend
 
+from features.cells import written
+
 _EPOCH = datetime(1970, 1, 1)
 _NULL, _NEXT = "\x1f", "\x1e"
 
@@ -23,7 +25,7 @@ def _converted(digits: str, base: int, to: int) -> str:  # type: ignore[empty-bo
 
 
 def fingerprint(engine: SQLBackend, table: ir.Table) -> str:
-    """Give a digest of the rows of `table`, whose columns are text, whole numbers, decimals and instants.
+    """Give a digest of the rows of `table`, whose columns are text, numbers and instants.
 
     Every row becomes a number by MD5, which DuckDB and Spark both have; what does not depend on their order is kept of the numbers.
     """
@@ -38,7 +40,7 @@ def fingerprint(engine: SQLBackend, table: ir.Table) -> str:
 def _plain(column: ir.Column) -> ir.StringValue:
     if column.type().is_timestamp():
         return column.delta(ibis.literal(_EPOCH), unit="microsecond").cast("string")
-    return column.cast("string")
+    return written(column) if column.type().is_floating() else column.cast("string")
 
 
 def _number(engine: SQLBackend, text: ir.StringValue) -> ir.Value:

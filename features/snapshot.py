@@ -26,7 +26,7 @@ _PURCHASED = {"categories": "category", "brands": "brand"}
 class Snapshot:
     """The base tables of some cutoffs (UTC), each made once, when first asked for. Every row has a `user_id` and a `cutoff`.
 
-    `tiles`       user × event type × tile: `n, discounted, amount, quantity, discount, since_first, since_last`, and what is derived
+    `tiles`       user × event type × tile: `n, discounted, amount, quantity, discount, since_first, since_last`
     `orders`      user × order: `since_first, since_last, local_at, amount, discount, channel, switched` (not the channel before)
     `days`        user × local day with a purchase: `since` (its first instant), `gap` (days since the day before it)
     `weeks`       user × week with such a day: `week`, counted back from the cutoff, and `turn`, its place among them
@@ -67,7 +67,6 @@ class Snapshot:
         if base not in self._made:
             self._made[base] = self._make(base)
         return self._made[base]
-
 
     def _make(self, base: Base) -> ir.Table:
         own: Mapping[str, Callable[[], ir.Table]] = {
@@ -213,5 +212,3 @@ def days_since_first(event_type: str | Sequence[str]) -> Deferred:
 def _where(event_type: str | Sequence[str], window: timedelta | None) -> Deferred:
     hit = _.event_type == event_type if isinstance(event_type, str) else _.event_type.isin(list(event_type))
     return hit if window is None else hit & within(window)
-
-

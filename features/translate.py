@@ -5,16 +5,16 @@ Only what is listed here can run: comparisons, logic, arithmetic, case, and a fe
 
 from collections.abc import Callable
 from operator import add, and_, eq, ge, gt, le, lt, mul, ne, or_, sub
+from typing import Any
 
 import ibis
-import ibis.expr.types as ir
-from ibis.common.deferred import Deferred
 from sqlglot import exp
 
 from features.errors import ConfigError
 from features.expressions import DIALECT
 
-Value = Deferred | ir.Value
+# A deferred expression or a value: both have the same methods.
+Value = Any
 AGGREGATES = (exp.AggFunc, exp.Filter)
 
 _BINARY: dict[type[exp.Expr], Callable[[Value, Value], Value]] = {
@@ -31,9 +31,7 @@ _UNARY: dict[type[exp.Expr], Callable[[Value], Value]] = {
 }
 
 
-def translated(
-    tree: exp.Expr, column: Callable[[str], Value], aggregate: Callable[[exp.Expr], Value] | None = None
-) -> Value:
+def translated(tree: exp.Expr, column: Callable[[str], Value], aggregate: Callable[[exp.Expr], Value] | None = None) -> Value:
     """Give the Ibis expression of a parsed SQL expression; `column` gives a column's value, `aggregate` that of an aggregate call.
 
     Division by zero is null. Raises ConfigError for anything that is not available.
@@ -79,8 +77,9 @@ def translated(
                 default = node.args.get("default")
                 return ibis.cases(*branches, else_=ibis.null("float64") if default is None else value(default))
         raise ConfigError(
-            f"{node.sql(DIALECT)!r} is not available in a feature: use columns, values, comparisons, and, or, not, in, between, like, "
-            "is null, + - * /, case, coalesce, nullif, greatest, least, abs, lower, upper, and the aggregates count, sum, avg, min, max"
+            f"{node.sql(DIALECT)!r} is not available in a feature: use columns, values, comparisons, and, or, not, in, between, "
+            "like, is null, + - * /, case, coalesce, nullif, greatest, least, abs, lower, upper, and the aggregates count, sum, avg, "
+            "min and max"
         )
 
     return value(tree)

@@ -78,7 +78,7 @@ def validate(config: ConfigPath = DEFAULT_CONFIG, as_of: AsOf = None, json_: Jso
             "rejected": len(log.rejected),
             "later": log.later,
         }
-        told |= {"first_event": log.first.isoformat(), "last_event": log.last.isoformat(), "features": len(log.features)}
+        told |= {"first_event": log.first.isoformat(), "last_event": log.last.isoformat(), "features": len(log.features.features)}
         if json_:
             _console().print_json(json.dumps(told))
         else:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from features.catalogue import Feature
 from features.labels import Target
 
 # Columns of a target and of a persona, with the types that a segment's rule meets.
@@ -89,6 +90,7 @@ def segments_schema(targets: Sequence[Target]) -> pa.Schema:
     )
 
 
-def features_schema(names: Sequence[str]) -> pa.Schema:
-    """Give the schema of `features`: every feature as a float."""
-    return pa.schema([AS_OF, USER, *(pa.field(name, pa.float64()) for name in names)])
+def features_schema(features: Sequence[Feature]) -> pa.Schema:
+    """Give the schema of `features`: numbers as floats, names as text."""
+    kinds = {feature.name: pa.string() if feature.is_text else pa.float64() for feature in features}
+    return pa.schema([AS_OF, USER, *(pa.field(name, kind) for name, kind in kinds.items())])

@@ -46,6 +46,11 @@ class DuckDBSettings(Strict):
     memory: Memory = Field("2GB", description="Bound on the engine's buffers; the rest spills to disk.")
     threads: int = Field(2, ge=1, description="Threads of the engine.")
 
+    @property
+    def bytes(self) -> int | None:
+        """The memory that one computation may take."""
+        return int(self.memory[:-2]) * (10**9 if self.memory.endswith("GB") else 10**6)
+
     def open(self, spill: Path) -> SQLBackend:
         """Open the engine; temporary files go to `spill`."""
         return connect(memory=self.memory, threads=self.threads, spill=spill)
@@ -62,6 +67,11 @@ class SparkSettings(Strict):
     options: Annotated[dict[str, OptionValue], AfterValidator(as_value_error(_options))] = Field(
         {}, description="Further settings of Spark, such as spark.sql.shuffle.partitions. No secrets: Spark takes them elsewhere."
     )
+
+    @property
+    def bytes(self) -> int | None:
+        """No bound of its own: Spark shares work out among its executors and spills."""
+        return None
 
     def open(self, spill: Path) -> SQLBackend:
         """Open the engine; temporary files and Spark's log go to `spill`. Raises ConfigError when it cannot be reached."""

@@ -1,6 +1,7 @@
 """Read the sources of a night: events that keep the contract, and what was rejected."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import reduce
@@ -12,19 +13,18 @@ import pyarrow as pa
 from ibis import _
 from ibis.backends.sql import SQLBackend
 
-from features.catalogue import Feature
+from features.attributes import held, read_attributes
 from features.contract import COLUMNS, PURCHASE, Bounds, accepted, conform, judge
+from features.declare import FeatureSet, declared, switched_off
 from features.engines import engine_errors, keep
 from features.errors import ConfigError, DataError, first_line, listed
 from features.expressions import columns_of
-from features.families import declared, switched_off
 from features.fingerprint import fingerprint
-from features.moments import Moments, merge_moments
 from features.sources import read_sources
-from features.windows import words
+from features.windows import label, words
 from pipeline.columns import QUARANTINE
 from pipeline.progress import Narrator
-from pipeline.settings import GrowthSettings, Settings, ValueSettings
+from pipeline.settings import ATTRIBUTES, GrowthSettings, Settings, ValueSettings
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,13 @@ class EventLog:
 
     `rejected` has the columns of `quarantine`; `later` counts events at or after `as_of`, left alone; `digest` identifies the
     accepted events whatever their order; `first` is the first purchase and `last` the newest event (UTC, without zone).
+    `attributes` has a row per user and `known_from`, or is None; `beyond_history` are the windows longer than the history.
     """
 
     engine: SQLBackend
     events: ir.Table
-    moments: Moments
-    features: tuple[Feature, ...]
+    attributes: ir.Table | None
+    features: FeatureSet
     as_of: date
     count: int
     later: int
@@ -47,6 +48,7 @@ class EventLog:
     first: datetime
     last: datetime
     digest: str
+    beyond_history: tuple[str, ...]
 
 
 def midnight(as_of: date) -> datetime:
@@ -55,7 +57,7 @@ def midnight(as_of: date) -> datetime:
 
 
 def read_events(settings: Settings, as_of: date, narrator: Narrator) -> EventLog:
-    """Read every source, split off what breaks the contract, and merge the rest into moments.
+    """Read every source and split off what breaks the contract.
 
     Raises ConfigError or DataError (see `features.sources` and `features.contract`), and DataError when too many rows are broken,
     there is no event before `as_of`, or the newest one is older than `contract.max_staleness`.
@@ -63,7 +65,10 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator) -> EventLog
     engine = settings.engine.open(settings.output / "spill")
     bounds = Bounds(midnight(as_of), settings.contract.max_future)
     with narrator.step("reading events") as step:
-        raw = read_sources(engine, [source.spec() for source in settings.sources])
+        sources = [source.spec() for source in settings.sources]
+        raw = read_sources(engine, [*sources, *([settings.attributes.source()] if settings.attributes else [])])
+        told = raw.pop(ATTRIBUTES, None)
+        attributes = None if told is None else _attributes(engine, told, settings)
         columns = {name for table in raw.values() for name in table.columns}
         conformed = reduce(ir.Table.union, (conform(table, name) for name, table in raw.items()))
         _refuse_missing_columns(settings, columns)
@@ -75,15 +80,15 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator) -> EventLog
                 "mend the file, or use try_cast in the SQL so that the row can be rejected by itself"
             ) from None
         counts = _counts(judged, bounds)
-        rejected = _rejected(judged, as_of)
+        rejected = _rejected(judged, attributes, as_of)
         _check(counts, rejected, settings, as_of)
         events = accepted(judged, bounds, zone=settings.time_zone, since=counts.first.to_pydatetime())
-        moments = merge_moments(engine, events)
+        types = set(judged.filter(_.broken.isnull()).event_type.value_counts().execute().event_type)
         log = EventLog(
             engine=engine,
             events=events,
-            moments=moments,
-            features=declared(settings.features.windows, columns),
+            attributes=None if attributes is None else held(attributes, settings.wanted().attributes),
+            features=declared(settings.wanted(), columns, types),
             as_of=as_of,
             count=int(counts.known),
             later=int(counts.later),
@@ -91,11 +96,27 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator) -> EventLog
             rejected=rejected,
             first=(counts.first if pd.isna(counts.first_purchase) else counts.first_purchase).to_pydatetime(),
             last=counts["last"].to_pydatetime(),
-            digest=fingerprint(engine, events.select(sorted(columns & set(COLUMNS)))),
+            digest=_digest(engine, events.select(sorted(columns & set(COLUMNS))), attributes),
+            beyond_history=_beyond_history(settings, bounds, counts),
         )
         step.note(f"{log.count:,} events of {log.users:,} users before {as_of}")
-    _tell(log, columns, settings, narrator)
+    _tell(log, columns, types, settings, narrator)
     return log
+
+
+def _attributes(engine: SQLBackend, told: ir.Table, settings: Settings) -> ir.Table:
+    checked = read_attributes(told, settings.wanted().attributes)
+    return keep(engine, checked.mutate(source_name=ibis.literal(ATTRIBUTES)), "attributes_read")
+
+
+def _digest(engine: SQLBackend, events: ir.Table, attributes: ir.Table | None) -> str:
+    parts = [events] if attributes is None else [events, attributes.filter(_.broken.isnull()).drop("row", "source_name", "broken")]
+    return "-".join(fingerprint(engine, part) for part in parts)
+
+
+def _beyond_history(settings: Settings, bounds: Bounds, counts: pd.Series) -> tuple[str, ...]:
+    history = bounds.as_of - counts["first"].to_pydatetime()
+    return tuple(label(window) for window in sorted(settings.features.windows) if window > history)
 
 
 def _refuse_missing_columns(settings: Settings, columns: set[str]) -> None:
@@ -160,13 +181,10 @@ def _whole_days(age: timedelta) -> timedelta:
     return timedelta(days=round(age / timedelta(days=1)))
 
 
-def _rejected(judged: ir.Table, as_of: date) -> pa.Table:
-    rows = (
-        judged.filter(_.broken.notnull())
-        .select(source="source_name", reason="broken", row="row")
-        .order_by("source", "reason", "row")
-    )
-    found = rows.to_pyarrow()
+def _rejected(judged: ir.Table, attributes: ir.Table | None, as_of: date) -> pa.Table:
+    tables = [judged] if attributes is None else [judged, attributes]
+    parts = [table.filter(table.broken.notnull()).select(source="source_name", reason="broken", row="row") for table in tables]
+    found = reduce(ir.Table.union, parts).order_by("source", "reason", "row").to_pyarrow()
     return found.add_column(0, "as_of", pa.array([as_of] * len(found), pa.date32())).cast(QUARANTINE)
 
 
@@ -175,10 +193,18 @@ def _reasons(rejected: pa.Table) -> list[str]:
     return [f"{count:,} rows of {source}: {reason}" for (source, reason), count in counts.items()]
 
 
-def _tell(log: EventLog, columns: set[str], settings: Settings, narrator: Narrator) -> None:
+def _tell(log: EventLog, columns: set[str], types: set[str], settings: Settings, narrator: Narrator) -> None:
     """Say once what was left out: rejected rows by reason, and features whose columns no source gives."""
     for reason in _reasons(log.rejected):
         narrator.say(f"  quarantined {reason}")
-    off = switched_off(settings.features.windows, columns)
-    if off:
-        narrator.say("  switched off: " + ", ".join(f"{count} features that need {name}" for name, count in off.items()))
+    if log.beyond_history:
+        narrator.say(f"  windows longer than the history see all of it and no more: {listed(log.beyond_history)}")
+    off = switched_off(settings.wanted(), columns, types)
+    for what, kind in (("columns", COLUMNS), ("event types", off.keys() - COLUMNS.keys())):
+        named = {name: count for name, count in off.items() if name in kind}
+        if named:
+            narrator.say(f"  switched off for {what} that no source gives: {_features_each(named)}")
+
+
+def _features_each(named: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({count} feature{'s' if count > 1 else ''})" for name, count in named.items())

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from features.build import build_features
+from features.build import steps
 from features.catalogue import Feature, phrase
 from features.errors import ConfigError, GateError, listed
 from features.labels import Target, eligible_users
@@ -20,6 +20,7 @@ from models.bundle import PersonaBundle, TargetBundle
 from models.reasons import contributions, strongest
 from pipeline.columns import BANDS, SCORES, features_schema, segments_schema, with_arrow
 from pipeline.events import EventLog, midnight, read_events
+from pipeline.frames import features_frame, shards
 from pipeline.progress import Narrator
 from pipeline.segments import form_segments
 from pipeline.settings import PERSONAS, Settings
@@ -96,9 +97,10 @@ def load_events(night: NightRun) -> NightRun:
 
 def compute_features(night: NightRun) -> NightRun:
     """Build the features of everybody known, and refuse models that need others."""
-    with night.narrator.step("building features") as step:
-        frame = build_features(night.events.moments, night.events.features, [midnight(night.as_of)]).execute()
-        step.note(f"{len(night.events.features)} features of {len(frame):,} users")
+    log, cutoffs = night.events, [midnight(night.as_of)]
+    with night.narrator.step("building features", total=steps(log.features, shards(log, 1, night.settings))) as step:
+        frame = features_frame(log, cutoffs, night.settings, step)
+        step.note(f"{len(log.features.features)} features of {len(frame):,} users")
     for champion in night.champions.values():
         missing = [name for name in champion.bundle.features if name not in frame.columns]
         if missing:
@@ -106,12 +108,12 @@ def compute_features(night: NightRun) -> NightRun:
                 f"the champion {night.tracker.registered(champion.name)} (version {champion.version}) needs features that are not "
                 f"built tonight: {listed(missing)}. Bring back their columns or windows, or run `beforehand train` again"
             )
-    return replace(night, features=frame.sort_values("user_id", ignore_index=True).drop(columns="cutoff"))
+    return replace(night, features=frame.drop(columns="cutoff"))
 
 
 def score_users(night: NightRun) -> NightRun:
     """Score whom each target asks about, with percentile, band and the three strongest reasons."""
-    by_name = {feature.name: feature for feature in night.events.features}
+    by_name = {feature.name: feature for feature in night.events.features.features}
     specs = night.settings.specs()
     scores = {}
     with night.narrator.step("scoring", total=len(specs)) as step:
@@ -137,7 +139,7 @@ def join_segments(night: NightRun) -> NightRun:
         for name, scored in night.scores.items():
             own = scored.set_index("user_id")[["score", "percentile", "band"]].add_prefix(f"{name}_")
             wide = wide.join(own, on="user_id")
-        formed = form_segments(night.events.engine, wide, night.settings.segments, night.settings.rule_columns())
+        formed = form_segments(wide, night.settings.segments, night.settings.rule_columns())
         wide = pd.concat([wide, formed], axis=1)
         step.note(
             f"{int(formed.primary_segment.notna().sum()):,} of {len(wide):,} users in {len(night.settings.segments)} segments"
@@ -150,7 +152,7 @@ def write(night: NightRun) -> NightRun:
     with night.narrator.step("writing tables") as step:
         tables = {
             "quarantine": night.events.rejected,
-            "features": _table(night, night.features, features_schema([feature.name for feature in night.events.features])),
+            "features": _table(night, night.features, features_schema(night.events.features.features)),
             "scores": _table(night, pd.concat(night.scores.values()).sort_values(["target", "user_id"]), SCORES),
             "segments": _table(
                 night,
@@ -161,6 +163,7 @@ def write(night: NightRun) -> NightRun:
         counts = {name: len(table) for name, table in tables.items()} | {"events": night.events.count, "later": night.events.later}
         bad = len(night.events.rejected) / max(1, len(night.events.rejected) + night.events.count + night.events.later)
         checks = {"bad_share": round(bad, 6), "newest_event": night.events.last.isoformat()}
+        checks["windows_beyond_history"] = list(night.events.beyond_history)
         checks["models_trained_until"] = max(bundle.trained_until for bundle in _targets(night.champions))
         finished = Night(night.as_of, night.run_id, night.started_at, night.clock(), counts, checks)
         write_night(night.settings.output, finished, tables)

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import ibis
 import pandas as pd
-from ibis.backends.duckdb import Backend
 
 from features.errors import ConfigError, did_you_mean
 from features.expressions import DIALECT, columns_of, condition
@@ -13,9 +12,7 @@ from pipeline.settings import SegmentSettings
 _IBIS_TYPES = {"DOUBLE": "float64", "VARCHAR": "string", "INTEGER": "int32"}
 
 
-def form_segments(
-    engine: Backend, night: pd.DataFrame, segments: Sequence[SegmentSettings], types: Mapping[str, str]
-) -> pd.DataFrame:
+def form_segments(night: pd.DataFrame, segments: Sequence[SegmentSettings], types: Mapping[str, str]) -> pd.DataFrame:
     """Give `primary_segment` (or null) and `segments` (a list) for every row of `night`, in its order.
 
     `night` has one row per user: scores, percentiles, bands, personas and features. A rule that is null for a user, because a score
@@ -38,6 +35,8 @@ def form_segments(
     # Typed by hand, since a column of nulls alone has no type; and named by number, since a segment may have any name.
     typed = {name: _IBIS_TYPES[types[name]] for name in columns} | {"place of row": "int64"}
     rows = ibis.memtable(night[columns].assign(**{"place of row": range(len(night))}), schema=ibis.schema(typed))
+    # A frame of its own needs no cluster: rules run in DuckDB whichever engine made the features.
+    engine = ibis.duckdb.connect()
     rules = ", ".join(f"({condition(segment.enter, columns)}) IS TRUE AS rule_{at}" for at, segment in enumerate(segments))
     tonight = engine.create_table("night", rows, temp=True)
     sql = f'SELECT "place of row", {rules} FROM tonight'  # noqa: S608 - every rule was parsed and checked

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from datetime import timedelta
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
@@ -22,9 +24,11 @@ from pydantic import (
 )
 
 from features.contract import COLUMNS, PURCHASE, SQL_TYPES
+from features.custom import Custom
+from features.declare import FeatureSet, Wanted, declared
 from features.errors import ConfigError, did_you_mean
 from features.expressions import columns_of, typed_condition
-from features.families import declared
+from features.families import FAMILIES
 from features.labels import Eligible, Kind, Measure, Target
 from features.sources import Source
 from features.windows import duration, label
@@ -45,6 +49,7 @@ def _folder(path: Path) -> Path:
     return path
 
 
+ATTRIBUTES = "attributes"
 EVENT_TYPES = {name: SQL_TYPES[kind] for name, kind in COLUMNS.items()}
 PERSONAS = "personas"
 
@@ -86,6 +91,56 @@ class ContractSettings(Strict):
     )
 
 
+def _family(name: str) -> str:
+    if name not in FAMILIES:
+        raise ConfigError(f"{name!r} is not a family of features: {did_you_mean(name, FAMILIES)}")
+    return name
+
+
+def _phrase(text: str) -> str:
+    if re.findall(r"[{}][^{}]*[{}]?", text) != ["{value}"]:
+        raise ConfigError(f"{text!r} must hold {{value}} once, and no other braces: it is where the user's value goes")
+    return text
+
+
+class CustomSettings(Strict):
+    """A feature of your own: one SQL expression over event columns, with aggregates, or over other features, without."""
+
+    name: Name = Field(description="Names the feature; its windows are added to the name.")
+    sql: str = Field(
+        description="For example sum(amount) filter (where category = 'DELI'), or purchase_amount_sum_28d / purchase_count_28d."
+    )
+    windows: tuple[Duration, ...] = Field(
+        (), description="Look-back windows of an expression over events; none is the whole history."
+    )
+    unit: str = Field("times", min_length=1, description="days, money, share, times, or the noun that is counted.")
+    meaning: str = Field(min_length=1, description="What it is, for the documentation.")
+    phrase: Annotated[str, AfterValidator(as_value_error(_phrase))] = Field(
+        description="How a reason says it, with {value}, such as: spent {value} on deli."
+    )
+    group: Name = Field("custom", description="Features of one group tell one story: reasons name a group once.")
+
+    def spec(self) -> Custom:
+        """Give the custom feature that `features` declares."""
+        return Custom(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
+class AttributeSettings(Strict):
+    """What is known of users besides events, with the instant from which it was known: a tier, a consent."""
+
+    tables: dict[Name, str] = Field(min_length=1, description="Alias to file, as for a source.")
+    sql: str = Field(description="One SELECT that gives user_id, known_from (UTC) and the columns below.")
+    columns: dict[Name, Literal["text", "number"]] = Field(min_length=1, description="Attribute to text or number.")
+
+    def source(self) -> Source:
+        """Give the source that `features` reads."""
+        return Source(ATTRIBUTES, self.tables, self.sql)
+
+    def numbers(self) -> dict[str, bool]:
+        """Give each attribute and whether it is a number."""
+        return {name: kind == "number" for name, kind in self.columns.items()}
+
+
 class FeatureSettings(Strict):
     """Which features are built."""
 
@@ -94,6 +149,14 @@ class FeatureSettings(Strict):
         min_length=3,
         description="Look-back windows; at least three different ones.",
     )
+
+    families: tuple[Annotated[str, AfterValidator(as_value_error(_family))], ...] = Field(
+        tuple(FAMILIES), min_length=1, description="Families of features that are built; docs/features.md lists them."
+    )
+    values: dict[Literal["channel", "device", "source"], tuple[str, ...]] = Field(
+        {}, description="Values that get a share and a recency of their own, such as channel: [web, app]."
+    )
+    custom: tuple[CustomSettings, ...] = Field((), description="Features of your own.")
 
     @model_validator(mode="after")
     def _distinct(self) -> "FeatureSettings":
@@ -211,6 +274,7 @@ class Settings(Strict):
     time_zone: Zone = Field("UTC", description="Local hours and weekdays, where an event has no utc_offset_minutes.")
     currency: str = Field("", max_length=5, description="Written before amounts in reasons.")
     sources: tuple[SourceSettings, ...] = Field(min_length=1, description="Where events come from.")
+    attributes: AttributeSettings | None = Field(None, description="What is known of users besides events.")
     contract: ContractSettings = Field(ContractSettings(), description="What input is accepted.")
     features: FeatureSettings = Field(FeatureSettings(), description="Which features are built.")
     targets: tuple[TargetSettings, ...] = Field(min_length=1, description="What is predicted.")
@@ -221,7 +285,8 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
-        problems = [*self._repeated(), *self._wrong_rules()]
+        problems = [*self._repeated(), *self._wrong_features()]
+        problems += [] if problems else self._wrong_rules()
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -232,6 +297,19 @@ class Settings(Strict):
             if key == "targets" and PERSONAS in counts:
                 yield f"targets: the name {PERSONAS!r} is taken by the personas' own model: choose another"
             yield from (f"{key}: the name {name!r} is used {count} times" for name, count in counts.items() if count > 1)
+
+    def _wrong_features(self) -> Iterator[str]:
+        if any(source.name == ATTRIBUTES for source in self.sources):
+            yield f"sources: the name {ATTRIBUTES!r} is taken by the attributes: choose another"
+        try:
+            taken = {feature.name for feature in self._everything.features if feature.base != ATTRIBUTES}
+        except ConfigError as error:
+            yield from str(error).split("\n")
+            return
+        clashes = sorted(
+            set(self.attributes.columns if self.attributes else ()) & (taken | {"user_id", "cutoff", "since", "until"})
+        )
+        yield from (f"attributes.columns.{name}: the name is taken: choose another" for name in clashes)
 
     def _wrong_rules(self) -> Iterator[str]:
         known = self.rule_columns()
@@ -244,8 +322,19 @@ class Settings(Strict):
     def rule_columns(self) -> dict[str, str]:
         """Give every column that a segment's rule may name, with its DuckDB type."""
         scores = {column.format(target=target.name): kind for target in self.targets for column, kind in TARGET_COLUMNS.items()}
-        built = {feature.name: "DOUBLE" for feature in declared(self.features.windows, COLUMNS)}
+        built = {feature.name: "VARCHAR" if feature.is_text else "DOUBLE" for feature in self._everything.features}
         return scores | built | dict(RULE_COLUMNS)
+
+    def wanted(self) -> Wanted:
+        """Give which features are asked for."""
+        told = self.features
+        attributes = self.attributes.numbers() if self.attributes else {}
+        values = {str(column): values for column, values in told.values.items()}
+        return Wanted(told.windows, told.families, values, tuple(custom.spec() for custom in told.custom), attributes)
+
+    @cached_property
+    def _everything(self) -> FeatureSet:
+        return declared(self.wanted(), COLUMNS)
 
     def specs(self) -> tuple[Target, ...]:
         """Give the targets that `features` labels."""

@@ -9,7 +9,7 @@ import lightgbm
 import pandas as pd
 from joblib import Parallel, delayed
 
-from features.build import build_features
+from features.build import steps
 from features.catalogue import feature_name
 from features.errors import GateError, listed
 from features.labels import Target, build_labels
@@ -22,6 +22,7 @@ from models.propensity import PARAMETERS, ROUNDS, fit_booster
 from models.reasons import contributions
 from pipeline.events import EventLog, midnight, read_events
 from pipeline.figures import beeswarm, target_figures
+from pipeline.frames import features_frame, shards
 from pipeline.progress import Narrator
 from pipeline.settings import PERSONAS, Settings
 from pipeline.tables import exclusive
@@ -61,7 +62,7 @@ def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator)
         log = read_events(settings, as_of, narrator)
         targets = settings.specs()
         cutoffs = training_cutoffs(log, settings, targets)
-        frame = _features(log, cutoffs, narrator)
+        frame = _features(log, cutoffs, settings, narrator)
         rows = {target.name: _labelled(log, frame, target, cutoffs) for target in targets}
         _refuse_one_class(rows, targets)
         tracker.open()
@@ -113,11 +114,13 @@ def active(tonight: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     return tonight[tonight[feature_name("purchase", "count", max(settings.features.windows))] > 0]
 
 
-def _features(log: EventLog, cutoffs: Sequence[datetime], narrator: Narrator) -> pd.DataFrame:
+def _features(log: EventLog, cutoffs: Sequence[datetime], settings: Settings, narrator: Narrator) -> pd.DataFrame:
     """Build the features of the training cutoffs and of the night itself, sorted by cutoff and user."""
-    with narrator.step("building features") as step:
-        frame = build_features(log.moments, log.features, [*cutoffs, midnight(log.as_of)]).execute()
-        step.note(f"{len(log.features)} features at {len(cutoffs)} cutoffs, {cutoffs[0]:%Y-%m-%d} to {cutoffs[-1]:%Y-%m-%d}")
+    with narrator.step("building features", total=steps(log.features, shards(log, len(cutoffs) + 1, settings))) as step:
+        frame = features_frame(log, [*cutoffs, midnight(log.as_of)], settings, step)
+        step.note(
+            f"{len(log.features.features)} features at {len(cutoffs)} cutoffs, {cutoffs[0]:%Y-%m-%d} to {cutoffs[-1]:%Y-%m-%d}"
+        )
     return frame.sort_values(["cutoff", "user_id"], ignore_index=True)
 
 
@@ -162,7 +165,7 @@ def _backtest(
     settings: Settings,
     narrator: Narrator,
 ) -> dict[str, Backtest]:
-    names = [feature.name for feature in log.features]
+    names = [feature.name for feature in log.features.numbers]
     jobs = [(target, origin) for target in targets for origin in plans[target.name]]
     with narrator.step("testing on past origins", total=len(jobs)) as step:
         predict = delayed(predict_origin)
@@ -189,7 +192,7 @@ def _backtest(
 def _final_models(
     log: EventLog, rows: dict[str, pd.DataFrame], targets: Sequence[Target], settings: Settings, narrator: Narrator
 ) -> dict[str, lightgbm.Booster]:
-    names = [feature.name for feature in log.features]
+    names = [feature.name for feature in log.features.numbers]
     with narrator.step("fitting final models", total=len(targets)) as step:
         fit = delayed(fit_booster)
         found = Parallel(n_jobs=settings.training.jobs, prefer="threads", return_as="generator")(
@@ -208,7 +211,7 @@ def _personas(log: EventLog, tonight: pd.DataFrame, settings: Settings) -> Perso
     told = settings.personas
     return fit_personas(
         active(tonight, settings),
-        log.features,
+        log.features.numbers,
         fewest=told.fewest,
         most=told.most,
         smallest_share=told.smallest_share,
@@ -238,13 +241,14 @@ def _summary(trained: Sequence[Trained]) -> dict[str, float]:
 
 def _parameters(log: EventLog, settings: Settings, cutoffs: Sequence[datetime]) -> dict[str, object]:
     return {
-        "features": len(log.features),
+        "features": len(log.features.numbers),
         "cutoffs": len(cutoffs),
         "first_cutoff": f"{cutoffs[0]:%Y-%m-%d}",
         "last_cutoff": f"{cutoffs[-1]:%Y-%m-%d}",
         "seed": settings.training.seed,
         "step": window_label(settings.training.step),
         "windows": " ".join(window_label(window) for window in settings.features.windows),
+        "windows_beyond_history": " ".join(log.beyond_history) or "none",
     }
 
 

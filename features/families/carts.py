@@ -115,5 +115,3 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         needs=frozenset({"amount"}),
         types=frozenset({CART}),
     )
-
-

@@ -1,4 +1,4 @@
-"""Exit and refusal: returns, unsubscriptions, contacts with support, visits that lead nowhere, decline, and channels fallen silent."""
+"""Exit and refusal: returns, unsubscriptions, contacts with support, idle visits, decline, and channels fallen silent."""
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -89,10 +89,8 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
             expr=(_.since_last >= _SILENT_DAYS).ifelse(1.0, 0.0).sum(),
             unit=what,
             meaning=f"{what}s used before, but not in the last {_SILENT_DAYS:g} days",
-            phrase=f"{{value}} fallen silent",
+            phrase="{value} fallen silent",
             group=f"{what}s",
             needs=frozenset({what}),
             empty=0,
         )
-
-

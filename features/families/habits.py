@@ -1,4 +1,4 @@
-"""Habits and browsing: how often, how much and how many things; which categories and brands; at what price; how much is only looked at."""
+"""Habits and browsing: how often, how much, which categories and brands, at what price, and how much is only looked at."""
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta

@@ -102,7 +102,11 @@ def _acts(windows: Sequence[timedelta]) -> Iterator[Feature]:
 
 def _answers() -> Iterator[Feature]:
     sent = total("n", CAMPAIGN).nullif(0.0)
-    for event_type, what, done in ((COUPON, "coupon", "redeemed"), (OPENED, "campaign_open", "opened"), (CLICKED, "campaign_click", "clicked")):
+    for event_type, what, done in (
+        (COUPON, "coupon", "redeemed"),
+        (OPENED, "campaign_open", "opened"),
+        (CLICKED, "campaign_click", "clicked"),
+    ):
         yield Feature(
             name=f"{what}_per_campaign",
             base="tiles",
@@ -170,5 +174,3 @@ def _fatigue() -> Iterator[Feature]:
         needs=needs,
         types=types,
     )
-
-

@@ -62,8 +62,6 @@ def value_features(values: Mapping[str, Sequence[str]], windows: Sequence[timede
 
 
 def _touch(since: Deferred, *, is_first: bool) -> Deferred:
-    """Give the value whose first event is the oldest, or whose last is the newest; of equals the last, or first, in the alphabet."""
+    """Give the value of the oldest first event, or of the newest last one; of equals the last, or the first, in the alphabet."""
     key = (since * 86_400_000_000.0).round().cast("int64").cast("string").lpad(_DIGITS, "0") + _.value
     return (key.max() if is_first else key.min()).substr(_DIGITS)
-
-

@@ -16,7 +16,9 @@ _Z = 1.96
 _DIGITS = 12
 
 
-def favourite(what: str, base: Base, window: timedelta, *, name: str, needs: frozenset[str], types: frozenset[str] = frozenset()) -> Feature:
+def favourite(
+    what: str, base: Base, window: timedelta, *, name: str, needs: frozenset[str], types: frozenset[str] = frozenset()
+) -> Feature:
     """The value with most events in the window; of equals the last in the alphabet. Null when there is none."""
     return Feature(
         name=name,

@@ -1,0 +1,36 @@
+"""Features as frames: built by the engine, in as many shares of the users as its memory asks for."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from math import ceil
+
+import pandas as pd
+
+from features.build import build_features
+from features.snapshot import KEYS
+from pipeline.events import EventLog
+from pipeline.progress import Step
+from pipeline.settings import Settings
+
+# What a user at a cutoff takes while being built, times the features; measured by benchmarks/features.py.
+_BYTES_PER_FEATURE = 48
+
+
+def features_frame(log: EventLog, cutoffs: Sequence[datetime], settings: Settings, step: Step) -> pd.DataFrame:
+    """Build the features of everybody known at the cutoffs (UTC): one row per user and cutoff, sorted by cutoff and user."""
+    table = build_features(
+        log.engine,
+        log.events,
+        log.features,
+        cutoffs,
+        attributes=log.attributes,
+        shards=shards(log, len(cutoffs), settings),
+        advance=step.advance,
+    )
+    return log.engine.execute(table).sort_values(KEYS[::-1], ignore_index=True)
+
+
+def shards(log: EventLog, cutoffs: int, settings: Settings) -> int:
+    """Give into how many shares of the users the engine's memory cuts the work; a cluster shares it out by itself."""
+    memory = settings.engine.bytes
+    return 1 if memory is None else max(1, ceil(log.users * cutoffs * len(log.features.built) * _BYTES_PER_FEATURE / memory))
