@@ -26,7 +26,7 @@ _PURCHASED = {"categories": "category", "brands": "brand"}
 class Snapshot:
     """The base tables of some cutoffs (UTC), each made once, when first asked for. Every row has a `user_id` and a `cutoff`.
 
-    `tiles`       user × event type × tile: `n, discounted, amount, quantity, discount, since_first, since_last`
+    `tiles`       user × event type × tile: `n, discounted, valued, amount, quantity, discount, since_first, since_last`
     `orders`      user × order: `since_first, since_last, local_at, amount, discount, channel, switched` (not the channel before)
     `days`        user × local day with a purchase: `since` (its first instant), `gap` (days since the day before it)
     `weeks`       user × week with such a day: `week`, counted back from the cutoff, and `turn`, its place among them
@@ -80,7 +80,8 @@ class Snapshot:
         if base in own:
             return own[base]()
         if base in _PURCHASED:
-            return self._values(self._purchases(), _PURCHASED[base])
+            lines = self._purchases()
+            return self._values(_priceable(lines) if base == "categories" else lines, _PURCHASED[base])
         return self._values(self._own(), _CONTEXTS[base])
 
     def _tiles(self) -> ir.Table:
@@ -127,7 +128,8 @@ class Snapshot:
         return days.select(*KEYS, "age", "day", since=days_until(days.cutoff, days.first_at), gap=gap)
 
     def _weeks(self) -> ir.Table:
-        weeks = self["days"].select(*KEYS, week=(_.since / 7).floor().cast("int64")).distinct()
+        # Seven days ago sharp is still within the last seven days.
+        weeks = self["days"].select(*KEYS, week=(_.since / 7).ceil().cast("int64") - 1).distinct()
         turn = ibis.row_number().over(ibis.window(group_by=[weeks.user_id, weeks.cutoff], order_by=weeks.week))
         return weeks.mutate(turn=turn)
 
@@ -150,7 +152,7 @@ class Snapshot:
 
     def _priced(self, categories: ir.Table) -> ir.Table:
         """Add `usual_amount`: what the recent quantity would have cost at the category's mean price over all users."""
-        lines = self._grid.before(self._everybody.filter(_.event_type == PURCHASE))
+        lines = self._grid.before(_priceable(self._everybody.filter(_.event_type == PURCHASE)))
         tiled = lines.group_by("tile", value=lines.category).agg(**_measures(lines))
         known = self._grid.seen(tiled).filter(within(self._longest))
         prices = known.group_by("cutoff", "value").agg(price=_.amount.sum() / _.quantity.sum().nullif(0))
@@ -183,10 +185,18 @@ def _measures(rows: ir.Table) -> Mapping[str, ir.Value]:
     return {
         "n": rows.count().cast("float64"),
         "discounted": (rows.discount > 0).ifelse(1.0, 0.0).sum(),
+        "valued": rows.amount.notnull().ifelse(1.0, 0.0).sum(),
         **{name: value.sum() for name, value in exact.items()},
         "first_at": rows.event_ts.min(),
         "last_at": rows.event_ts.max(),
     }
+
+
+def _priceable(lines: ir.Table) -> ir.Table:
+    """Forget the amount of a line without quantity, and the quantity of one without amount: together they make a price."""
+    both = lines.amount.notnull() & lines.quantity.notnull()
+    nothing = ibis.null("decimal(18, 6)")
+    return lines.mutate(amount=both.ifelse(lines.amount, nothing), quantity=both.ifelse(lines.quantity, nothing))
 
 
 def instants(cutoffs: Sequence[datetime]) -> ir.Table:
@@ -195,8 +205,8 @@ def instants(cutoffs: Sequence[datetime]) -> ir.Table:
 
 
 def total(column: str, event_type: str | Sequence[str], window: timedelta | None = None) -> Deferred:
-    """Add up a column of `tiles` over events of some types, in a window or over the whole history."""
-    return _where(event_type, window).ifelse(getattr(_, column), 0.0).sum()
+    """Add up a column of `tiles` over events of some types, in a window or over the whole history; 0 when there is nothing."""
+    return _where(event_type, window).ifelse(getattr(_, column), 0.0).sum().fill_null(0.0)
 
 
 def days_since_last(event_type: str | Sequence[str]) -> Deferred:

@@ -106,12 +106,12 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
     yield Feature(
         name="cart_amount_mean",
         base="tiles",
-        expr=total("amount", CART) / total("n", CART).nullif(0.0),
+        expr=total("amount", CART) / total("valued", CART).nullif(0.0),
         unit="money",
         meaning="mean value of an item put into the cart",
         phrase="puts items of {value} into the cart",
         group="carts",
-        unknown="no cart so far",
+        unknown="no item with a value put into the cart so far",
         needs=frozenset({"amount"}),
         types=frozenset({CART}),
     )

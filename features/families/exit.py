@@ -86,7 +86,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         yield Feature(
             name=f"{what}_silent_count",
             base=base,  # type: ignore[arg-type]
-            expr=(_.since_last >= _SILENT_DAYS).ifelse(1.0, 0.0).sum(),
+            expr=(_.since_last > _SILENT_DAYS).ifelse(1.0, 0.0).sum(),
             unit=what,
             meaning=f"{what}s used before, but not in the last {_SILENT_DAYS:g} days",
             phrase="{value} fallen silent",
