@@ -10,6 +10,7 @@ import ibis
 import ibis.expr.types as ir
 from ibis import _
 
+from features.cells import EXACT
 from features.event_types import (
     ACTIONS,
     ANSWERED,
@@ -38,21 +39,25 @@ MICROSECONDS_PER_HOUR = 3_600_000_000
 def with_derived(events: ir.Table, wanted: Collection[str]) -> ir.Table:
     """Give the events' COLUMNS with the `wanted` derived types added as rows of their own."""
     makers = [DERIVED[name] for name in DERIVED if name in wanted]
-    return reduce(ir.Table.union, (make(events) for make in makers), events.select(*COLUMNS))
+    # Engines differ in how wide they make the decimals of the contract and in the scale of its times; a union wants them alike.
+    told = events.select(*COLUMNS).mutate(**{name: events[name].cast(kind) for name, kind in _TYPES.items()})
+    return reduce(ir.Table.union, (make(events) for make in makers), told)
 
 
 def _dated(rows: ir.Table, event_type: str, instant: ir.TimestampValue, **measures: ir.Value) -> ir.Table:
     filled = {name: measures.get(name, ibis.null()).cast(kind) for name, kind in _MEASURES.items()}
-    return rows.select(user_id=rows.user_id, event_type=ibis.literal(event_type), event_ts=instant, **filled)
+    return rows.select(user_id=rows.user_id, event_type=ibis.literal(event_type), event_ts=instant.cast(_INSTANT), **filled)
 
 
-_MEASURES = {"amount": "decimal(18, 6)", "quantity": "decimal(18, 6)", "discount": "decimal(18, 6)"}
+_INSTANT = "timestamp(6)"
+_MEASURES = {"amount": EXACT, "quantity": EXACT, "discount": EXACT}
+_TYPES = {"event_ts": _INSTANT, **_MEASURES}
 
 
 def _visits(events: ir.Table) -> ir.Table:
     """A visit is a session of what the user did; contacts do not open one."""
     own = events.filter(events.session_id.notnull(), events.event_type.notin(CONTACTS))
-    acted = own.event_type.isin(ACTIONS).ifelse(own.event_ts, ibis.null("timestamp(6)")).min()
+    acted = own.event_type.isin(ACTIONS).ifelse(own.event_ts, ibis.null(own.event_ts.type())).min()
     return own.group_by("user_id", "session_id").agg(begun_at=own.event_ts.min(), acted_at=acted)
 
 

@@ -195,8 +195,7 @@ def _measures(rows: ir.Table) -> Mapping[str, ir.Value]:
 def _priceable(lines: ir.Table) -> ir.Table:
     """Forget the amount of a line without quantity, and the quantity of one without amount: together they make a price."""
     both = lines.amount.notnull() & lines.quantity.notnull()
-    nothing = ibis.null("decimal(18, 6)")
-    return lines.mutate(amount=both.ifelse(lines.amount, nothing), quantity=both.ifelse(lines.quantity, nothing))
+    return lines.mutate(**{name: both.ifelse(lines[name], ibis.null(lines[name].type())) for name in ("amount", "quantity")})
 
 
 def instants(cutoffs: Sequence[datetime]) -> ir.Table:
