@@ -94,7 +94,9 @@ class Seen:
             if given and settled_at < self.cutoff:
                 same = purchases[purchases[given[0]] == getattr(row, given[0])].event_ts
                 rows.append((settled_at, ((same >= row.event_ts) & (same < settled_at)).any(), row.amount))
-        return pd.DataFrame(rows, columns=["settled_at", "bought", "amount"]).astype({"bought": bool, "settled_at": "datetime64[us]"})
+        return pd.DataFrame(rows, columns=["settled_at", "bought", "amount"]).astype(
+            {"bought": bool, "settled_at": "datetime64[us]"}
+        )
 
     @cached_property
     def visits(self) -> pd.DataFrame:
