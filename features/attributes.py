@@ -16,7 +16,8 @@ USER, KNOWN_FROM = "user_id", "known_from"
 def read_attributes(raw: ir.Table, columns: Mapping[str, bool]) -> ir.Table:
     """Give one row per user and `known_from` (UTC): the attributes, named in `columns` with whether each is a number.
 
-    `broken` says what is wrong with a row (no user, no time, a number that is none), and `row` is then the row as it came. Raises ConfigError when a column is missing or too many.
+    `broken` says what is wrong with a row (no user, no time, a number that is none), and `row` is then the row as it came.
+    Raises ConfigError when a column is missing or too many.
     """
     expected = [USER, KNOWN_FROM, *columns]
     missing = [name for name in expected if name not in raw.columns]

@@ -76,8 +76,8 @@ def _share(table: ir.Table, shard: int, shards: int) -> ir.Table:
 
 
 def _bases(asked: FeatureSet) -> list[Base]:
-    """Give the bases that are aggregated; `tiles` comes first, since everybody known has one."""
-    return list(dict.fromkeys(["tiles", *(feature.base for feature in asked.built if feature.base not in _DERIVED)]))
+    """Give the bases that are aggregated; `everything` comes first, since everybody known has a row there."""
+    return list(dict.fromkeys(["everything", *(feature.base for feature in asked.built if feature.base not in _DERIVED)]))
 
 
 def _of(asked: FeatureSet, base: Base) -> list[Feature]:

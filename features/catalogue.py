@@ -11,7 +11,12 @@ from features.errors import listed
 from features.windows import label
 
 Base = Literal[
-    "tiles",
+    "everything",
+    "purchases",
+    "browsing",
+    "carts",
+    "contacts",
+    "service",
     "orders",
     "days",
     "weeks",

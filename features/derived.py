@@ -3,7 +3,7 @@
 A derived event depends only on events before its own instant, so the rules of time hold for it as for any other.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import reduce
 
 import ibis
@@ -17,7 +17,7 @@ from features.event_types import (
     CAMPAIGN,
     CART,
     CART_ABANDONED,
-    CART_CONVERTED,
+    CART_SETTLED,
     CHECKOUT,
     CHECKOUT_ABANDONED,
     CLICKED,
@@ -36,11 +36,12 @@ COLUMNS = ("user_id", "event_type", "event_ts", "amount", "quantity", "discount"
 MICROSECONDS_PER_HOUR = 3_600_000_000
 
 
-def with_derived(events: ir.Table, wanted: Collection[str]) -> ir.Table:
-    """Give the events' COLUMNS with the `wanted` derived types added as rows of their own."""
-    makers = [DERIVED[name] for name in DERIVED if name in wanted]
+def with_derived(events: ir.Table, types: Collection[str], wanted: Collection[str]) -> ir.Table:
+    """Give the COLUMNS of the events of some types, and as rows of their own those of the derived `types` that are `wanted`."""
+    makers = [DERIVED[name] for name in DERIVED if name in types and name in wanted]
+    own = events.filter(_.event_type.isin([name for name in types if name not in DERIVED]))
     # Engines differ in how wide they make the decimals of the contract and in the scale of its times; a union wants them alike.
-    told = events.select(*COLUMNS).mutate(**{name: events[name].cast(kind) for name, kind in _TYPES.items()})
+    told = own.select(*COLUMNS).mutate(**{name: _[name].cast(kind) for name, kind in _TYPES.items()})
     return reduce(ir.Table.union, (make(events) for make in makers), told)
 
 
@@ -71,49 +72,47 @@ def _visits_that_acted(events: ir.Table) -> ir.Table:
     return _dated(visits, VISIT_ACTED, visits.acted_at)
 
 
-def _purchases_by(events: ir.Table, keys: Collection[str]) -> ir.Table:
-    bought = events.filter(_.event_type == PURCHASE)
-    parts = [bought.select("user_id", by=ibis.literal(key), key=bought[key], bought_at=bought.event_ts) for key in keys]
-    return reduce(ir.Table.union, parts).filter(_.key.notnull())
-
-
-def _waiting(events: ir.Table, event_type: str, keys: Collection[str]) -> ir.Table:
-    """Events that wait for a purchase, with the most telling key that each has."""
-    rows = events.filter(events.event_type == event_type)
-    by = ibis.cases(*((rows[key].notnull(), key) for key in keys), else_=ibis.null("string"))
-    named = rows.select("user_id", "event_ts", "amount", by=by, key=ibis.coalesce(*(rows[key] for key in keys)))
-    return named.filter(_.key.notnull()).mutate(until=_.event_ts + ibis.interval(hours=PATIENCE_HOURS))
-
-
 _ITEM_KEYS = ("item_id", "order_id", "session_id")
 _ORDER_KEYS = ("order_id", "session_id")
 
 
-def _answer(waiting: ir.Table, purchases: ir.Table) -> list[ir.BooleanValue]:
-    return [
-        waiting.user_id == purchases.user_id,
-        waiting.by == purchases.by,
-        waiting.key == purchases.key,
-        waiting.event_ts <= purchases.bought_at,
-        waiting.until > purchases.bought_at,
-    ]
+def _waiting(events: ir.Table, event_type: str, keys: Sequence[str]) -> Iterator[tuple[str, ir.Table]]:
+    """Give the events that wait for a purchase, by the most telling key that each has: `key` and `until`, when patience ends."""
+    rows = events.filter(events.event_type == event_type)
+    for place, key in enumerate(keys):
+        own = rows.filter(rows[key].notnull(), *(rows[better].isnull() for better in keys[:place]))
+        yield (
+            key,
+            own.select("user_id", "event_ts", "amount", key=own[key], until=own.event_ts + ibis.interval(hours=PATIENCE_HOURS)),
+        )
 
 
-def _carts_bought(events: ir.Table) -> ir.Table:
-    carts, purchases = _waiting(events, CART, _ITEM_KEYS), _purchases_by(events, _ITEM_KEYS)
-    bought = carts.semi_join(purchases, _answer(carts, purchases))
-    return _dated(bought, CART_CONVERTED, bought.until, amount=bought.amount)
+def _settled(events: ir.Table, event_type: str, keys: Sequence[str]) -> ir.Table:
+    return reduce(ir.Table.union, (waiting for _key, waiting in _waiting(events, event_type, keys)))
+
+
+def _given_up(events: ir.Table, event_type: str, keys: Sequence[str]) -> ir.Table:
+    bought = events.filter(events.event_type == PURCHASE)
+    parts = []
+    for key, waiting in _waiting(events, event_type, keys):
+        purchases = bought.filter(bought[key].notnull()).select("user_id", key=bought[key], bought_at=bought.event_ts)
+        in_time = [waiting.event_ts <= purchases.bought_at, waiting.until > purchases.bought_at]
+        parts.append(waiting.anti_join(purchases, [waiting.user_id == purchases.user_id, waiting.key == purchases.key, *in_time]))
+    return reduce(ir.Table.union, parts)
+
+
+def _carts_settled(events: ir.Table) -> ir.Table:
+    carts = _settled(events, CART, _ITEM_KEYS)
+    return _dated(carts, CART_SETTLED, carts.until, amount=carts.amount)
 
 
 def _carts_abandoned(events: ir.Table) -> ir.Table:
-    carts, purchases = _waiting(events, CART, _ITEM_KEYS), _purchases_by(events, _ITEM_KEYS)
-    left = carts.anti_join(purchases, _answer(carts, purchases))
+    left = _given_up(events, CART, _ITEM_KEYS)
     return _dated(left, CART_ABANDONED, left.until, amount=left.amount)
 
 
 def _checkouts_abandoned(events: ir.Table) -> ir.Table:
-    checkouts, purchases = _waiting(events, CHECKOUT, _ORDER_KEYS), _purchases_by(events, _ORDER_KEYS)
-    left = checkouts.anti_join(purchases, _answer(checkouts, purchases))
+    left = _given_up(events, CHECKOUT, _ORDER_KEYS)
     return _dated(left, CHECKOUT_ABANDONED, left.until, amount=left.amount)
 
 
@@ -132,7 +131,7 @@ def _campaigns_answered(events: ir.Table) -> ir.Table:
 DERIVED: Mapping[str, Callable[[ir.Table], ir.Table]] = {
     VISIT: _visits_begun,
     VISIT_ACTED: _visits_that_acted,
-    CART_CONVERTED: _carts_bought,
+    CART_SETTLED: _carts_settled,
     CART_ABANDONED: _carts_abandoned,
     CHECKOUT_ABANDONED: _checkouts_abandoned,
     ANSWERED: _campaigns_answered,

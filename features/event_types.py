@@ -23,15 +23,25 @@ ACTIONS = (CART, CHECKOUT, PURCHASE, RETURN, SUPPORT)
 # Derived from other events, see `features.derived`; each happens at the instant from which it can be known.
 VISIT = "visit begun"
 VISIT_ACTED = "visit led to an action"
-CART_CONVERTED = "cart bought"
+# Of a day ago, whether bought since or not.
+CART_SETTLED = "cart settled"
 CART_ABANDONED = "cart abandoned"
 CHECKOUT_ABANDONED = "checkout not finished"
 ANSWERED = "campaign answered"
 
+# Types that features read together: each group is a base table of its own (see `features.snapshot`).
+TOGETHER: dict[str, tuple[str, ...]] = {
+    "purchases": (PURCHASE,),
+    "browsing": (VIEW, VISIT, VISIT_ACTED),
+    "carts": (CART, CART_SETTLED, CART_ABANDONED, CHECKOUT, CHECKOUT_ABANDONED),
+    "contacts": (CAMPAIGN, OPENED, CLICKED, COUPON, UNSUBSCRIBE, ANSWERED),
+    "service": (RETURN, SUPPORT),
+}
+
 DERIVED_FROM = {
     VISIT: {VIEW},
     VISIT_ACTED: {VIEW},
-    CART_CONVERTED: {CART, PURCHASE},
+    CART_SETTLED: {CART},
     CART_ABANDONED: {CART, PURCHASE},
     CHECKOUT_ABANDONED: {CHECKOUT, PURCHASE},
     ANSWERED: {CAMPAIGN},

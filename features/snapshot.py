@@ -11,7 +11,7 @@ from ibis.common.deferred import Deferred
 from features.catalogue import Base
 from features.custom import Measure
 from features.derived import with_derived
-from features.event_types import CONTACTS, PURCHASE
+from features.event_types import CONTACTS, PURCHASE, TOGETHER
 from features.tiles import Grid
 from features.windows import days_until, within
 
@@ -70,7 +70,7 @@ class Snapshot:
 
     def _make(self, base: Base) -> ir.Table:
         own: Mapping[str, Callable[[], ir.Table]] = {
-            "tiles": self._tiles,
+            "everything": self._everything,
             "orders": self._orders,
             "days": self._days,
             "weeks": self._weeks,
@@ -79,13 +79,19 @@ class Snapshot:
         }
         if base in own:
             return own[base]()
+        if base in TOGETHER:
+            return self._tiles(TOGETHER[base])
         if base in _PURCHASED:
             lines = self._purchases()
             return self._values(_priceable(lines) if base == "categories" else lines, _PURCHASED[base])
         return self._values(self._own(), _CONTEXTS[base])
 
-    def _tiles(self) -> ir.Table:
-        facts = self._grid.before(with_derived(self._events, self._derived))
+    def _everything(self) -> ir.Table:
+        known = self._grid.before(self._events)
+        return self._seen(known.group_by("user_id", "tile").agg(first_at=known.event_ts.min(), last_at=known.event_ts.max()))
+
+    def _tiles(self, types: Sequence[str]) -> ir.Table:
+        facts = self._grid.before(with_derived(self._events, types, self._derived))
         return self._seen(facts.group_by("user_id", "event_type", "tile").agg(**_measures(facts)))
 
     def _purchases(self) -> ir.Table:
@@ -204,17 +210,17 @@ def instants(cutoffs: Sequence[datetime]) -> ir.Table:
 
 
 def total(column: str, event_type: str | Sequence[str], window: timedelta | None = None) -> Deferred:
-    """Add up a column of `tiles` over events of some types, in a window or over the whole history; 0 when there is nothing."""
+    """Add up a column over events of some types, in a window or over the whole history; 0 when there is nothing."""
     return _where(event_type, window).ifelse(getattr(_, column), 0.0).sum().fill_null(0.0)
 
 
 def days_since_last(event_type: str | Sequence[str]) -> Deferred:
-    """Days since the last event of some types, over `tiles`."""
+    """Days since the last event of some types."""
     return _where(event_type, None).ifelse(_.since_last, ibis.null("float64")).min()
 
 
 def days_since_first(event_type: str | Sequence[str]) -> Deferred:
-    """Days since the first event of some types, over `tiles`."""
+    """Days since the first event of some types."""
     return _where(event_type, None).ifelse(_.since_first, ibis.null("float64")).max()
 
 

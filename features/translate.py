@@ -78,8 +78,8 @@ def translated(tree: exp.Expr, column: Callable[[str], Value], aggregate: Callab
                 return ibis.cases(*branches, else_=ibis.null("float64") if default is None else value(default))
         raise ConfigError(
             f"{node.sql(DIALECT)!r} is not available in a feature: use columns, values, comparisons, and, or, not, in, between, "
-            "like, is null, + - * /, case, coalesce, nullif, greatest, least, abs, lower, upper, and the aggregates count, sum, avg, "
-            "min and max"
+            "like, is null, + - * /, case, coalesce, nullif, greatest, least, abs, lower, upper, and the aggregates count, sum, "
+            "avg, min and max"
         )
 
     return value(tree)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from features.catalogue import Feature, coarse, feature_name
-from features.event_types import CART, CART_ABANDONED, CART_CONVERTED, CHECKOUT, CHECKOUT_ABANDONED
+from features.event_types import CART, CART_ABANDONED, CART_SETTLED, CHECKOUT, CHECKOUT_ABANDONED
 from features.snapshot import days_since_last, total
 from features.windows import words
 
@@ -19,10 +19,10 @@ _UNFINISHED = frozenset({CHECKOUT_ABANDONED})
 def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
     """Items put into carts and left, their value and share, and checkouts not finished."""
     for window in coarse(windows):
-        left, bought = (total("n", kind, window) for kind in (CART_ABANDONED, CART_CONVERTED))
+        left, settled = (total("n", kind, window) for kind in (CART_ABANDONED, CART_SETTLED))
         yield Feature(
             name=feature_name("cart", "count", window),
-            base="tiles",
+            base="carts",
             expr=total("n", CART, window),
             unit="item",
             meaning=f"items put into the cart in the last {words(window)}",
@@ -33,7 +33,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         )
         yield Feature(
             name=feature_name("cart_abandoned", "count", window),
-            base="tiles",
+            base="carts",
             expr=left,
             unit="item",
             meaning=f"items left in the cart that were given up in the last {words(window)}",
@@ -44,19 +44,19 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         )
         yield Feature(
             name=feature_name("cart_abandoned", "share", window),
-            base="tiles",
-            expr=left / (left + bought).nullif(0.0),
+            base="carts",
+            expr=left / settled.nullif(0.0),
             unit="share",
             meaning=f"share of the items in carts settled in the last {words(window)} that were left there",
             phrase=f"left {{value}} of what was in the cart in the last {words(window)}",
             group="carts",
             unknown=f"no cart in the last {words(window)}",
-            types=_LEFT | {CART_CONVERTED},
+            types=_LEFT | {CART_SETTLED},
             high="cart-leaving" if window == windows[-1] else None,
         )
         yield Feature(
             name=feature_name("cart_abandoned_amount", "sum", window),
-            base="tiles",
+            base="carts",
             expr=total("amount", CART_ABANDONED, window),
             unit="money",
             meaning=f"value of the items left in the cart in the last {words(window)}",
@@ -68,7 +68,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         )
         yield Feature(
             name=feature_name("checkout", "count", window),
-            base="tiles",
+            base="carts",
             expr=total("n", CHECKOUT, window),
             unit="checkout",
             meaning=f"checkouts begun in the last {words(window)}",
@@ -79,7 +79,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         )
         yield Feature(
             name=feature_name("checkout_abandoned", "count", window),
-            base="tiles",
+            base="carts",
             expr=total("n", CHECKOUT_ABANDONED, window),
             unit="checkout",
             meaning=f"checkouts begun and given up in the last {words(window)}",
@@ -94,7 +94,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
     ):
         yield Feature(
             name=f"{what}_recency_days",
-            base="tiles",
+            base="carts",
             expr=days_since_last(event_type),
             unit="days",
             meaning=f"days since the last {called} was given up (a day after it was begun)",
@@ -105,7 +105,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         )
     yield Feature(
         name="cart_amount_mean",
-        base="tiles",
+        base="carts",
         expr=total("amount", CART) / total("valued", CART).nullif(0.0),
         unit="money",
         meaning="mean value of an item put into the cart",

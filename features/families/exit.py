@@ -8,7 +8,7 @@ from operator import add
 from ibis import _
 
 from features.catalogue import Feature, coarse, feature_name
-from features.event_types import PURCHASE, RETURN, SUPPORT, UNSUBSCRIBE, VISIT, VISIT_ACTED
+from features.event_types import RETURN, SUPPORT, UNSUBSCRIBE, VISIT, VISIT_ACTED
 from features.snapshot import total
 from features.windows import words
 
@@ -26,7 +26,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         ):
             yield Feature(
                 name=feature_name(what, "count", window),
-                base="tiles",
+                base="service",
                 expr=total("n", event_type, window),
                 unit=unit,
                 meaning=f"{called} in the last {words(window)}",
@@ -38,7 +38,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         visits, acted = total("n", VISIT, window), total("n", VISIT_ACTED, window)
         yield Feature(
             name=feature_name("idle_visit", "share", window),
-            base="tiles",
+            base="browsing",
             expr=(1.0 - acted / visits.nullif(0.0)).clip(lower=0.0),
             unit="share",
             meaning=f"share of visits in the last {words(window)} without cart, checkout, purchase, return or question",
@@ -48,22 +48,33 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
             needs=frozenset({"session_id"}),
             types=frozenset({VISIT, VISIT_ACTED}),
         )
+    returned, spent = (feature_name(what, "sum", longest) for what in ("return_amount", "purchase_amount"))
+    yield Feature(
+        name=returned,
+        base="service",
+        expr=total("amount", RETURN, longest),
+        unit="money",
+        meaning=f"value returned in the last {words(longest)}",
+        phrase=f"returned {{value}} in the last {words(longest)}",
+        group="returns",
+        needs=frozenset({"amount"}),
+        types=_RETURNS,
+        empty=0,
+    )
     yield Feature(
         name=feature_name("return_amount", "share", longest),
-        base="tiles",
-        expr=total("amount", RETURN, longest) / total("amount", PURCHASE, longest).nullif(0.0),
+        base="row",
+        expr=getattr(_, returned) / getattr(_, spent).nullif(0.0),
         unit="share",
         meaning=f"value returned over value bought in the last {words(longest)}",
         phrase="returned {value} of the value bought",
         group="returns",
         unknown=f"no purchases in the last {words(longest)}",
-        needs=frozenset({"amount"}),
-        types=_RETURNS,
         high="returning goods",
     )
     yield Feature(
         name="unsubscribe_count",
-        base="tiles",
+        base="contacts",
         expr=total("n", UNSUBSCRIBE),
         unit="unsubscription",
         meaning="unsubscriptions so far",

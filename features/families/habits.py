@@ -13,7 +13,6 @@ from features.snapshot import total
 from features.windows import within, words
 
 _AMOUNT, _CATEGORY, _BRAND = frozenset({"amount"}), frozenset({"category"}), frozenset({"brand"})
-_BOUGHT = frozenset({PURCHASE})
 HEAVY, LIGHT = 0.8, 0.5
 
 
@@ -44,7 +43,7 @@ def _buying(windows: Sequence[timedelta]) -> Iterator[Feature]:
         )
         yield Feature(
             name=feature_name("purchase_amount", "sum", window),
-            base="tiles",
+            base="purchases",
             expr=total("amount", PURCHASE, window),
             unit="money",
             meaning=f"spend in the last {words(window)}",
@@ -57,7 +56,7 @@ def _buying(windows: Sequence[timedelta]) -> Iterator[Feature]:
         )
         yield Feature(
             name=feature_name("purchase_line", "count", window),
-            base="tiles",
+            base="purchases",
             expr=total("n", PURCHASE, window),
             unit="item",
             meaning=f"purchase lines in the last {words(window)}",
@@ -197,10 +196,10 @@ def _browsing(windows: Sequence[timedelta]) -> Iterator[Feature]:
     looked = frozenset({VIEW})
     session = frozenset({"session_id"})
     for window in coarse(windows):
-        views, visits, bought = (total("n", kind, window) for kind in (VIEW, VISIT, PURCHASE))
+        views, visits = (total("n", kind, window) for kind in (VIEW, VISIT))
         yield Feature(
             name=feature_name("view", "count", window),
-            base="tiles",
+            base="browsing",
             expr=views,
             unit="view",
             meaning=f"items looked at in the last {words(window)}",
@@ -212,7 +211,7 @@ def _browsing(windows: Sequence[timedelta]) -> Iterator[Feature]:
         )
         yield Feature(
             name=feature_name("visit", "count", window),
-            base="tiles",
+            base="browsing",
             expr=visits,
             unit="visit",
             meaning=f"visits (sessions) begun in the last {words(window)}",
@@ -224,7 +223,7 @@ def _browsing(windows: Sequence[timedelta]) -> Iterator[Feature]:
         )
         yield Feature(
             name=feature_name("view_per_visit", "mean", window),
-            base="tiles",
+            base="browsing",
             expr=views / visits.nullif(0.0),
             unit="times",
             meaning=f"items looked at per visit in the last {words(window)}",
@@ -236,14 +235,14 @@ def _browsing(windows: Sequence[timedelta]) -> Iterator[Feature]:
         )
         yield Feature(
             name=feature_name("view_per_purchase", "mean", window),
-            base="tiles",
-            expr=views / bought.nullif(0.0),
+            base="row",
+            expr=getattr(_, feature_name("view", "count", window))
+            / getattr(_, feature_name("purchase_line", "count", window)).nullif(0.0),
             unit="times",
             meaning=f"items looked at per item bought in the last {words(window)}",
             phrase=f"looked {{value}} per item bought in the last {words(window)}",
             group="browsing",
             unknown=f"no purchases in the last {words(window)}",
-            types=looked | _BOUGHT,
         )
 
 

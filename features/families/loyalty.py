@@ -22,7 +22,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
     """Recency, T, frequency, monetary value, mean rate, quantile scores and streaks of active weeks."""
     yield Feature(
         name="purchase_recency_days",
-        base="tiles",
+        base="purchases",
         expr=days_since_last(PURCHASE),
         unit="days",
         meaning="days since the last purchase (RFM recency)",
@@ -34,7 +34,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
     )
     yield Feature(
         name="purchase_tenure_days",
-        base="tiles",
+        base="purchases",
         expr=days_since_first(PURCHASE),
         unit="days",
         meaning="days since the first known purchase (BTYD T)",
@@ -68,7 +68,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
     )
     yield Feature(
         name="purchase_amount_sum",
-        base="tiles",
+        base="purchases",
         expr=total("amount", PURCHASE),
         unit="money",
         meaning="spend over the whole history",

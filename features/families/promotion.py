@@ -35,7 +35,7 @@ def _discounts(windows: Sequence[timedelta]) -> Iterator[Feature]:
     for window in windows[1:]:
         yield Feature(
             name=feature_name("discount", "sum", window),
-            base="tiles",
+            base="purchases",
             expr=total("discount", PURCHASE, window),
             unit="money",
             meaning=f"discounts taken in the last {words(window)}",
@@ -47,7 +47,7 @@ def _discounts(windows: Sequence[timedelta]) -> Iterator[Feature]:
     for window in windows[2:]:
         yield Feature(
             name=feature_name("discounted_line", "share", window),
-            base="tiles",
+            base="purchases",
             expr=total("discounted", PURCHASE, window) / total("n", PURCHASE, window).nullif(0.0),
             unit="share",
             meaning=f"share of purchase lines with a discount in the last {words(window)}",
@@ -61,7 +61,7 @@ def _discounts(windows: Sequence[timedelta]) -> Iterator[Feature]:
     saved, paid = total("discount", PURCHASE, longest), total("amount", PURCHASE, longest)
     yield Feature(
         name=feature_name("discount", "share", longest),
-        base="tiles",
+        base="purchases",
         expr=saved / (saved + paid).nullif(0.0),
         unit="share",
         meaning=f"share of the undiscounted price saved in the last {words(longest)}",
@@ -89,7 +89,7 @@ def _acts(windows: Sequence[timedelta]) -> Iterator[Feature]:
             when = "so far" if window is None else f"in the last {words(window)}"
             yield Feature(
                 name=feature_name(what, "count", window),
-                base="tiles",
+                base="contacts",
                 expr=total("n", event_type, window),
                 unit=unit,
                 meaning=f"{called} {when}",
@@ -109,7 +109,7 @@ def _answers() -> Iterator[Feature]:
     ):
         yield Feature(
             name=f"{what}_per_campaign",
-            base="tiles",
+            base="contacts",
             expr=total("n", event_type) / sent,
             unit="times",
             meaning=f"{'coupons redeemed' if event_type == COUPON else f'campaigns {done}'} per campaign received so far",
@@ -120,7 +120,7 @@ def _answers() -> Iterator[Feature]:
         )
     yield Feature(
         name="campaign_answer_hours_mean",
-        base="tiles",
+        base="contacts",
         expr=total("quantity", ANSWERED) / MILLION / total("n", ANSWERED).nullif(0.0),
         unit="hour",
         meaning="mean hours from a campaign to its first answer (opened, clicked, redeemed or unsubscribed)",
@@ -138,7 +138,7 @@ def _fatigue() -> Iterator[Feature]:
     for window in FIXED:
         yield Feature(
             name=feature_name("contact", "count", window),
-            base="tiles",
+            base="contacts",
             expr=total("n", CAMPAIGN, window),
             unit="contact",
             meaning=f"contacts by the company in the last {words(window)}",
@@ -151,7 +151,7 @@ def _fatigue() -> Iterator[Feature]:
     ever = total("n", ANSWERED) / total("n", CAMPAIGN).nullif(0.0)
     yield Feature(
         name="campaign_answer_share",
-        base="tiles",
+        base="contacts",
         expr=ever,
         unit="share",
         meaning="campaigns answered per campaign received so far",
@@ -164,7 +164,7 @@ def _fatigue() -> Iterator[Feature]:
     )
     yield Feature(
         name=f"{feature_name('campaign_answer', 'share', MONTH)}_vs_history",
-        base="tiles",
+        base="contacts",
         expr=recent / ever.nullif(0.0),
         unit="times",
         meaning=f"share of campaigns answered in the last {words(MONTH)} against the whole history (below 1 is fatigue)",

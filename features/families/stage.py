@@ -12,8 +12,8 @@ import ibis
 from ibis import _
 from ibis.common.deferred import Deferred
 
-from features.catalogue import NAME, Feature
-from features.event_types import CAMPAIGN, CART, CHECKOUT, CLICKED, COUPON, OPENED, RETURN, SUPPORT, UNSUBSCRIBE, VIEW
+from features.catalogue import NAME, Base, Feature
+from features.event_types import CAMPAIGN, CART, CHECKOUT, CLICKED, COUPON, OPENED, RETURN, SUPPORT, TOGETHER, UNSUBSCRIBE, VIEW
 from features.snapshot import days_since_first, days_since_last
 
 STAGES = ("prospect", "lapsed", "slipping", "new", "returned", "loyal", "active")
@@ -37,12 +37,14 @@ _EVENTS = {
     SUPPORT: ("support", "contact with support", "support"),
 }
 
+_BASES: dict[str, Base] = {event_type: base for base, types in TOGETHER.items() for event_type in types}  # type: ignore[misc]
+
 
 def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
     """Time known, first and last event of each type, the stage and the time in it."""
     yield Feature(
         name="known_days",
-        base="tiles",
+        base="everything",
         expr=_.since_first.max(),
         unit="days",
         meaning="days since the first known event of any type",
@@ -52,7 +54,7 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
     for event_type, (what, called, group) in _EVENTS.items():
         yield Feature(
             name=f"{what}_recency_days",
-            base="tiles",
+            base=_BASES[event_type],
             expr=days_since_last(event_type),
             unit="days",
             meaning=f"days since the last {called}",
@@ -63,7 +65,7 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
         )
         yield Feature(
             name=f"{what}_first_days",
-            base="tiles",
+            base=_BASES[event_type],
             expr=days_since_first(event_type),
             unit="days",
             meaning=f"days since the first {called}",

@@ -145,7 +145,7 @@ def _season() -> Iterator[Feature]:
     known = _.since_first.max() >= (YEAR + MONTH) / DAY
     yield Feature(
         name=f"{feature_name('purchase_amount', 'sum', MONTH)}_vs_year_before",
-        base="tiles",
+        base="purchases",
         expr=known.ifelse(now / then.nullif(0.0), None),
         unit="times",
         meaning=f"spend in the last {words(MONTH)} against the same weeks a year before",
