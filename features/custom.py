@@ -111,9 +111,6 @@ def _from_events(custom: Custom, tree: exp.Expr) -> tuple[list[Feature], list[Me
                 phrase=custom.phrase + when,
                 group=custom.group,
                 needs=frozenset(read & set(COLUMNS) - {"event_type"}),
-                empty=0
-                if all(isinstance(node.this if isinstance(node, exp.Filter) else node, exp.Count | exp.Sum) for node in parts)
-                else None,
             )
         )
     return features, measures
@@ -125,10 +122,9 @@ def _measured(node: exp.Expr, name: str) -> tuple[list[Measure], Callable[[timed
     told = call.sql(DIALECT)
     if isinstance(call.this, exp.Distinct):
         raise ConfigError(f"{told!r} counts distinct values, which do not add up over windows: count events instead")
-    columns = lambda column: getattr(_, column)  # noqa: E731
     # Every event has a user: counting users' ids counts events.
-    value = _.user_id if isinstance(call.this, exp.Star) else translated(call.this, columns)
-    met = None if where is None else translated(where, columns)
+    value = _.user_id if isinstance(call.this, exp.Star) else translated(call.this, _column)
+    met = None if where is None else translated(where, _column)
 
     def kept(number: Deferred) -> Deferred:
         return number if met is None else met.ifelse(number, ibis.null("float64"))
@@ -136,7 +132,8 @@ def _measured(node: exp.Expr, name: str) -> tuple[list[Measure], Callable[[timed
     def adding(column: str, scale: float) -> Callable[[timedelta | None], Deferred]:
         def merged(window: timedelta | None) -> Deferred:
             part = getattr(_, column)
-            return (part if window is None else within(window).ifelse(part, ibis.null("float64"))).sum() / scale
+            # Nothing adds up to 0 here, not in the whole: sum(a) + sum(b) is b where there is no a.
+            return (part if window is None else within(window).ifelse(part, ibis.null("float64"))).sum().fill_null(0.0) / scale
 
         return merged
 
@@ -164,6 +161,11 @@ def _measured(node: exp.Expr, name: str) -> tuple[list[Measure], Callable[[timed
         case exp.Max():
             return [Measure(name, "max", kept(number))], extreme("max")
     raise ConfigError(f"{told!r} is not available: use count, sum, avg, min or max, with `filter (where …)` to choose events")
+
+
+def _column(name: str) -> Deferred:
+    # As floats: engines differ in how many places the product and the quotient of decimals keep.
+    return getattr(_, name).cast("float64") if COLUMNS[name] == "float64" else getattr(_, name)
 
 
 def _no_column(name: str) -> Deferred:

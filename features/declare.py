@@ -74,7 +74,9 @@ def declared(wanted: Wanted, columns: Collection[str], types: Collection[str] = 
         except ConfigError as error:
             problems.append(f"features.custom.{index} ({told.name}): {error}")
             continue
-        if clash := [feature.name for feature in features if feature.name in known | {other.name for other in custom}]:
+        taken = known | {other.name for other in custom}
+        names = [feature.name for feature in features]
+        if clash := [name for place, name in enumerate(names) if name in taken or name in names[:place]]:
             problems.append(f"features.custom.{index}: there is already a feature {clash[0]!r}: choose another name")
             continue
         custom += features

@@ -229,7 +229,7 @@ def price_level(seen: Seen) -> float:
 
 
 def favourite(rows: pd.DataFrame, what: str, seen: Seen, name: str | None = None) -> Row:
-    """The value of most rows in the longest window (of equals the last in the alphabet), its share, and Wilson's lower bound of it."""
+    """The value of most rows in the longest window (of equals the last in the alphabet), its share, and Wilson's lower bound."""
     counts = seen.last(rows, seen.longest)[what].value_counts()
     n, most = counts.sum(), counts.max() if len(counts) else 0
     p, z = share(most, n), 1.96

@@ -529,18 +529,19 @@ def test_price_level_is_against_what_everybody_paid_in_the_same_categories() -> 
 
 
 def test_usage_and_rfm_set_buyers_against_each_other() -> None:
-    counts = {"a": 1, "b": 1, "c": 2, "d": 3, "e": 4}
+    # Days since the last purchase, and purchases.
+    buyers = {"a": (5, 1), "b": (4, 1), "c": (3, 2), "d": (2, 3), "e": (1, 4)}
     log = events(
-        *[(user, CUTOFF - (number + 1 + 5 * ord(user) % 5) * DAY, 1.0) for user, n in counts.items() for number in range(n)],
+        *[(user, CUTOFF - (days + number) * DAY, 1.0) for user, (days, count) in buyers.items() for number in range(count)],
         ("lapsed", CUTOFF - 60 * DAY, 9.0),
         ("looks", CUTOFF - 1 * DAY, None, "view"),
     )
     assert built(log, "usage_level", "purchase_count_percentile_28d", "rfm_f_score", "rfm_r_score") == {
         "a": ("light", 0.0, 1.0, 1.0),
-        "b": ("light", 0.0, 1.0, 1.0),
-        "c": ("light", 40.0, 3.0, 1.0),
-        "d": ("medium", 60.0, 4.0, 1.0),
-        "e": ("heavy", 80.0, 5.0, 1.0),
+        "b": ("light", 0.0, 1.0, 2.0),
+        "c": ("light", 40.0, 3.0, 3.0),
+        "d": ("medium", 60.0, 4.0, 4.0),
+        "e": ("heavy", 80.0, 5.0, 5.0),
         "lapsed": ("none", None, 1.0, 1.0),
         "looks": ("none", None, None, None),
     }
