@@ -41,8 +41,8 @@ class Feature:
 
     `base` names the snapshot table (see `features.snapshot`) that `expr` aggregates per user; `row` means that the expression
     reads other features of the same user, `population` that it sets them against the other users known at the cutoff.
-    `unit` is `days`, `money`, `share`, `times`, the noun that is counted, or `name`: then the value is a text, which segments and
-    tables use and models leave alone.
+    `unit` is `days`, `money`, `share`, `times`, `number` (or `score`, `mixture`, `percentile`, `o'clock`, written in their own
+    way), the noun that is counted, or `name`: then the value is a text, which segments and tables use and models leave alone.
     `empty` is the value of a user who has no row in the base: 0 for counts and sums, null where nothing is known.
     `needs` are the optional event columns, and `types` the event types, without which the feature is switched off.
     Features of one `group` tell one story, so a user's reasons name a group once. `phrase` says the value in words, `unknown`
@@ -103,6 +103,8 @@ def amount(value: float, unit: str, *, currency: str = "") -> str:
 
     >>> amount(23.4, "days"), amount(0.349, "share"), amount(1, "purchase"), amount(0, "category"), amount(0, "money")
     ('23 days', '35%', '1 purchase', 'no categories', 'nothing')
+    >>> amount(4, "score"), amount(73.2, "percentile"), amount(18, "o'clock"), amount(1.26, "mixture"), amount(1234.5, "number")
+    ('4', '73%', '18:00', '1.3', '1,234.5')
     """
     if unit == "money" and value == 0:
         return "nothing"
@@ -112,8 +114,16 @@ def amount(value: float, unit: str, *, currency: str = "") -> str:
         return f"{value:.0%}"
     if unit == "times":
         return f"{value:.1f} times"
-    if unit == "days":
-        return _counted(value if 0 < value < 0.95 else round(value), "day")
+    if unit == "percentile":
+        return f"{value:.0f}%"
+    if unit == "o'clock":
+        return f"{value:.0f}:00"
+    if unit == "mixture":
+        return f"{value:.1f}"
+    if unit in ("number", "score"):
+        return f"{value:,.2f}".rstrip("0").rstrip(".")
+    if unit in ("days", "hour"):
+        return _counted(value if 0 < value < 0.95 else round(value), unit.removesuffix("s"))
     return _counted(round(value), unit)
 
 
@@ -122,7 +132,7 @@ def _counted(value: float, noun: str) -> str:
     if value == 0:
         return f"no {plural}"
     if value < 1:
-        return f"less than a {noun}"
+        return f"less than {'an' if noun == 'hour' else 'a'} {noun}"
     return f"{value:,.0f} {noun if value == 1 else plural}"
 
 

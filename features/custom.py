@@ -146,7 +146,7 @@ def _measured(node: exp.Expr, name: str) -> tuple[list[Measure], Callable[[timed
 
     number = value.cast("float64")
     count = Measure(name, "sum", kept(value.notnull().ifelse(1.0, ibis.null("float64"))))
-    total = Measure(name, "sum", kept((number * MILLION).round()))
+    total = Measure(name, "sum", kept((number * MILLION).round().cast("float64")))
     match call:
         case exp.Count():
             return [count], adding(name, 1.0)

@@ -2,18 +2,23 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from ibis import _
 
-from builders import DAY
-from features.catalogue import Feature, amount, feature_name, phrase, unique_by_name
+from builders import DAY, HOUR
+from features.catalogue import NAME, Feature, amount, feature_name, phrase, unique_by_name
 from features.contract import COLUMNS, REQUIRED
-from features.families import declared, switched_off
+from features.declare import Wanted, declared, reads, switched_off
+from features.event_types import KNOWN
+from features.families import FAMILIES
 
 WINDOWS = tuple(days * DAY for days in (7, 14, 28, 56, 84, 168))
-ALL = declared(WINDOWS, COLUMNS)
+VALUES = {"channel": ["web"], "device": ["phone"], "source": ["{mail}"]}
+WANTED = Wanted(WINDOWS, values=VALUES, attributes={"tier": False, "household_size": True})
+ALL = declared(WANTED, COLUMNS).features
 BY_NAME = {feature.name: feature for feature in ALL}
 
 
@@ -35,6 +40,14 @@ BY_NAME = {feature.name: feature for feature in ALL}
         (0.0, "category", "no categories"),
         (3.0, "day", "3 days"),
         (1.26, "times", "1.3 times"),
+        (4.0, "score", "4"),
+        (72.6, "percentile", "73%"),
+        (7.0, "o'clock", "7:00"),
+        (1.26, "mixture", "1.3"),
+        (5.4, "hour", "5 hours"),
+        (0.2, "hour", "less than an hour"),
+        (3.0, "number", "3"),
+        (1234.5, "number", "1,234.5"),
         (0.0, "money", "nothing"),
         (12.345, "money", "€12.35"),
         (99.5, "money", "€99.50"),
@@ -103,22 +116,47 @@ def test_names_declared_twice_fail_loudly() -> None:
 
 def test_every_declared_name_is_unique_and_plain() -> None:
     counts = Counter(feature.name for feature in ALL)
-    assert len(ALL) > 80
+    assert len(ALL) > 230
     assert [name for name, count in counts.items() if count > 1 or not re.fullmatch(r"[a-z][a-z0-9_]*", name)] == []
 
 
 def test_declared_order_does_not_depend_on_the_order_of_windows() -> None:
     names = [feature.name for feature in ALL]
-    assert [feature.name for feature in declared(WINDOWS[::-1], COLUMNS)] == names
+    assert declared(replace(WANTED, windows=WINDOWS[::-1]), COLUMNS).names == names
 
 
 @pytest.mark.parametrize("declared_feature", ALL, ids=lambda feature: feature.name)
 def test_every_phrase_says_its_value_and_nothing_unfilled(declared_feature: Feature) -> None:
-    row = {name: 13.6 for name in BY_NAME}
-    said = phrase(declared_feature, row, BY_NAME, currency="$")
-    assert amount(13.6, declared_feature.unit, currency="$") in said
-    assert not set("{}") & set(said)
-    assert said == said.strip()
+    value = "gold" if declared_feature.unit == NAME else amount(13.6, declared_feature.unit, currency="$")
+    filled = declared_feature.phrase.format(value=value)
+    assert value in filled
+    said = [filled.replace("{mail}", "mail"), declared_feature.unknown.format(meaning=declared_feature.meaning)]
+    for text in (*said, declared_feature.meaning, declared_feature.unit, declared_feature.group):
+        assert text
+        assert text == text.strip()
+        assert "  " not in text
+        assert not set("{}") & set(text.replace("{mail}", "mail"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("purchase_recency_days", 23.0, "no purchase for 23 days"),
+        ("best_hour", 18.0, "most active at 18:00"),
+        ("rfm_r_score", 4.0, "4 of 5 by recency"),
+        ("purchase_count_percentile_168d", 73.2, "buys more often than 73% of buyers"),
+        ("cart_abandoned_share_28d", 0.35, "left 35% of what was in the cart in the last 28 days"),
+        ("checkout_abandoned_count_28d", 0.0, "left no checkouts unfinished in the last 28 days"),
+        ("campaign_answer_hours_mean", 5.2, "answers campaigns after 5 hours"),
+        ("channel_web_share_168d", 0.35, "35% of activity through web"),
+        ("source_mail_recency_days", 2.0, "last activity from {mail} 2 days ago"),
+        ("channel_favourite_confidence_168d", 0.5, "chance aside, at least 50% of activity through the favourite channel"),
+        ("household_size", 3.0, "household size: 3"),
+        ("purchase_gap_shape", 4.2, "gaps between purchases 4.2 times as regular as chance"),
+    ],
+)
+def test_phrases_read_as_a_marketer_would_say_them(name: str, value: float, said: str) -> None:
+    assert phrase(BY_NAME[name], {name: value}, BY_NAME) == said
 
 
 def test_every_comparison_is_with_a_declared_feature_of_the_same_unit() -> None:
@@ -131,34 +169,57 @@ def test_every_needed_column_is_an_optional_one() -> None:
     assert set().union(*(feature.needs for feature in ALL)) <= set(COLUMNS) - set(REQUIRED)
 
 
-@pytest.mark.parametrize("column", ["amount", "discount", "category", "brand"])
+@pytest.mark.parametrize("column", sorted(set(COLUMNS) - set(REQUIRED)))
 def test_missing_column_switches_off_the_features_that_need_it(column: str) -> None:
-    left = declared(WINDOWS, set(COLUMNS) - {column})
-    assert [feature.name for feature in left] == [feature.name for feature in ALL if column not in feature.needs]
+    left = set(declared(WANTED, set(COLUMNS) - {column}).names)
+    gone = {feature.name for feature in ALL if column in feature.needs}
+    # And what reads them, as the share of a region's buyers reads the region.
+    while more := {name for name, read in reads(declared(WANTED, COLUMNS)).items() if read & gone} - gone:
+        gone |= more
+    assert left == set(BY_NAME) - gone
+
+
+@pytest.mark.parametrize("event_type", KNOWN)
+def test_unknown_event_type_switches_off_the_features_that_need_it(event_type: str) -> None:
+    left = declared(WANTED, COLUMNS, set(KNOWN) - {event_type}).features
+    assert not [feature.name for feature in left if event_type in feature.types]
     assert len(left) < len(ALL)
 
 
-@pytest.mark.parametrize("column", ["amount", "discount", "category", "brand"])
-def test_switched_off_counts_what_a_missing_column_costs(column: str) -> None:
-    present = set(COLUMNS) - {column}
-    assert switched_off(WINDOWS, present) == {column: len(ALL) - len(declared(WINDOWS, present))}
+@pytest.mark.parametrize(
+    ("windows", "columns", "types"),
+    [
+        pytest.param(WINDOWS[:3], COLUMNS, KNOWN, id="three windows"),
+        pytest.param((HOUR,), COLUMNS, KNOWN, id="one hour"),
+        pytest.param((HOUR, 36 * HOUR), COLUMNS, KNOWN, id="hours"),
+        pytest.param(WINDOWS, REQUIRED, KNOWN, id="no optional column"),
+        pytest.param(WINDOWS, REQUIRED, ["purchase"], id="purchases only"),
+        pytest.param(WINDOWS, REQUIRED, [], id="no type"),
+        pytest.param(WINDOWS, COLUMNS, ["wave"], id="unknown types"),
+    ],
+)
+def test_what_is_left_reads_only_what_is_left(windows: tuple[timedelta, ...], columns: list[str], types: list[str]) -> None:
+    asked = declared(Wanted(windows), columns, types)
+    built = {feature.name for feature in asked.built}
+    assert asked.names
+    assert set().union(*reads(asked).values()) <= built
+    assert not [feature.name for feature in asked.built if not feature.needs <= set(columns)]
+    assert not [feature.meaning for feature in asked.built if re.search(r"last 0|last 1 days", feature.meaning)]
 
 
-def test_switched_off_counts_a_feature_under_each_column_it_misses() -> None:
-    both = switched_off(WINDOWS, REQUIRED)
-    assert both == {
-        "amount": sum("amount" in feature.needs for feature in ALL),
-        "brand": 2,
-        "category": 7,
-        "discount": 9,
-    }
+def test_families_are_chosen_and_what_they_read_is_hidden() -> None:
+    asked = declared(Wanted(WINDOWS, families=("trend",)), COLUMNS)
+    assert all(" against " in feature.meaning for feature in asked.features)
+    assert {"purchase_amount_sum", "purchase_tenure_days", "purchase_count_7d"} <= {feature.name for feature in asked.hidden}
 
 
-def test_nothing_is_switched_off_when_every_column_is_there() -> None:
-    assert switched_off(WINDOWS, COLUMNS) == {}
+def test_switched_off_counts_features_under_each_column_they_miss_or_else_each_type() -> None:
+    few = Wanted(WINDOWS, families=("region", "promotion"))
+    assert switched_off(few, COLUMNS, KNOWN) == {}
+    assert switched_off(few, set(COLUMNS) - {"region"}, KNOWN) == {"region": 2}
+    assert switched_off(few, COLUMNS, set(KNOWN) - {"coupon_redeemed"}) == {"coupon_redeemed": 6}
+    assert set(switched_off(Wanted(WINDOWS), REQUIRED, ["purchase"])) >= {"amount", "session_id", "view", "cart", "campaign"}
 
 
-def test_features_left_do_not_read_features_switched_off() -> None:
-    left = declared(WINDOWS, REQUIRED)
-    names = {feature.name for feature in left}
-    assert {feature.usual for feature in left if feature.usual} <= names
+def test_every_family_declares_features() -> None:
+    assert [name for name in FAMILIES if not declared(Wanted(WINDOWS, families=(name,)), COLUMNS).features] == []

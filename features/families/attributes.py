@@ -15,10 +15,11 @@ def attribute_features(attributes: Mapping[str, bool]) -> Iterator[Feature]:
             name=name,
             base="attributes",
             expr=getattr(_, name).max(),
-            unit="times" if is_number else NAME,
+            unit="number" if is_number else NAME,
             meaning=f"{called}, as known at the cutoff",
             phrase=f"{called}: {{value}}",
             group="attributes",
+            unknown=f"{called} is not known",
         )
     if attributes:
         yield Feature(

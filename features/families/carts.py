@@ -72,7 +72,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
             expr=total("n", CHECKOUT, window),
             unit="checkout",
             meaning=f"checkouts begun in the last {words(window)}",
-            phrase=f"{{value}} in the last {words(window)}",
+            phrase=f"began {{value}} in the last {words(window)}",
             group="carts",
             types=frozenset({CHECKOUT}),
             empty=0,
@@ -83,14 +83,14 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
             expr=total("n", CHECKOUT_ABANDONED, window),
             unit="checkout",
             meaning=f"checkouts begun and given up in the last {words(window)}",
-            phrase=f"did not finish {{value}} in the last {words(window)}",
+            phrase=f"left {{value}} unfinished in the last {words(window)}",
             group="carts",
             types=_UNFINISHED,
             empty=0,
         )
     for event_type, what, called in (
         (CART_ABANDONED, "cart_abandoned", "item left in the cart"),
-        (CHECKOUT_ABANDONED, "checkout_abandoned", "checkout not finished"),
+        (CHECKOUT_ABANDONED, "checkout_abandoned", "unfinished checkout"),
     ):
         yield Feature(
             name=f"{what}_recency_days",
@@ -98,7 +98,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
             expr=days_since_last(event_type),
             unit="days",
             meaning=f"days since the last {called} was given up (a day after it was begun)",
-            phrase=f"last {called} given up {{value}} ago",
+            phrase=f"last gave up an {called} {{value}} ago",
             group="carts",
             unknown=f"no {called} so far",
             types=frozenset({event_type}),

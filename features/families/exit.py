@@ -83,16 +83,17 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         types=frozenset({UNSUBSCRIBE}),
         empty=0,
     )
-    pace = [getattr(_, feature_name("purchase", "count", window)) / (window / longest) for window in windows]
-    yield Feature(
-        name="purchase_decline_count",
-        base="row",
-        expr=reduce(add, ((short < long).ifelse(1.0, 0.0) for short, long in zip(pace, pace[1:], strict=False))),
-        unit="window",
-        meaning="windows whose pace of buying is below that of the next longer one",
-        phrase="buying slows down over {value}",
-        group="trend",
-    )
+    if len(windows) > 1:
+        pace = [getattr(_, feature_name("purchase", "count", window)) / (window / longest) for window in windows]
+        yield Feature(
+            name="purchase_decline_count",
+            base="row",
+            expr=reduce(add, ((short < long).ifelse(1.0, 0.0) for short, long in zip(pace, pace[1:], strict=False))),
+            unit="window",
+            meaning="windows whose pace of buying is below that of the next longer one",
+            phrase="buying slower in {value} than in the next longer",
+            group="trend",
+        )
     for what, base in (("channel", "channels"), ("device", "devices")):
         yield Feature(
             name=f"{what}_silent_count",

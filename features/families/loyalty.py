@@ -38,7 +38,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         expr=days_since_first(PURCHASE),
         unit="days",
         meaning="days since the first known purchase (BTYD T)",
-        phrase="first seen buying {value} ago",
+        phrase="first known purchase {value} ago",
         group="tenure",
         unknown="no purchase so far",
         high="long-standing",
@@ -62,6 +62,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         meaning="mean spend per order over the whole history (monetary value)",
         phrase="spends {value} per order",
         group="basket",
+        unknown="no purchase with an amount so far",
         needs=_AMOUNT,
         high="big-basket",
         low="small-basket",
@@ -82,9 +83,10 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         base="row",
         expr=(_.purchase_frequency + 1) / _.purchase_tenure_days.clip(lower=7.0),
         unit="share",
-        meaning="days with a purchase per day since the first one",
+        meaning="days with a purchase per day since the first one (at least seven days)",
         phrase="buys on {value} of days",
         group="frequency",
+        unknown="no purchase so far",
     )
     yield from _streaks(windows[-1])
     yield from _scores(windows[-1])
@@ -101,6 +103,8 @@ def _streaks(longest: timedelta) -> Iterator[Feature]:
         group="streak",
         empty=0,
     )
+    if longest < timedelta(weeks=1):
+        return
     yield Feature(
         name=feature_name("purchase_week", "count", longest),
         base="weeks",

@@ -48,7 +48,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         expr=entropy(_.recent_n),
         unit="mixture",
         meaning=f"how mixed the sources of the last {words(longest)} are (entropy; 0 is one source)",
-        phrase="sources mixed to {value}",
+        phrase="mix of sources at {value} (0 is only one)",
         group="sources",
         unknown=f"no source known in the last {words(longest)}",
         needs=_SOURCE,

@@ -1,7 +1,8 @@
 """Journey stage: how long a user is known, when each kind of event came first and last, and which stage that makes.
 
 The stages look at runs: purchases without a break of 56 days or more. A user who never bought is a prospect. Else the first that
-holds: lapsed (nothing for 56 days), slipping (nothing for three times the usual gap, at least 14 days), new (the first run is less
+holds: lapsed (nothing for 56 days), slipping (nothing for three times the usual gap, at least 14 days;
+for 28 days after a single purchase), new (the first run is less
 than 28 days old), returned (a later run is), loyal (the run is 112 days old or more), active.
 """
 
@@ -25,7 +26,7 @@ SLIPPING_GAPS = 3.0
 
 # Event type: its word in names, what it is called, and its group.
 _EVENTS = {
-    VIEW: ("view", "look at an item", "browsing"),
+    VIEW: ("view", "view of an item", "browsing"),
     CART: ("cart", "item put into the cart", "carts"),
     CHECKOUT: ("checkout", "checkout", "carts"),
     RETURN: ("return", "return", "returns"),
@@ -81,7 +82,7 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
         expr=begins_run.ifelse(_.since, ibis.null("float64")).min(),
         unit="days",
         meaning=f"days since the present run of purchases began (no break of {LAPSED_DAYS:g} days or more)",
-        phrase="buying without a long break since {value}",
+        phrase="has bought without a long break for {value}",
         group="tenure",
         unknown="no purchases so far",
     )

@@ -51,7 +51,7 @@ def _rhythm() -> Iterator[Feature]:
         expr=_gamma_shape(_.gap),
         unit="times",
         meaning="regularity of the gaps: shape of their Gamma distribution (1 is chance, above is regular), at most 100",
-        phrase="gaps as regular as {value} chance",
+        phrase="gaps between purchases {value} as regular as chance",
         group="rhythm",
         unknown=_NO_RHYTHM,
     )
@@ -186,7 +186,7 @@ def _gamma_shape(gap: Deferred) -> Deferred:
 
     Minka's (2002) closed form of the maximum likelihood; what Platzer & Reutterer (2016) call regularity in Pareto/GGG.
     """
-    logs = (gap.clip(lower=1.0).ln() * 1e10).round()
+    logs = (gap.clip(lower=1.0).ln() * 1e10).round().cast("float64")
     count = gap.count()
     distance = (gap.sum() / count.nullif(0)).clip(lower=1.0).ln() - logs.sum() / 1e10 / count.nullif(0)
     # Equal gaps are infinitely regular; a distance of 0.005 already means a shape of 100.

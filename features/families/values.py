@@ -13,6 +13,14 @@ from features.windows import words
 
 # Bounds the share that a favourite would keep in the long run with 97.5 % confidence (Wilson, 1927).
 _Z = 1.96
+# How one speaks of what is done with a value, and of where most is done.
+_DONE = {
+    "channel": ("activity through", "mostly active through"),
+    "device": ("activity on", "mostly active on"),
+    "source": ("activity from", "comes mostly from"),
+    "category": ("purchases in", "buys most from"),
+    "hour": ("activity in", "mostly active in"),
+}
 _DIGITS = 12
 
 
@@ -25,8 +33,8 @@ def favourite(
         base=base,
         expr=top(_.recent_n, _.value),
         unit=NAME,
-        meaning=f"{what} with most events in the last {words(window)}",
-        phrase=f"{what} used most: {{value}}",
+        meaning=f"{what} with most {_counted(what)} in the last {words(window)}",
+        phrase=f"{_DONE.get(what, ('', what + ' used most:'))[1]} {{value}}",
         group=f"{what}s",
         unknown=f"no {what} known in the last {words(window)}",
         needs=needs,
@@ -46,8 +54,8 @@ def favourite_features(
         base=base,
         expr=most / all_,
         unit="share",
-        meaning=f"share of events in the last {words(window)} that fell to the favourite {what}",
-        phrase=f"{{value}} of activity by the favourite {what}",
+        meaning=f"share of the {_counted(what)} of the last {words(window)} that fell to the favourite {what}",
+        phrase=f"{{value}} of {_DONE[what][0]} the favourite {what}",
         group=f"{what}s",
         unknown=unknown,
         needs=needs,
@@ -59,8 +67,8 @@ def favourite_features(
         base=base,
         expr=wilson(most / all_, all_),
         unit="share",
-        meaning=f"share that the favourite {what} has with confidence (lower bound at 95 %, by number of events)",
-        phrase=f"surely {{value}} of activity by the favourite {what}",
+        meaning=f"share that the favourite {what} has with confidence (lower bound at 95 %, by number of {_counted(what)})",
+        phrase=f"chance aside, at least {{value}} of {_DONE[what][0]} the favourite {what}",
         group=f"{what}s",
         unknown=unknown,
         needs=needs,
@@ -71,13 +79,15 @@ def share_of_value(what: str, base: Base, value: str, window: timedelta) -> Iter
     """Share and recency of one named value."""
     word = f"{what}_{re.sub('[^a-z0-9]+', '_', value.lower()).strip('_')}"
     hit, needs = _.value == value, frozenset({what})
+    said = value.replace("{", "{{").replace("}", "}}")
+    done = _DONE[what][0]
     yield Feature(
         name=feature_name(word, "share", window),
         base=base,
         expr=hit.ifelse(_.recent_n, 0.0).sum() / _.recent_n.sum().nullif(0.0),
         unit="share",
         meaning=f"share of events in the last {words(window)} with {what} {value}",
-        phrase=f"{{value}} of activity with {what} {value}",
+        phrase=f"{{value}} of {done} {said}",
         group=f"{what}s",
         unknown=f"no {what} known in the last {words(window)}",
         needs=needs,
@@ -88,11 +98,15 @@ def share_of_value(what: str, base: Base, value: str, window: timedelta) -> Iter
         expr=hit.ifelse(_.since_last, ibis.null("float64")).min(),
         unit="days",
         meaning=f"days since the last event with {what} {value}",
-        phrase=f"last active with {what} {value} {{value}} ago",
+        phrase=f"last {done} {said} {{value}} ago",
         group=f"{what}s",
-        unknown=f"never active with {what} {value}",
+        unknown=f"no {done} {said} so far",
         needs=needs,
     )
+
+
+def _counted(what: str) -> str:
+    return "items bought" if what == "category" else "events"
 
 
 def top(count: Deferred, value: Deferred) -> Deferred:
@@ -117,5 +131,5 @@ def entropy(counts: Deferred) -> Deferred:
     Each term is rounded to 1e-10 and added up as a whole number, so that the order of the rows does not matter.
     """
     total = counts.sum().nullif(0.0)
-    terms = (counts > 0).ifelse((counts * counts.clip(lower=1.0).ln() * 1e10).round(), 0.0)
+    terms = (counts > 0).ifelse((counts * counts.clip(lower=1.0).ln() * 1e10).round().cast("float64"), 0.0)
     return total.ln() - terms.sum() / 1e10 / total
