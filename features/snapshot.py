@@ -163,7 +163,7 @@ class Snapshot:
         known = self._grid.seen(tiled).filter(within(self._longest))
         prices = known.group_by("cutoff", "value").agg(price=_.amount.sum() / _.quantity.sum().nullif(0))
         joined = categories.left_join(prices, ["cutoff", "value"]).drop("cutoff_right", "value_right")
-        return joined.mutate(usual_amount=(joined.recent_quantity * joined.price).round()).drop("price")
+        return joined.mutate(usual_amount=(joined.recent_quantity * joined.price).round().cast("float64")).drop("price")
 
     def _custom(self) -> ir.Table:
         rows = self._grid.before(self._events)
@@ -187,7 +187,8 @@ class Snapshot:
 
 def _measures(rows: ir.Table) -> Mapping[str, ir.Value]:
     """Count and add up rows; unused ones cost nothing, since engines leave out what nobody reads."""
-    exact = {name: (rows[name].cast("float64") * MILLION).round() for name in ("amount", "quantity", "discount")}
+    # Floats again after rounding: on Spark a whole number beside 0.0 is a decimal, and a quotient of those keeps six places.
+    exact = {name: (rows[name].cast("float64") * MILLION).round().cast("float64") for name in ("amount", "quantity", "discount")}
     return {
         "n": rows.count().cast("float64"),
         "discounted": (rows.discount > 0).ifelse(1.0, 0.0).sum(),
