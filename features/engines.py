@@ -9,6 +9,8 @@ import ibis.expr.types as ir
 from ibis.backends.duckdb import Backend
 from ibis.backends.sql import SQLBackend
 
+from features.spark_files import keep_on_spark, release_on_spark
+
 
 def connect(*, memory: str, threads: int, spill: Path) -> Backend:
     """Open an in-memory DuckDB that reads and computes in UTC.
@@ -23,13 +25,10 @@ def connect(*, memory: str, threads: int, spill: Path) -> Backend:
 
 
 def keep(engine: SQLBackend, table: ir.Table, name: str) -> ir.Table:
-    """Compute `table` now and keep its rows under `name` until the engine is closed: a temporary table, on Spark a cached view."""
+    """Compute `table` now and keep its rows under `name` until the engine is closed: a temporary table, on Spark Parquet files."""
     if isinstance(engine, Backend):
         return engine.create_table(name, table, temp=True)
-    kept = engine.create_view(name, table)
-    # Eager: what cannot be read is told here, on either engine.
-    engine.raw_sql(f"CACHE TABLE `{name}`")
-    return kept
+    return keep_on_spark(engine, table, name)
 
 
 def release(engine: SQLBackend, kept: Iterable[ir.Table]) -> None:
@@ -39,8 +38,7 @@ def release(engine: SQLBackend, kept: Iterable[ir.Table]) -> None:
         if isinstance(engine, Backend):
             engine.raw_sql(f'DROP TABLE "{name}"')
         else:
-            # Its name stays: what was kept since and read it is found in the cache by what it was made of.
-            engine.raw_sql(f"UNCACHE TABLE `{name}`")
+            release_on_spark(engine, name)
 
 
 def engine_errors() -> tuple[type[Exception], ...]:

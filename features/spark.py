@@ -36,6 +36,7 @@ FIXED: Mapping[str, str] = {
     "spark.sql.jsonGenerator.ignoreNullFields": "false",
     # A query may name tables, not files.
     "spark.sql.runSQLOnFiles": "false",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # Results are feature tables, as large as DuckDB would give; the driver's memory bounds them.
     "spark.driver.maxResultSize": "0",

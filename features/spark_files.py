@@ -1,10 +1,12 @@
-"""Files on Spark: those that it reads as DuckDB does are its own to read, the others are copied once in a form that it does."""
+"""Files on Spark: those that it reads as DuckDB does are its own to read, the others are copied once; and what it computes is kept."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
 
 import duckdb
+import ibis.expr.types as ir
 from ibis.backends.sql import SQLBackend
 
 from features.spark import SCRATCH
@@ -37,6 +39,32 @@ def open_on_spark(engine: SQLBackend, view: str, files: Sequence[str]) -> list[s
     paths = ["file://" + file for file in files]
     session.read.option("mergeSchema", len(paths) > 1).parquet(*paths).createOrReplaceTempView(f"`{view}`")
     return list(types)
+
+
+def keep_on_spark(engine: SQLBackend, table: ir.Table, name: str) -> ir.Table:
+    """Compute `table` now, and give its rows as a view of that name over Parquet files in the session's scratch folder.
+
+    Files, not Spark's cache: a cached table drags along how it was made, and with hundreds of features planning takes longer than
+    computing; and files outlive an executor. Raises PySparkException when the name is taken or a cell cannot be read.
+    """
+    kept = engine.create_view(name, table)
+    session = engine.raw_sql("SELECT 1").sparkSession
+    rows = session.table(f"`{name}`")
+    place = Path(session.conf.get(SCRATCH)) / f"kept_{uuid4().hex}"
+    try:
+        rows.write.parquet(f"file://{place}")
+    except BaseException:
+        engine.raw_sql(f"DROP VIEW `{name}`")
+        raise
+    session.read.schema(rows.schema).parquet(f"file://{place}").createOrReplaceTempView(f"`{name}`")
+    return kept
+
+
+def release_on_spark(engine: SQLBackend, name: str) -> None:
+    """Remove the files and the name of a table that was kept."""
+    (place,) = {Path(file.removeprefix("file://")).parent for file in engine.raw_sql(f"SELECT * FROM `{name}`").inputFiles()}
+    engine.raw_sql(f"DROP VIEW `{name}`")
+    shutil.rmtree(place)
 
 
 def _is_plain(files: Sequence[str], types: dict[str, str]) -> bool:
