@@ -397,6 +397,7 @@ def exit_(seen: Seen, row: Row) -> Row:
         acted = len(seen.last(seen.visits, window, "acted_at"))
         found[f"idle_visit_share_{name}"] = max(1 - acted / begun, 0) if begun else nan
     returned, bought = (money(seen.of(kind, seen.longest).amount) for kind in ("return", "purchase"))
+    found[f"return_amount_sum_{label(seen.longest)}"] = returned
     found[f"return_amount_share_{label(seen.longest)}"] = share(returned, bought)
     pace = [row[f"purchase_count_{label(window)}"] / window.days for window in seen.windows]  # type: ignore[operator]
     found["purchase_decline_count"] = sum(round(short - long, 12) < 0 for short, long in zip(pace, pace[1:], strict=False))
