@@ -311,7 +311,7 @@ def timing(seen: Seen, row: Row) -> Row:
         found[f"{part}_purchase_share_{label(seen.longest)}"] = hit.mean()
     now = money(seen.of("purchase", MONTH).amount)
     then = seen.of("purchase", YEAR + MONTH).query("event_ts < @end", local_dict={"end": seen.cutoff - YEAR})
-    is_old = seen.age(seen.events) >= (YEAR + MONTH) / DAY
+    is_old = seen.age(seen.of("purchase")) >= (YEAR + MONTH) / DAY
     found["purchase_amount_sum_28d_vs_year_before"] = share(now, money(then.amount)) if is_old else nan
     return {**found, **favourite(seen.own, "hour", seen, "best_hour")}
 

@@ -148,10 +148,10 @@ def _season() -> Iterator[Feature]:
         base="purchases",
         expr=known.ifelse(now / then.nullif(0.0), None),
         unit="times",
-        meaning=f"spend in the last {words(MONTH)} against the same weeks a year before",
+        meaning=f"spend in the last {words(MONTH)} against the same weeks a year before, of users who were buying by then",
         phrase=f"spent {{value}} as much in the last {words(MONTH)} as a year before",
         group="season",
-        unknown="no purchases in the same weeks a year before",
+        unknown="not yet buying in the same weeks a year before, or nothing bought in them",
         needs=frozenset({"amount"}),
         types=frozenset({PURCHASE}),
     )
