@@ -40,35 +40,62 @@ def build_features(
     memory. `advance` is called after each of `steps(asked, shards)`. Numbers are float64, names are text.
     """
     build = f"features_{next(_builds)}"
-    parts = []
+    everybody = []
     for shard in range(shards):
-        own, held = (table if table is None or shards == 1 else _share(table, shard, shards) for table in (events, attributes))
-        assert own is not None
-        snapshot = Snapshot(
-            own,
-            Grid.of(cutoffs, asked.windows),
-            asked.longest,
-            derived={name for feature in asked.built for name in feature.types if name in DERIVED_FROM},
-            measures=asked.measures,
-            attributes=held,
-            everybody=events,
-        )
-        aggregates: list[ir.Table] = []
-        for base in _bases(asked):
-            aggregates += _aggregated(engine, snapshot[base], _of(asked, base), f"{build}_{shard}_{base}")
-            advance()
-        parts.append(keep(engine, _derived(_joined(aggregates, asked), asked, final=False), f"{build}_{shard}"))
+        aggregates = _aggregates(engine, events, asked, cutoffs, attributes, (shard, shards), f"{build}_{shard}", advance)
+        everybody.append(aggregates)
+    places = keep(engine, _places(everybody, asked), f"{build}_places")
+    parts = []
+    for shard, aggregates in enumerate(everybody):
+        joined = _joined([*aggregates, places], [feature for feature in asked.built if feature.base != "row"])
+        parts.append(keep(engine, _derived(joined, asked).select(*KEYS, *asked.names), f"{build}_{shard}"))
         release(engine, aggregates)
         advance()
-    whole = keep(engine, _against_others(reduce(ir.Table.union, parts), asked), build)
-    release(engine, parts)
-    advance()
-    return whole
+    release(engine, [places])
+    return reduce(ir.Table.union, parts)
 
 
 def steps(asked: FeatureSet, shards: int) -> int:
     """Give how many steps a build takes, for whoever shows its progress."""
-    return shards * (len(_bases(asked)) + 1) + 1
+    return shards * (len(_bases(asked)) + 1)
+
+
+def _aggregates(
+    engine: SQLBackend,
+    events: ir.Table,
+    asked: FeatureSet,
+    cutoffs: Sequence[datetime],
+    attributes: ir.Table | None,
+    shard: tuple[int, int],
+    name: str,
+    advance: Callable[[], None],
+) -> list[ir.Table]:
+    """Aggregate every base for one share of the users; the first table has everybody."""
+    own, held = (table if table is None or shard[1] == 1 else _share(table, *shard) for table in (events, attributes))
+    assert own is not None
+    shared: list[ir.Table] = []
+
+    def kept(table: ir.Table, what: str) -> ir.Table:
+        shared.append(keep(engine, table, f"{name}_{what}_read"))
+        return shared[-1]
+
+    snapshot = Snapshot(
+        own,
+        Grid.of(cutoffs, asked.windows),
+        asked.longest,
+        keep=kept,
+        bases=_bases(asked),
+        derived={name for feature in asked.built for name in feature.types if name in DERIVED_FROM},
+        measures=asked.measures,
+        attributes=held,
+        everybody=events,
+    )
+    found: list[ir.Table] = []
+    for base in _bases(asked):
+        found += _aggregated(engine, snapshot[base], _of(asked, base), f"{name}_{base}")
+        advance()
+    release(engine, shared)
+    return found
 
 
 def _share(table: ir.Table, shard: int, shards: int) -> ir.Table:
@@ -97,38 +124,39 @@ def _aggregated(engine: SQLBackend, base: ir.Table, features: Sequence[Feature],
     return found
 
 
-def _joined(aggregates: Sequence[ir.Table], asked: FeatureSet) -> ir.Table:
-    joined = reduce(lambda left, right: left.left_join(right, KEYS).drop("user_id_right", "cutoff_right"), aggregates)
-    return joined.select(*KEYS, *(_filled(feature) for feature in asked.built if feature.base not in _DERIVED))
+def _joined(tables: Sequence[ir.Table], features: Sequence[Feature]) -> ir.Table:
+    """Join tables of users, of whom the first has all, and give those of the features that they hold."""
+    joined = reduce(lambda left, right: left.left_join(right, KEYS).drop("user_id_right", "cutoff_right"), tables)
+    return joined.select(*KEYS, *(_filled(feature) for feature in features if feature.name in joined.columns))
 
 
-def _derived(table: ir.Table, asked: FeatureSet, *, final: bool) -> ir.Table:
-    """Add the features that read others, as far as what they read is there; `population` features only when `final`."""
+def _places(everybody: Sequence[Sequence[ir.Table]], asked: FeatureSet) -> ir.Table:
+    """Set every user against the others known at the same cutoff; only what that needs is moved and sorted."""
+    compared, read = _of(asked, "population"), reads(asked)
+    needed = set().union(*(read[feature.name] for feature in compared))
+    features = [feature for feature in asked.built if feature.name in needed]
+    narrow = [
+        _joined([table for at, table in enumerate(aggregates) if at == 0 or needed & set(table.columns)], features)
+        for aggregates in everybody
+    ]
+    users = reduce(ir.Table.union, narrow)
+    return users.select(*KEYS, **{feature.name: _typed(feature, feature.expr) for feature in compared})
+
+
+def _derived(table: ir.Table, asked: FeatureSet) -> ir.Table:
+    """Add the features that read others, those first whose features are there."""
     read = reads(asked)
-    waiting = [feature for feature in asked.built if feature.name not in table.columns]
-    while True:
-        there = set(table.columns)
-        ready = [feature for feature in waiting if read[feature.name] <= there and (final or feature.base != "population")]
-        if not ready:
-            return table
+    waiting = [feature for feature in asked.built if feature.base == "row"]
+    while waiting:
+        ready = [feature for feature in waiting if read[feature.name] <= set(table.columns)]
         table = table.mutate(**{feature.name: _typed(feature, feature.expr) for feature in ready})
         waiting = [feature for feature in waiting if feature not in ready]
-
-
-def _against_others(users: ir.Table, asked: FeatureSet) -> ir.Table:
-    """Add what sets a user against the others known at the same cutoff, and put the features in order."""
-    compared = _of(asked, "population")
-    if compared:
-        # Narrow: sorting for a window moves every column that is there.
-        narrow = users.select(*KEYS, *sorted(set().union(*(reads(asked)[feature.name] for feature in compared))))
-        places = narrow.select(*KEYS, **{feature.name: _typed(feature, feature.expr) for feature in compared})
-        users = users.left_join(places, KEYS).drop("user_id_right", "cutoff_right")
-    return _derived(users, asked, final=True).select(*KEYS, *asked.names)
+    return table
 
 
 def _filled(feature: Feature) -> Deferred:
     value = _typed(feature, getattr(_, feature.name))
-    if feature.unit == "money" and feature.base != "custom":
+    if feature.unit == "money" and feature.base not in ("custom", "attributes"):
         value = value / MILLION
     return (value if feature.empty is None else value.fill_null(feature.empty)).name(feature.name)
 

@@ -20,6 +20,10 @@ KEYS = ["user_id", "cutoff"]
 MILLION = 1_000_000
 
 _CONTEXTS = {"channels": "channel", "devices": "device", "sources": "source", "regions": "region", "hours": "hour"}
+_LINE = [
+    *("user_id", "event_type", "event_ts", "local_ts", "tile", "order_id"),
+    *("amount", "quantity", "discount", "category", "brand", "channel"),
+]
 _PURCHASED = {"categories": "category", "brands": "brand"}
 
 
@@ -35,10 +39,10 @@ class Snapshot:
     `attributes`  user: the attributes known, and `since`
     `custom`      user × tile: the measures of custom features
 
-    Tables of values have `value, n, amount, quantity, since_first, since_last`; `recent_…` is the part in the longest window, and
-    `first_age` the age of its first tile. `since_…` are days before the cutoff with their fraction, amounts whole millionths, and
-    `age` is for `features.windows.within`. An order, a category or a brand was seen in a window exactly when its last tile was:
-    distinct counts of nested windows need one pass and stay exact.
+    Tables of values have `value, n, since_first, since_last`; `recent_n`, and of what is bought `recent_amount` and
+    `recent_quantity`, are the part in the longest window, and `first_age` the age of its first tile. `since_…` are days before the
+    cutoff with their fraction, amounts whole millionths, and `age` is for `features.windows.within`. An order, a category or a
+    brand was seen in a window exactly when its last tile was: distinct counts of nested windows need one pass and stay exact.
     """
 
     def __init__(
@@ -47,6 +51,8 @@ class Snapshot:
         grid: Grid,
         longest: timedelta,
         *,
+        keep: Callable[[ir.Table, str], ir.Table],
+        bases: Collection[Base] = (),
         derived: Collection[str] = (),
         measures: Sequence[Measure] = (),
         attributes: ir.Table | None = None,
@@ -54,19 +60,24 @@ class Snapshot:
     ) -> None:
         """Look at `events` (see `features.contract`) through `grid`.
 
-        `derived` are the derived event types and `measures` the custom ones that are asked for; `attributes` has a row per user and
-        `known_from`. Where `events` are those of some users, `everybody` has those of all: prices are everybody's.
+        `bases` are those that will be asked for; `keep` computes a table that several of them read. `derived` are the derived
+        event types and `measures` the custom ones that are asked for; `attributes` has a row per user and `known_from`. Where
+        `events` are those of some users, `everybody` has those of all: prices are everybody's.
         """
         self._events, self._grid, self._longest, self._derived = events, grid, longest, derived
         self._measures, self._attributes = measures, attributes
         self._everybody = events if everybody is None else everybody
+        self._keep, self._bases = keep, bases
         self._made: dict[str, ir.Table] = {}
 
     def __getitem__(self, base: Base) -> ir.Table:
         """Give a base table."""
-        if base not in self._made:
-            self._made[base] = self._make(base)
-        return self._made[base]
+        return self._once(base, lambda: self._make(base))
+
+    def _once(self, name: str, make: Callable[[], ir.Table]) -> ir.Table:
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
 
     def _make(self, base: Base) -> ir.Table:
         own: Mapping[str, Callable[[], ir.Table]] = {
@@ -82,25 +93,29 @@ class Snapshot:
         if base in TOGETHER:
             return self._tiles(TOGETHER[base])
         if base in _PURCHASED:
-            lines = self._purchases()
-            return self._values(_priceable(lines) if base == "categories" else lines, _PURCHASED[base])
-        return self._values(self._own(), _CONTEXTS[base])
+            return self._bought(_PURCHASED[base])
+        return self._values(self._contexts().rename(value=_CONTEXTS[base]))
 
     def _everything(self) -> ir.Table:
         known = self._grid.before(self._events)
         return self._seen(known.group_by("user_id", "tile").agg(first_at=known.event_ts.min(), last_at=known.event_ts.max()))
 
     def _tiles(self, types: Sequence[str]) -> ir.Table:
-        facts = self._grid.before(with_derived(self._events, types, self._derived))
+        only_bought = tuple(types) == (PURCHASE,)
+        facts = self._purchases() if only_bought else self._grid.before(with_derived(self._events, types, self._derived))
         return self._seen(facts.group_by("user_id", "event_type", "tile").agg(**_measures(facts)))
 
     def _purchases(self) -> ir.Table:
-        return self._grid.before(self._events.filter(_.event_type == PURCHASE))
+        bought = self._events.filter(_.event_type == PURCHASE)
+        return self._once("lines", lambda: self._keep(self._grid.before(bought).select(*_LINE), "lines"))
 
-    def _own(self) -> ir.Table:
-        """What the users did themselves: a contact says when and how the company acts."""
+    def _contexts(self) -> ir.Table:
+        """What the users did themselves, by where and when: a contact says when and how the company acts."""
         own = self._grid.before(self._events.filter(_.event_type.notin(CONTACTS)))
-        return own.mutate(hour=own.local_ts.hour())
+        by = [_CONTEXTS[base] for base in _CONTEXTS if base in self._bases]
+        tiled = own.mutate(hour=own.local_ts.hour()).group_by("user_id", "tile", *by)
+        counts = {"n": _.count().cast("float64"), "first_at": _.event_ts.min(), "last_at": _.event_ts.max()}
+        return self._once("contexts", lambda: self._keep(tiled.agg(**counts), "contexts"))
 
     def _orders(self) -> ir.Table:
         lines = self._purchases()
@@ -131,7 +146,8 @@ class Snapshot:
         days = known.group_by(*KEYS, "day").agg(age=known.age.max(), first_at=known.first_at.min())
         previous = days.day.lag().over(ibis.window(group_by=[days.user_id, days.cutoff], order_by=days.day))
         gap = days.day.delta(previous, unit="day").cast("float64")
-        return days.select(*KEYS, "age", "day", since=days_until(days.cutoff, days.first_at), gap=gap)
+        table = days.select(*KEYS, "age", "day", since=days_until(days.cutoff, days.first_at), gap=gap)
+        return self._keep(table, "days") if "weeks" in self._bases else table
 
     def _weeks(self) -> ir.Table:
         # Seven days ago sharp is still within the last seven days.
@@ -139,22 +155,24 @@ class Snapshot:
         turn = ibis.row_number().over(ibis.window(group_by=[weeks.user_id, weeks.cutoff], order_by=weeks.week))
         return weeks.mutate(turn=turn)
 
-    def _values(self, rows: ir.Table, what: str) -> ir.Table:
-        named = rows.filter(rows[what].notnull())
-        tiled = named.group_by("user_id", "tile", value=named[what]).agg(**_measures(named))
-        known = self._seen(tiled)
-        recent = within(self._longest)
-        values = known.group_by(*KEYS, "value").agg(
+    def _bought(self, what: str) -> ir.Table:
+        lines = self._purchases()
+        lines = _priceable(lines) if what == "category" else lines
+        tiled = lines.group_by("user_id", "tile", value=lines[what]).agg(**_measures(lines))
+        values = self._values(tiled, "amount", "quantity")
+        return self._priced(values) if what == "category" else values
+
+    def _values(self, tiled: ir.Table, *amounts: str) -> ir.Table:
+        known, recent = self._seen(tiled.filter(_.value.notnull())), within(self._longest)
+        return known.group_by(*KEYS, "value").agg(
             age=_.age.min(),
             first_age=_.age.max(),
             since_first=_.since_first.max(),
             since_last=_.since_last.min(),
             n=_.n.sum(),
             recent_n=recent.ifelse(_.n, 0.0).sum(),
-            recent_amount=recent.ifelse(_.amount, ibis.null("float64")).sum(),
-            recent_quantity=recent.ifelse(_.quantity, ibis.null("float64")).sum(),
+            **{f"recent_{name}": recent.ifelse(getattr(_, name), ibis.null("float64")).sum() for name in amounts},
         )
-        return self._priced(values) if what == "category" else values
 
     def _priced(self, categories: ir.Table) -> ir.Table:
         """Add `usual_amount`: what the recent quantity would have cost at the category's mean price over all users."""
