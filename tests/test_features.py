@@ -193,9 +193,8 @@ def test_a_past_cutoff_gives_what_that_night_would_have_said(drawn: list[dict]) 
     assert_frame_equal(build(that_night, [cutoff]), then, check_exact=True)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_order_of_the_rows_changes_nothing(seed: int) -> None:
-    assert_frame_equal(build(LOG.sample(frac=1, random_state=seed)), whole("duckdb"), check_exact=True)
+def test_order_of_the_rows_changes_nothing() -> None:
+    assert_frame_equal(build(LOG.sample(frac=1, random_state=1)), whole("duckdb"), check_exact=True)
 
 
 def test_shards_give_the_same_rows_bit_for_bit() -> None:
