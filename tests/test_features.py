@@ -153,44 +153,56 @@ def test_the_log_has_every_stage_and_something_of_every_feature() -> None:
 
 # Rules of time
 
-LATER = {name: st.sampled_from([None, *LOG[name].dropna().unique()]) for name in ("session_id", "order_id", "item_id", "campaign")}
-FUTURE = st.lists(
-    st.fixed_dictionaries(
-        {
-            # Events from the cutoff on, that share their session, order, item or campaign with what went before.
-            **LATER,
-            "after": st.sampled_from([0 * DAY, TICK, HOUR, 24 * HOUR, 7 * DAY]),
-            "user_id": st.sampled_from([*LOG.user_id.unique(), "stranger"]),
-            "event_type": st.sampled_from([*KNOWN, "purchase", "purchase", "wave"]),
-            "amount": st.sampled_from([None, 0.1, 700.0]),
-            "quantity": st.sampled_from([None, 3.0]),
-            "discount": st.sampled_from([None, 0.3]),
-            **{name: st.sampled_from([None, "a", "mail", "x"]) for name in ("category", "brand", "channel", "source", "region")},
-        }
-    ),
-    min_size=20,
-    max_size=40,
+KEYED = ("session_id", "order_id", "item_id", "campaign")
+LATER = st.fixed_dictionaries(
+    {
+        "after": st.sampled_from([0 * DAY, TICK, HOUR, 24 * HOUR, 7 * DAY]),
+        "event_type": st.sampled_from([*KNOWN, "purchase", "purchase", "wave"]),
+        "amount": st.sampled_from([None, 0.1, 700.0]),
+        "quantity": st.sampled_from([None, 3.0]),
+        "discount": st.sampled_from([None, 0.3]),
+        **{name: st.sampled_from([None, "a", "mail", "x"]) for name in ("category", "brand", "channel", "source", "region")},
+    }
 )
+
+# What may answer an earlier event: it would end a cart's wait, a session's idleness, or a campaign's silence.
+ANSWERS = st.sampled_from(["purchase", "campaign_opened", "cart"])
+
+
+def with_another_future(cutoff: datetime, drawn: list[dict], of_strangers: list[dict], answer: str) -> pd.DataFrame:
+    """Take away all events of the log from the cutoff on, and add others that share keys with those before it."""
+    before = LOG[LOG.event_ts < cutoff]
+    recent = before[before.event_ts >= cutoff - 2 * DAY].to_dict("records")
+    keyed = before[["user_id", *KEYED]].sample(len(drawn), random_state=1).to_dict("records")
+    later = [
+        *({**row, "event_type": answer, "event_ts": cutoff} for row in recent),
+        *({**row, **event, "event_ts": cutoff + event["after"]} for row, event in zip(keyed, drawn, strict=True)),
+        *({**event, "user_id": "stranger", "event_ts": cutoff + event["after"]} for event in of_strangers),
+    ]
+    return pd.concat([before, events(*later)], ignore_index=True)
+
+
+FUTURE = {
+    "drawn": st.lists(LATER, min_size=20, max_size=40),
+    "of_strangers": st.lists(LATER, min_size=1, max_size=5),
+    "answer": ANSWERS,
+}
 
 
 @settings(max_examples=2)
-@given(drawn=FUTURE)
-def test_what_happens_from_the_cutoff_on_changes_no_feature(drawn: list[dict]) -> None:
-    # All events of the log from the cutoff on taken away, and others added: adding, changing and removing at once.
-    *_, cutoff = CUTOFFS
-    later = events(*({**row, "event_ts": cutoff + row["after"]} for row in drawn))
-    changed = pd.concat([LOG[LOG.event_ts < cutoff], later], ignore_index=True)
+@given(**FUTURE)
+def test_what_happens_from_the_cutoff_on_changes_no_feature(drawn: list[dict], of_strangers: list[dict], answer: str) -> None:
+    # Events taken away, and others added: adding, changing and removing at once.
+    changed = with_another_future(CUTOFFS[1], drawn, of_strangers, answer)
     assert_frame_equal(build(changed), whole("duckdb"), check_exact=True)
 
 
 @settings(max_examples=2)
-@given(drawn=FUTURE)
-def test_a_past_cutoff_gives_what_that_night_would_have_said(drawn: list[dict]) -> None:
-    cutoff, *_ = CUTOFFS
-    later = events(*({**row, "event_ts": cutoff + row["after"]} for row in drawn))
-    that_night = pd.concat([LOG[LOG.event_ts < cutoff], later], ignore_index=True)
-    then = whole("duckdb").loc[lambda table: table.index.get_level_values("cutoff") == cutoff]
-    assert_frame_equal(build(that_night, [cutoff]), then, check_exact=True)
+@given(**FUTURE)
+def test_a_past_cutoff_gives_what_that_night_would_have_said(drawn: list[dict], of_strangers: list[dict], answer: str) -> None:
+    that_night = with_another_future(CUTOFFS[0], drawn, of_strangers, answer)
+    then = whole("duckdb").loc[lambda table: table.index.get_level_values("cutoff") == CUTOFFS[0]]
+    assert_frame_equal(build(that_night, [CUTOFFS[0]]), then, check_exact=True)
 
 
 def test_order_of_the_rows_changes_nothing() -> None:
