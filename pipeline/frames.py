@@ -1,9 +1,10 @@
-"""Features as frames: built by the engine, in as many shares of the users as its memory asks for."""
+"""Features as frames or tables: built by the engine, in as many shares of the users as its memory asks for."""
 
 from collections.abc import Sequence
 from datetime import datetime
 from math import ceil
 
+import ibis.expr.types as ir
 import pandas as pd
 
 from features.build import build_features
@@ -13,12 +14,18 @@ from pipeline.progress import Step
 from pipeline.settings import Settings
 
 # What a user at a cutoff takes while being built, times the features; measured by benchmarks/features.py.
-_BYTES_PER_FEATURE = 48
+BYTES_PER_FEATURE = 48
 
 
 def features_frame(log: EventLog, cutoffs: Sequence[datetime], settings: Settings, step: Step) -> pd.DataFrame:
     """Build the features of everybody known at the cutoffs (UTC): one row per user and cutoff, sorted by cutoff and user."""
-    table = build_features(
+    table = features_table(log, cutoffs, settings, step)
+    return log.engine.execute(table).sort_values(KEYS[::-1], ignore_index=True)
+
+
+def features_table(log: EventLog, cutoffs: Sequence[datetime], settings: Settings, step: Step) -> ir.Table:
+    """Build the features of everybody known at the cutoffs (UTC), in the engine: one row per user and cutoff."""
+    return build_features(
         log.engine,
         log.events,
         log.features,
@@ -27,10 +34,9 @@ def features_frame(log: EventLog, cutoffs: Sequence[datetime], settings: Setting
         shards=shards(log, len(cutoffs), settings),
         advance=step.advance,
     )
-    return log.engine.execute(table).sort_values(KEYS[::-1], ignore_index=True)
 
 
 def shards(log: EventLog, cutoffs: int, settings: Settings) -> int:
     """Give into how many shares of the users the engine's memory cuts the work; a cluster shares it out by itself."""
     memory = settings.engine.bytes
-    return 1 if memory is None else max(1, ceil(log.users * cutoffs * len(log.features.built) * _BYTES_PER_FEATURE / memory))
+    return 1 if memory is None else max(1, ceil(log.users * cutoffs * len(log.features.built) * BYTES_PER_FEATURE / memory))

@@ -1,0 +1,207 @@
+"""Measure the feature engine on a simulated log: `python benchmarks/features.py [--events 41]`; writes below output/benchmarks.
+
+Every figure is taken in a process of its own, so that its peak memory is its own; what is compared runs in turns.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+from rich.console import Console
+
+from features.build import build_features
+from features.contract import COLUMNS, SQL_TYPES
+from features.custom import Custom
+from features.declare import FeatureSet, Wanted, declared
+from features.engines import connect
+from features.expressions import query, renamed
+from pipeline.frames import BYTES_PER_FEATURE
+from pipeline.progress import Narrator
+from pipeline.settings import FeatureSettings, read_settings
+from pipeline.simulate import simulate
+
+ROOT = Path(__file__).parent.parent
+OUTPUT = ROOT / "output" / "benchmarks"
+START, DAYS = date(2024, 1, 1), 365
+CUTOFF = datetime(2024, 12, 28)
+USERS_PER_MILLION_EVENTS = 22_300
+THREADS = 2
+DAY = timedelta(days=1)
+EIGHT = tuple(days * DAY for days in (7, 14, 28, 56, 84, 112, 168, 336))
+TYPES = ("view", "cart", "checkout", "purchase", "return")
+
+
+def log_of(million: int) -> Path:
+    """Simulate a log of so many million events and bring it into the contract's columns, in the order the shop wrote it."""
+    path = OUTPUT / f"events_{million}m.parquet"
+    if path.exists():
+        return path
+    shop = OUTPUT / f"shop_{million}m"
+    narrator = Narrator(Console(stderr=True))
+    simulate(shop, narrator, users=million * USERS_PER_MILLION_EVENTS, days=DAYS, seed=7, start=START, jobs=THREADS)
+    types = {**SQL_TYPES, "float64": "DECIMAL(18, 6)"}
+    parts = []
+    bounds = {"threads": THREADS, "memory_limit": "6GB"}
+    with narrator.step("writing the log"), duckdb.connect(config=bounds) as engine:
+        engine.execute("SET enable_progress_bar = false")
+        engine.execute(f"SET temp_directory = '{OUTPUT / 'spill'}'")
+        for source in read_settings(ROOT / "configs" / "clickstream.yaml").sources:
+            for alias, pattern in source.tables.items():
+                files = pattern.replace("data/clickstream", str(shop))
+                engine.execute(f"CREATE VIEW \"{source.name}.{alias}\" AS FROM read_parquet('{files}')")
+            sql = renamed(query(source.sql, source.tables), {alias: f"{source.name}.{alias}" for alias in source.tables})
+            given = {row[0] for row in engine.execute(f"DESCRIBE {sql}").fetchall()}
+            columns = (f"{name if name in given else 'NULL'}::{types[kind]} AS {name}" for name, kind in COLUMNS.items())
+            parts.append(f"SELECT {', '.join(columns)} FROM ({sql})")
+        local = "event_ts + to_minutes(coalesce(utc_offset_minutes, 0)) AS local_ts"
+        unfinished = path.with_suffix(".unfinished")
+        engine.execute(f"COPY (SELECT *, {local} FROM ({' UNION ALL '.join(parts)})) TO '{unfinished}' (FORMAT parquet)")
+        unfinished.rename(path)
+    return path
+
+
+def eighty() -> FeatureSet:
+    """Eighty features: the count and the amount of five event types in eight windows."""
+    told = {"unit": "times", "meaning": "measured", "phrase": "{value}", "group": "measured", "windows": EIGHT}
+    custom = [Custom(name=f"{kind}_n", sql=f"count(*) filter (where event_type = '{kind}')", **told) for kind in TYPES]
+    custom += [Custom(name=f"{kind}_sum", sql=f"sum(amount) filter (where event_type = '{kind}')", **told) for kind in TYPES]
+    return declared(Wanted(EIGHT, families=(), custom=tuple(custom)), COLUMNS)
+
+
+def default() -> FeatureSet:
+    """Every feature of the families, with the default windows."""
+    return declared(Wanted(FeatureSettings().windows), COLUMNS)
+
+
+def build(path: Path, asked: FeatureSet, *, memory: str, cutoffs: int = 1, shards: int = 1) -> dict[str, Any]:
+    """Build features with our engine; `sums` identifies the rows."""
+    engine = connect(memory=memory, threads=THREADS, spill=OUTPUT / "spill")
+    instants = [CUTOFF - number * 14 * DAY for number in range(cutoffs)]
+    started = time.monotonic()
+    table = build_features(engine, engine.read_parquet(path), asked, instants, shards=shards)
+    took = time.monotonic() - started
+    numbers = [feature.name for feature in asked.numbers]
+    # A hash of every row, added up, whatever the order of the rows.
+    text = " || '|' || ".join(f"coalesce(CAST({name} AS VARCHAR), '')" for name in ["user_id", *numbers])
+    sql = engine.compile(table)
+    rows, digest = engine.raw_sql(f"SELECT count(*), sum(hash({text})) FROM ({sql})").fetchone()
+    return {"seconds": took, "rows": rows, "digest": str(digest), "features": len(asked.features), "shards": shards}
+
+
+def by_polars(path: Path) -> dict[str, Any]:
+    """The eighty by hand in Polars: the same tiles, streaming."""
+    started = time.monotonic()
+    tile = pl.lit(len(EIGHT))
+    for place, window in reversed(list(enumerate(EIGHT))):
+        tile = pl.when(pl.col("event_ts") >= CUTOFF - window).then(place).otherwise(tile)
+    log = pl.scan_parquet(path).filter(pl.col("event_ts") < CUTOFF)
+    log = log.select("user_id", "event_type", tile=tile.cast(pl.Int8), amount=pl.col("amount").cast(pl.Float64))
+    kinds = [(kind, pl.col("event_type") == kind) for kind in TYPES]
+    counts = [hit.sum().cast(pl.Float64).alias(f"{kind}_n") for kind, hit in kinds]
+    sums = [pl.col("amount").filter(hit).sum().alias(f"{kind}_sum") for kind, hit in kinds]
+    tiles = log.group_by("user_id", "tile").agg(*counts, *sums)
+    names = [f"{kind}_{what}" for kind in TYPES for what in ("n", "sum")]
+    windows = [
+        pl.col(name).filter(pl.col("tile") <= place).sum().alias(f"{name}_{window.days}d")
+        for name in names
+        for place, window in enumerate(EIGHT)
+    ]
+    found = tiles.group_by("user_id").agg(*windows).collect(engine="streaming")
+    return {"seconds": time.monotonic() - started, "rows": found.height, "features": found.width - 1}
+
+
+def bare(path: Path) -> dict[str, Any]:
+    """One plain group by user in DuckDB: count, sum and max."""
+    engine = duckdb.connect(config={"threads": THREADS})
+    started = time.monotonic()
+    sql = f"SELECT user_id, count(*), sum(amount), max(event_ts) FROM '{path}' GROUP BY user_id"
+    engine.execute(f"CREATE TABLE found AS {sql}")
+    return {"seconds": time.monotonic() - started}
+
+
+def shards_for(path: Path, memory: str, cutoffs: int = 1) -> int:
+    """Give the shards that the pipeline would take for this log and memory."""
+    users = duckdb.sql(f"SELECT count(DISTINCT user_id) FROM '{path}'").fetchall()[0][0]
+    bound = int(memory.removesuffix("GB")) * 10**9
+    return max(1, -(-users * cutoffs * len(default().built) * BYTES_PER_FEATURE // bound))
+
+
+TASKS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "eighty": lambda path: build(path, eighty(), memory="6GB"),
+    "polars": by_polars,
+    "bare": bare,
+    "default": lambda path: build(path, default(), memory="5GB"),
+    "twelve": lambda path: build(path, default(), memory="5GB", cutoffs=12, shards=shards_for(path, "5GB", 12)),
+    "bounded": lambda path: build(path, default(), memory="4GB", shards=shards_for(path, "4GB")),
+    "unbounded": lambda path: build(path, default(), memory="16GB"),
+}
+
+
+def measured(task: str, million: int) -> dict[str, Any]:
+    """Run one task in a process of its own."""
+    told = subprocess.run([sys.executable, __file__, "--task", task, "--events", str(million)], capture_output=True, text=True)
+    if told.returncode:
+        raise SystemExit(f"{task} of {million} million events failed:\n{told.stderr}")
+    found = json.loads(told.stdout.splitlines()[-1])
+    print(
+        f"{task:<10} {million:>4} M events  {found['seconds']:8.1f} s  {found['gigabytes']:5.2f} GB  {json.dumps(found)}",
+        flush=True,
+    )
+    return found
+
+
+def main() -> None:
+    """Measure everything, and print a table for the documentation."""
+    asked = argparse.ArgumentParser()
+    asked.add_argument("--task", choices=TASKS)
+    asked.add_argument("--events", type=int, default=41, help="millions")
+    asked.add_argument("--only", nargs="*", default=["short", "default", "cutoffs", "large"])
+    told = asked.parse_args()
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    if told.task:
+        found = TASKS[told.task](log_of(told.events))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        print(json.dumps({**found, "gigabytes": round(peak, 3)}))
+        return
+    for million in {told.events, 10, *([100] if "large" in told.only else [])}:
+        log_of(million)
+    rows = []
+    if "short" in told.only:
+        rounds = [{task: measured(task, told.events)["seconds"] for task in ("bare", "eighty", "polars")} for _ in range(5)]
+        for other, reach in (("polars", "≤ 0.9"), ("bare", "≤ 8")):
+            ratio = statistics.median(found["eighty"] / found[other] for found in rounds)
+            seconds = [statistics.median(found[task] for found in rounds) for task in ("eighty", other)]
+            rows.append((f"80 features, 8 windows, {told.events} M events: time against {other}", f"{ratio:.2f} ×", reach, seconds))
+    if "default" in told.only:
+        found = measured("default", told.events)
+        rows.append((f"{found['features']} default features, {told.events} M events", f"{found['seconds']:.0f} s", "≤ 30 s", None))
+        rows.append(("its peak memory", f"{found['gigabytes']:.1f} GB", "≤ 6 GB", None))
+    if "cutoffs" in told.only:
+        one, many = measured("default", 10), measured("twelve", 10)
+        rows.append(("12 cutoffs against one, 10 M events", f"{many['seconds'] / one['seconds']:.1f} ×", "≤ 6 ×", None))
+    if "large" in told.only:
+        small, bound, free = measured("bounded", 10), measured("bounded", 100), measured("unbounded", 100)
+        same = (bound["rows"], bound["digest"]) == (free["rows"], free["digest"])
+        rows.append(("100 M events in `memory: 4GB`: peak memory", f"{bound['gigabytes']:.1f} GB", "≤ 6 GB", None))
+        rows.append((f"its rows ({bound['rows']:,}) equal those of unbounded memory", str(same), "True", None))
+        rows.append(
+            ("growth from 10 M to 100 M events", f"{bound['seconds'] / small['seconds'] / 10:.2f} × linear", "≤ 1.1 ×", None)
+        )
+    print("\n| what | measured | reach |\n|---|---|---|")
+    for what, value, reach, seconds in rows:
+        told_seconds = f" ({seconds[0]:.1f} s, {seconds[1]:.1f} s)" if seconds else ""
+        print(f"| {what} | {value}{told_seconds} | {reach} |")
+
+
+if __name__ == "__main__":
+    main()
