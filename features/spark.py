@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -92,6 +93,9 @@ def _session(master: str, memory: str, options: Mapping[str, str], spill: Path, 
     conf = SparkConf().setAll(list(settings.items()))
     _start_java(conf, log, local=bool(local))
     session = SparkSession.builder.config(conf=conf).getOrCreate()
+    if local and "PYSPARK_PYTHON" not in os.environ:
+        # Workers here run this very Python, not the first on the path.
+        session.sparkContext.pythonExec = sys.executable
     atexit.register(_stop, session)
     return session
 

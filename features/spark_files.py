@@ -1,4 +1,4 @@
-"""Files on Spark: those that it reads as DuckDB does are its own to read, the others are copied once; and what it computes is kept."""
+"""Files on Spark: those that it reads as DuckDB does are its own to read, the others are copied once; what it computes."""
 
 import shutil
 from collections.abc import Sequence
@@ -50,6 +50,11 @@ def keep_on_spark(engine: SQLBackend, table: ir.Table, name: str) -> ir.Table:
     kept = engine.create_view(name, table)
     session = engine.raw_sql("SELECT 1").sparkSession
     rows = session.table(f"`{name}`")
+    # Ibis takes 0.0 for a float, Spark for a decimal.
+    floats = {column for column, kind in table.schema().items() if kind.is_float64()}
+    rows = rows.select(
+        *(rows[f"`{column}`"].cast("double").alias(column) if column in floats else f"`{column}`" for column in rows.columns)
+    )
     place = Path(session.conf.get(SCRATCH)) / f"kept_{uuid4().hex}"
     try:
         rows.write.parquet(f"file://{place}")
@@ -62,7 +67,7 @@ def keep_on_spark(engine: SQLBackend, table: ir.Table, name: str) -> ir.Table:
 
 def release_on_spark(engine: SQLBackend, name: str) -> None:
     """Remove the files and the name of a table that was kept."""
-    (place,) = {Path(file.removeprefix("file://")).parent for file in engine.raw_sql(f"SELECT * FROM `{name}`").inputFiles()}
+    (place,) = {Path(file.removeprefix("file://")).parent for file in engine.raw_sql(f"TABLE `{name}`").inputFiles()}
     engine.raw_sql(f"DROP VIEW `{name}`")
     shutil.rmtree(place)
 

@@ -24,6 +24,8 @@ REASON = pa.struct(
         pa.field("phrase", pa.string()),
     ]
 )
+REASONS = pa.list_(REASON)
+PERSONA = (pa.field("persona", pa.int32()), pa.field("persona_name", pa.string()))
 
 SCORES = pa.schema(
     [
@@ -35,7 +37,7 @@ SCORES = pa.schema(
         pa.field("band", pa.string()),
         pa.field("method", pa.string()),
         pa.field("model_version", pa.string()),
-        pa.field("reasons", pa.list_(REASON)),
+        pa.field("reasons", REASONS),
     ]
 )
 
@@ -50,6 +52,11 @@ NIGHTS = pa.schema(
         *(pa.field(name, pa.string()) for name in ("status", "counts", "checks", "versions")),
     ]
 )
+
+
+def without_date(schema: pa.Schema) -> pa.Schema:
+    """Leave out `as_of`, which is the same in all rows of a night."""
+    return pa.schema([spec for spec in schema if spec.name != AS_OF.name])
 
 
 def with_arrow(reason: Mapping[str, Any]) -> str:
@@ -74,8 +81,7 @@ def segments_schema(targets: Sequence[Target]) -> pa.Schema:
             AS_OF,
             USER,
             pa.field("journey_stage", pa.string()),
-            pa.field("persona", pa.int32()),
-            pa.field("persona_name", pa.string()),
+            *PERSONA,
             *scores,
             pa.field("primary_segment", pa.string()),
             pa.field("segments", pa.list_(pa.string())),

@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, write_deltalake
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
 from filelock import FileLock, Timeout
 
 from features.errors import DataError, StoreError, first_line, listed
@@ -24,6 +27,8 @@ from pipeline.columns import NIGHTS
 
 # `segments` comes last: it is the table that others read directly.
 ORDER = ("quarantine", "features", "scores", "segments")
+# Below the output: files of a night that wait for their commit.
+STAGED = ".staged"
 _MARK = "beforehand"
 _ROLLED_BACK = "rolled back"
 _HARMLESS = {"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES"}
@@ -39,6 +44,18 @@ class Night:
     finished_at: datetime
     counts: Mapping[str, Any]
     checks: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Parquet files on the tables' file system that wait for their commit; `as_of` is in `schema` and not in them."""
+
+    schema: pa.Schema
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return sum(pq.read_metadata(path).num_rows for path in self.paths)
 
 
 @contextmanager
@@ -66,12 +83,13 @@ def recover(root: Path) -> list[str]:
 
     Gives the names of the tables that were rolled back. Raises StoreError when a table is not one, or somebody else wrote to it.
     """
+    shutil.rmtree(root / STAGED, ignore_errors=True)
     good = _versions(nights(root))
     return [name for name in ORDER if _roll_back(root / name, good.get(name))]
 
 
-def write_night(root: Path, night: Night, tables: Mapping[str, pa.Table]) -> None:
-    """Replace the night's date in every table, then record the night.
+def write_night(root: Path, night: Night, tables: Mapping[str, pa.Table | Files]) -> None:
+    """Replace the night's date in every table, then record the night. Files are moved into their table and belong to it then.
 
     Rerunning a date replaces that date only. When any write fails, what was written is rolled back and StoreError raised.
     """
@@ -89,6 +107,7 @@ def write_night(root: Path, night: Night, tables: Mapping[str, pa.Table]) -> Non
             partition_by=["as_of"],
             commit_properties=_marked(night),
         )
+        shutil.rmtree(root / STAGED, ignore_errors=True)
     except (DeltaError, OSError) as error:
         recover(root)
         raise StoreError(f"the night of {night.as_of} was not written: {error}; the last complete night stands") from None
@@ -118,8 +137,10 @@ def read(root: Path, name: str, as_of: date) -> pa.Table:
     return table.to_pyarrow_table(filters=[("as_of", "=", as_of)])
 
 
-def _replace(path: Path, rows: pa.Table, night: Night) -> int:
+def _replace(path: Path, rows: pa.Table | Files, night: Night) -> int:
     table = _open(path)
+    if isinstance(rows, Files):
+        return _commit(table or _created(path, rows.schema, night), path, rows, night)
     if table is None:
         write_deltalake(path, rows, partition_by=["as_of"], commit_properties=_marked(night))
         return DeltaTable(path).version()
@@ -132,6 +153,41 @@ def _replace(path: Path, rows: pa.Table, night: Night) -> int:
         commit_properties=_marked(night),
     )
     return DeltaTable(path).version()
+
+
+def _created(path: Path, schema: pa.Schema, night: Night) -> DeltaTable:
+    return DeltaTable.create(path, Schema.from_arrow(schema), partition_by=["as_of"], commit_properties=_marked(night))
+
+
+def _commit(table: DeltaTable, path: Path, files: Files, night: Night) -> int:
+    """Put files into the place of the night's former ones in one transaction; after a crash before it no version names them."""
+    day = night.as_of.isoformat()
+    place = path / f"as_of={day}"
+    place.mkdir(exist_ok=True)
+    added: list[AddAction | RemoveAction] = []
+    for number, file in enumerate(files.paths):
+        statistics = json.dumps({"numRecords": pq.read_metadata(file).num_rows})
+        moved = file.rename(place / f"part-{number:05}-{uuid4()}.parquet")
+        told = moved.stat()
+        name = moved.relative_to(path).as_posix()
+        added.append(AddAction(name, told.st_size, {"as_of": day}, int(told.st_mtime * 1000), True, statistics))
+    table.create_write_transaction(
+        added,
+        mode="overwrite",
+        schema=_merged(table.schema(), Schema.from_arrow(files.schema), path),
+        partition_by=["as_of"],
+        partition_filters=[("as_of", "=", day)],
+        commit_properties=_marked(night),
+    )
+    return DeltaTable(path).version()
+
+
+def _merged(held: Schema, new: Schema, path: Path) -> Schema:
+    types = {field.name: field.type for field in held.fields}
+    for field in new.fields:
+        if types.get(field.name, field.type) != field.type:
+            raise DeltaError(f"{path} holds {field.name} as {types[field.name]}, tonight it is {field.type}")
+    return Schema([*held.fields, *(field for field in new.fields if field.name not in types)])
 
 
 def _roll_back(path: Path, good: int | None) -> bool:

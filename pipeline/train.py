@@ -10,7 +10,6 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from features.build import steps
-from features.catalogue import feature_name
 from features.errors import GateError, listed
 from features.labels import Target, build_labels
 from features.windows import label as window_label
@@ -20,6 +19,7 @@ from models.bundle import PersonaBundle, TargetBundle
 from models.personas import Personas, fit_personas
 from models.propensity import PARAMETERS, ROUNDS, fit_booster
 from models.reasons import contributions
+from pipeline.answers import active
 from pipeline.events import EventLog, midnight, read_events
 from pipeline.figures import beeswarm, target_figures
 from pipeline.frames import features_frame, shards
@@ -70,7 +70,7 @@ def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator)
         with narrator.step("finding personas") as step:
             tonight = frame[frame.cutoff == midnight(as_of)]
             personas = _personas(log, tonight, settings)
-            step.note(f"{len(personas.names)} personas of {len(active(tonight, settings)):,} users")
+            step.note(f"{len(personas.names)} personas of {len(active(tonight, max(settings.features.windows))):,} users")
         backtests = _backtest(log, rows, plans, targets, settings, narrator)
         boosters = _final_models(log, rows, targets, settings, narrator)
         tags = {"as_of": as_of.isoformat(), "config_digest": settings.digest(), "events_digest": log.digest}
@@ -107,11 +107,6 @@ def training_cutoffs(log: EventLog, settings: Settings, targets: Sequence[Target
             f"({window_label(training.step)}); shorten them in the config, or wait for more events"
         )
     return [latest - training.step * index for index in reversed(range(min(count, training.max_cutoffs)))]
-
-
-def active(tonight: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """Give the users whose habits are known: those who bought within the longest window."""
-    return tonight[tonight[feature_name("purchase", "count", max(settings.features.windows))] > 0]
 
 
 def _features(log: EventLog, cutoffs: Sequence[datetime], settings: Settings, narrator: Narrator) -> pd.DataFrame:
@@ -210,7 +205,7 @@ def _final_models(
 def _personas(log: EventLog, tonight: pd.DataFrame, settings: Settings) -> Personas:
     told = settings.personas
     return fit_personas(
-        active(tonight, settings),
+        active(tonight, max(settings.features.windows)),
         log.features.numbers,
         fewest=told.fewest,
         most=told.most,

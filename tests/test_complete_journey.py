@@ -57,10 +57,10 @@ def test_models_are_as_good_as_the_reference_and_not_suspiciously_better(
     """The reference is a mean over five origins; two of them and half the training cutoffs allow for 0.02 more."""
     target = next(target for target in settings.specs() if target.name == name)
     cutoffs = [midnight(AS_OF) - target.horizon - timedelta(days=14) * index for index in range(10)]
-    frame = build_features(log.moments, log.features, cutoffs).execute()
+    frame = build_features(log.engine, log.events, log.features, cutoffs).execute()
     rows = frame.merge(build_labels(log.events, target, cutoffs).execute(), on=["user_id", "cutoff"])
     rows = rows.sort_values(["cutoff", "user_id"], ignore_index=True)
-    names = [feature.name for feature in log.features]
+    names = [feature.name for feature in log.features.numbers]
     origins = plan_origins(cutoffs, target.horizon, tests=2, calibrations=2)
     backtest = assemble([predict_origin(rows, names, o, is_amount=False, seed=7) for o in origins], target.horizon, is_amount=False)
     mean, base = backtest.mean(), backtest.mean("baseline")

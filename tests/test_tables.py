@@ -5,15 +5,17 @@ import threading
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from features.errors import DataError, StoreError
 from pipeline import tables
-from pipeline.columns import QUARANTINE, SCORES, features_schema, segments_schema
-from pipeline.tables import Night, exclusive, nights, read, recover, write_night
+from pipeline.columns import AS_OF, QUARANTINE, SCORES, USER, segments_schema, without_date
+from pipeline.tables import STAGED, Files, Night, exclusive, nights, read, recover, write_night
 
 MONDAY, TUESDAY = dt.date(2024, 3, 4), dt.date(2024, 3, 5)
+FEATURES = pa.schema([AS_OF, USER, pa.field("x", pa.float64())])
 NOON = dt.datetime(2024, 3, 6, 12, tzinfo=dt.UTC)
 
 
@@ -24,7 +26,7 @@ def night(day: dt.date, run_id: str = "r", *, minute: int = 0) -> Night:
 def rows(day: dt.date, value: float, users: str = "a") -> dict[str, pa.Table]:
     return {
         "quarantine": pa.Table.from_pylist([], QUARANTINE),
-        "features": pa.Table.from_pylist([{"as_of": day, "user_id": user, "x": value} for user in users], features_schema(["x"])),
+        "features": pa.Table.from_pylist([{"as_of": day, "user_id": user, "x": value} for user in users], FEATURES),
         "scores": pa.Table.from_pylist([{"as_of": day, "user_id": user, "target": "t", "score": value} for user in users], SCORES),
         "segments": pa.Table.from_pylist(
             [{"as_of": day, "user_id": user, "segments": ["s"]} for user in users], segments_schema([])
@@ -149,3 +151,66 @@ def test_a_night_that_is_not_there(tmp_path: Path) -> None:
     write_night(tmp_path, night(MONDAY), rows(MONDAY, 0.1))
     with pytest.raises(DataError, match="there are 2024-03-04"):
         read(tmp_path, "scores", TUESDAY)
+
+
+def files(root: Path, tables_: dict[str, pa.Table]) -> dict[str, pa.Table | Files]:
+    """Put all but the quarantine into Parquet files that wait for their commit, as Spark does."""
+    staged: dict[str, pa.Table | Files] = {"quarantine": tables_["quarantine"]}
+    for name in ("features", "scores", "segments"):
+        place = root / STAGED / name / "part-0.parquet"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(tables_[name].select(without_date(tables_[name].schema).names), place)
+        staged[name] = Files(tables_[name].schema, (place,))
+    return staged
+
+
+def test_files_replace_the_rows_of_their_night_and_nothing_waits_any_more(tmp_path: Path) -> None:
+    write_night(tmp_path, night(MONDAY), files(tmp_path, rows(MONDAY, 0.1, "ab")))
+    write_night(tmp_path, night(TUESDAY, minute=1), rows(TUESDAY, 0.2))
+    write_night(tmp_path, night(MONDAY, minute=2), files(tmp_path, rows(MONDAY, 0.3)))
+    assert (values(tmp_path, MONDAY), values(tmp_path, TUESDAY)) == ([0.3], [0.2])
+    assert sorted(DeltaTable(tmp_path / "features").to_pyarrow_table()["x"].to_pylist()) == [0.2, 0.3]
+    assert not (tmp_path / STAGED).exists()
+
+
+def test_files_that_were_never_committed_are_removed_by_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_night(tmp_path, night(MONDAY), files(tmp_path, rows(MONDAY, 0.1)))
+    real = tables._commit
+
+    def dying(table: DeltaTable, path: Path, staged: Files, told: Night) -> int:
+        if path.name == "scores":
+            raise KeyboardInterrupt
+        return real(table, path, staged, told)
+
+    monkeypatch.setattr(tables, "_commit", dying)
+    with pytest.raises(KeyboardInterrupt):
+        write_night(tmp_path, night(MONDAY, "half", minute=1), files(tmp_path, rows(MONDAY, 0.9)))
+    assert values(tmp_path, MONDAY) == [0.1]
+    assert recover(tmp_path) == ["quarantine", "features"]
+    assert not (tmp_path / STAGED).exists()
+    assert values(tmp_path, MONDAY) == [0.1]
+
+
+def test_files_of_a_first_night_that_died_leave_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*told: object) -> int:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(tables, "_commit", full)
+    with pytest.raises(StoreError, match="no space left"):
+        write_night(tmp_path, night(MONDAY), files(tmp_path, rows(MONDAY, 0.1)))
+    assert not (tmp_path / "features").exists()
+    assert nights(tmp_path) == []
+
+
+def test_files_add_columns_and_keep_the_types_of_those_there(tmp_path: Path) -> None:
+    write_night(tmp_path, night(MONDAY), rows(MONDAY, 0.1))
+    wider = rows(TUESDAY, 0.2)
+    wider["features"] = wider["features"].append_column("y", pa.array(["new"]))
+    write_night(tmp_path, night(TUESDAY, minute=1), files(tmp_path, wider))
+    assert read(tmp_path, "features", TUESDAY)["y"].to_pylist() == ["new"]
+    assert read(tmp_path, "features", MONDAY)["y"].to_pylist() == [None]
+    other = rows(TUESDAY, 0.3)
+    other["features"] = other["features"].set_column(2, "x", pa.array(["text"]))
+    with pytest.raises(StoreError, match="holds x as .*last complete night stands"):
+        write_night(tmp_path, night(TUESDAY, minute=2), files(tmp_path, other))
+    assert values(tmp_path, TUESDAY) == [0.2]

@@ -1,0 +1,87 @@
+"""Batches: rows on which a function runs a batch at a time, here or on Spark's executors; and how they get into the tables."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import count
+from pathlib import Path
+from typing import Protocol
+
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+from ibis.backends.duckdb import Backend
+from ibis.backends.sql import SQLBackend
+
+from features.engines import keep
+from pipeline.columns import AS_OF
+from pipeline.tables import Files
+
+# Users in memory at a time, beside their features.
+CHUNK = 100_000
+_tables = count()
+
+
+class Batches(Protocol):
+    """Rows with a schema; whatever is made from them stays where they are."""
+
+    def names(self) -> Sequence[str]:
+        """Give the names of the columns."""
+
+    def select(self, names: Sequence[str]) -> "Batches":
+        """Give some columns."""
+
+    def map(self, function: Callable[[pa.Table], pa.Table], schema: pa.Schema) -> "Batches":
+        """Give what a function of rows, whatever rows come together, makes of each batch: a table of `schema`."""
+
+    def kept(self) -> "Batches":
+        """Compute the rows once, however often they are read."""
+
+    def known(self, name: str) -> np.ndarray:
+        """Bring a column without its nulls here, in any order."""
+
+    def staged(self, schema: pa.Schema, as_of: date, folder: Path) -> "pa.Table | Files":
+        """Get ready for a commit of the night: rows in the order of `schema`, in memory or in files in `folder`."""
+
+
+@dataclass(frozen=True)
+class Here:
+    """Rows in this process."""
+
+    rows: pa.Table
+
+    def names(self) -> Sequence[str]:
+        """Give the names of the columns."""
+        return list(self.rows.column_names)
+
+    def select(self, names: Sequence[str]) -> "Here":
+        """Give some columns."""
+        return Here(self.rows.select(list(names)))
+
+    def map(self, function: Callable[[pa.Table], pa.Table], schema: pa.Schema) -> "Here":
+        """Call the function with so many rows at a time that memory is bounded."""
+        starts = range(0, len(self.rows), CHUNK)
+        return Here(pa.concat_tables([schema.empty_table(), *(function(self.rows.slice(start, CHUNK)) for start in starts)]))
+
+    def kept(self) -> "Here":
+        """Do nothing: they are."""
+        return self
+
+    def known(self, name: str) -> np.ndarray:
+        """Give a column without its nulls."""
+        return np.asarray(self.rows[name].drop_null().to_numpy())
+
+    def staged(self, schema: pa.Schema, as_of: date, folder: Path) -> pa.Table:  # noqa: ARG002 - on Spark there are files
+        """Give the table that is to be written."""
+        dated = self.rows.append_column(AS_OF, pa.array([as_of] * len(self.rows), AS_OF.type))
+        return dated.select(schema.names).cast(schema)
+
+
+def batches(engine: SQLBackend, table: ir.Table) -> Batches:
+    """Compute a table with a `user_id` where its engine is: in order in this process, or on Spark's executors."""
+    if isinstance(engine, Backend):
+        return Here(engine.to_pyarrow(table).sort_by("user_id"))
+    from pipeline.spark_batches import OnSpark
+
+    held = keep(engine, table, f"batches_{next(_tables)}").get_name()
+    return OnSpark(engine.raw_sql(f"TABLE `{held}`"))

@@ -1,0 +1,53 @@
+"""Batches on Spark: functions are broadcast once and run by Python on the executors, which write the Parquet files of a night."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from pipeline.columns import without_date
+from pipeline.tables import Files
+
+
+@dataclass(frozen=True)
+class OnSpark:
+    """Rows on a cluster; see `pipeline.batches.Batches`."""
+
+    rows: DataFrame
+
+    def names(self) -> Sequence[str]:
+        """Give the names of the columns."""
+        return self.rows.columns
+
+    def select(self, names: Sequence[str]) -> "OnSpark":
+        """Give some columns."""
+        return OnSpark(self.rows.select(*(f"`{name}`" for name in names)))
+
+    def map(self, function: Callable[[pa.Table], pa.Table], schema: pa.Schema) -> "OnSpark":
+        """Have the executors call the function with each of Spark's batches of rows (`spark.sql.execution.arrow.*`)."""
+        sent = self.rows.sparkSession.sparkContext.broadcast(function)
+
+        def each(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                yield from sent.value(pa.Table.from_batches([batch])).combine_chunks().to_batches()
+
+        return OnSpark(self.rows.mapInArrow(each, from_arrow_schema(schema)))
+
+    def kept(self) -> "OnSpark":
+        """Let executors keep the rows once they are computed; those of an executor that is lost are computed again."""
+        return OnSpark(self.rows.persist())
+
+    def known(self, name: str) -> np.ndarray:
+        """Bring a column without its nulls to the driver."""
+        column = self.rows.select(f"`{name}`").toArrow()[name]
+        return np.asarray(column.drop_null().to_numpy())
+
+    def staged(self, schema: pa.Schema, as_of: date, folder: Path) -> Files:  # noqa: ARG002 - the date is in the files' place
+        """Have the executors write Parquet files into the folder, which they see under the same path."""
+        self.select(without_date(schema).names).rows.write.parquet(f"file://{folder.resolve()}")
+        return Files(schema, tuple(sorted(folder.glob("*.parquet"))))

@@ -1,0 +1,113 @@
+"""A whole night on Spark: the rows of DuckDB's night, written by executors and committed by the driver."""
+
+import datetime as dt
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from deltalake import DeltaTable
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from pipeline.tables import ORDER, STAGED, nights, read
+from shops import shop_config, write_orders
+
+DAY = dt.date(2024, 10, 1)
+CLUSTER = {
+    "kind": "spark",
+    "master": "local-cluster[2,1,1024]",
+    "memory": "1GB",
+    "options": {"spark.sql.shuffle.partitions": 2, "spark.default.parallelism": 2},
+}
+KEYS = {
+    "quarantine": ["source", "reason", "row"],
+    "features": ["user_id"],
+    "scores": ["target", "user_id"],
+    "segments": ["user_id"],
+}
+
+pytestmark = pytest.mark.spark
+
+
+def run(*told: object) -> Any:
+    done = CliRunner().invoke(app, [str(part) for part in told])
+    assert done.exit_code == 0, done.output
+    return done
+
+
+@pytest.fixture(scope="module")
+def shops(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two outputs of one shop with the same champions: its night on DuckDB, and its night on Spark; a few rows are broken."""
+    folder = tmp_path_factory.mktemp("shop")
+    orders = write_orders(folder / "orders.csv")
+    broken = "\n".join(["u1,not a time,x1,3.0,tea", ",2024-02-01 10:00:00,x2,3.0,tea"])
+    (folder / "orders.csv").write_text((folder / "orders.csv").read_text() + broken + "\n")
+    assert len(orders) > 1_000
+    config = shop_config(folder)
+    run("train", "--config", config, "--as-of", DAY)
+    shutil.copytree(folder / "out" / "mlflow", folder / "spark" / "mlflow")
+    told = yaml.safe_load(config.read_text()) | {"output": str(folder / "spark"), "engine": CLUSTER}
+    on_spark = folder / "on_spark.yaml"
+    on_spark.write_text(yaml.safe_dump(told, sort_keys=False))
+    run("score", "--config", config, "--as-of", DAY)
+    run("score", "--config", on_spark, "--as-of", DAY)
+    return folder / "out", folder / "spark"
+
+
+def rows(root: Path, name: str) -> list[dict[str, Any]]:
+    return sorted(read(root, name, DAY).to_pylist(), key=lambda row: [str(row[key]) for key in KEYS[name]])
+
+
+def differing(one: Any, other: Any) -> bool:
+    """Whether two values are apart, floats by more than 1e-9 of their size, at any depth."""
+    if isinstance(one, float) and isinstance(other, float):
+        return one != pytest.approx(other, rel=1e-9, abs=1e-9, nan_ok=True)
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return any(differing(*pair) for pair in zip(one, other, strict=True))
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return any(differing(one[key], other[key]) for key in one)
+    return bool(one != other)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_every_table_has_the_rows_of_duckdb(name: str, shops: tuple[Path, Path]) -> None:
+    ours, theirs = (rows(root, name) for root in shops)
+    assert len(ours) == len(theirs) > 0
+    apart = {column for one, other in zip(ours, theirs, strict=True) for column in one if differing(one[column], other[column])}
+    assert apart == set()
+
+
+def test_the_night_is_the_same_night(shops: tuple[Path, Path]) -> None:
+    ours, theirs = (nights(root)[-1] for root in shops)
+    assert ours["run_id"] == theirs["run_id"]
+    assert (ours["counts"], ours["checks"]) == (theirs["counts"], theirs["checks"])
+
+
+def test_a_rerun_replaces_the_night(shops: tuple[Path, Path]) -> None:
+    root = shops[1]
+    before = {name: (rows(root, name), DeltaTable(root / name).version()) for name in ORDER}
+    run("score", "--config", root.parent / "on_spark.yaml", "--as-of", DAY)
+    for name, (held, version) in before.items():
+        assert not differing(held, rows(root, name))
+        table = DeltaTable(root / name)
+        assert table.version() == version + 1
+        assert table.metadata().partition_columns == ["as_of"]
+        assert len(table.to_pyarrow_table()) == len(held)
+    assert not (root / STAGED).exists()
+
+
+def test_a_master_that_is_not_there_ends_the_night_before_any_work(shops: tuple[Path, Path]) -> None:
+    folder, held = shops[1].parent, len(nights(shops[1]))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = yaml.safe_load((folder / "on_spark.yaml").read_text())
+    told["engine"] = {"kind": "spark", "master": f"spark://127.0.0.1:{port}"}
+    (folder / "nowhere.yaml").write_text(yaml.safe_dump(told, sort_keys=False))
+    done = CliRunner().invoke(app, ["score", "--config", str(folder / "nowhere.yaml"), "--as-of", str(DAY)])
+    assert done.exit_code == 2
+    assert "engine.master" in done.output
+    assert len(nights(shops[1])) == held
