@@ -1,6 +1,6 @@
 """Tiles: `[cutoff - window, cutoff)` in exact hours whatever the calendar does, and no event is counted twice or lost."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import ibis
 import pandas as pd
@@ -33,11 +33,12 @@ def counted(engine: SQLBackend, instants: list[datetime], cutoffs: list[datetime
 
 
 @pytest.mark.parametrize("cutoff", CUTOFFS)
-@pytest.mark.parametrize("window", WINDOWS)
-def test_a_window_holds_its_start_and_not_its_end(engine: SQLBackend, cutoff: datetime, window: timedelta) -> None:
-    on_the_edges = [cutoff - window - TICK, cutoff - window, cutoff - TICK, cutoff, cutoff + TICK]
+def test_a_window_holds_its_start_and_not_its_end(engine: SQLBackend, cutoff: datetime) -> None:
+    starts = [cutoff - window for window in WINDOWS]
+    on_the_edges = [*starts, *(start - TICK for start in starts), cutoff - TICK, cutoff, cutoff + TICK]
     found = counted(engine, on_the_edges, [cutoff]).loc[cutoff]
-    assert (found["ever"], found[str(window)]) == (3, 2)
+    assert found["ever"] == 7
+    assert [found[str(window)] for window in WINDOWS] == [2, 4, 6]
 
 
 def test_cutoffs_share_tiles_and_each_sees_its_own_windows(engine: SQLBackend) -> None:
