@@ -61,8 +61,8 @@ def features_page() -> str:
     lines.append(
         f"{len(built)} features with the default windows ({', '.join(map(label, windows))}), when all events are there. "
         "A window is `[cutoff - window, cutoff)`. A missing column or event type switches off the features that need it; "
-        "`features.families` in the config chooses families. A feature whose unit is `name` is a text for segments and tables; models leave "
-        "it alone. "
+        "`features.families` in the config chooses families. A feature whose unit is `name` is a text for segments and tables; "
+        "models leave it alone. "
         "Features of one group tell one story: a user's reasons name each group once.\n"
     )
     for name, features in declared_by_family(wanted).items():

@@ -19,7 +19,7 @@ from features.tiles import Grid
 
 _builds = count()
 # Features aggregated in one statement.
-AT_ONCE = 48
+AT_ONCE = 96
 _DERIVED: tuple[Base, ...] = ("row", "population")
 
 
@@ -36,8 +36,9 @@ def build_features(
     """Give one row per cutoff (UTC) and user with any event before it: `user_id`, `cutoff` and every feature.
 
     Each base table of the snapshot is aggregated once and kept in the engine, which spills what does not fit; features that read
-    other features come last. With `shards`, one share of the users (by hash) is computed after another: the same rows in less
-    memory. `advance` is called after each of `steps(asked, shards)`. Numbers are float64, names are text.
+    other features come last, when the table is read. With several `shards`, one share of the users (by hash) is computed after
+    another: the same rows in less memory. `advance` is called after each of `steps(asked, shards)`. Numbers are float64, names
+    are text.
     """
     build = f"features_{next(_builds)}"
     everybody = []
@@ -48,10 +49,12 @@ def build_features(
     parts = []
     for shard, aggregates in enumerate(everybody):
         joined = _joined([*aggregates, places], [feature for feature in asked.built if feature.base != "row"])
-        parts.append(keep(engine, _derived(joined, asked).select(*KEYS, *asked.names), f"{build}_{shard}"))
-        release(engine, aggregates)
+        part = _derived(joined, asked).select(*KEYS, *asked.names)
+        if shards > 1:
+            part = keep(engine, part, f"{build}_{shard}")
+            release(engine, aggregates)
+        parts.append(part)
         advance()
-    release(engine, [places])
     return reduce(ir.Table.union, parts)
 
 

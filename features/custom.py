@@ -40,11 +40,12 @@ class Custom:
 
 @dataclass(frozen=True)
 class Measure:
-    """What a custom feature adds up per user and tile: `value` over events, null where the event does not count."""
+    """What a custom feature adds up per user and tile: `value` over the events for which `met` holds."""
 
     name: str
     how: str
     value: Deferred
+    met: Deferred
 
 
 def custom_features(custom: Custom, known: Collection[str]) -> tuple[list[Feature], list[Measure]]:
@@ -124,10 +125,8 @@ def _measured(node: exp.Expr, name: str) -> tuple[list[Measure], Callable[[timed
         raise ConfigError(f"{told!r} counts distinct values, which do not add up over windows: count events instead")
     # Every event has a user: counting users' ids counts events.
     value = _.user_id if isinstance(call.this, exp.Star) else translated(call.this, _column)
-    met = None if where is None else translated(where, _column)
-
-    def kept(number: Deferred) -> Deferred:
-        return number if met is None else met.ifelse(number, ibis.null("float64"))
+    # What is true of every event: it has a user.
+    met = _.user_id.notnull() if where is None else translated(where, _column)
 
     def adding(column: str, scale: float) -> Callable[[timedelta | None], Deferred]:
         def merged(window: timedelta | None) -> Deferred:
@@ -145,8 +144,8 @@ def _measured(node: exp.Expr, name: str) -> tuple[list[Measure], Callable[[timed
         return merged
 
     number = value.cast("float64")
-    count = Measure(name, "sum", kept(value.notnull().ifelse(1.0, ibis.null("float64"))))
-    total = Measure(name, "sum", kept((number * MILLION).round().cast("float64")))
+    count = Measure(name, "sum", value.notnull().ifelse(1.0, ibis.null("float64")), met)
+    total = Measure(name, "sum", (number * MILLION).round().cast("float64"), met)
     match call:
         case exp.Count():
             return [count], adding(name, 1.0)
@@ -157,9 +156,9 @@ def _measured(node: exp.Expr, name: str) -> tuple[list[Measure], Callable[[timed
             amount, number_of = adding(name, MILLION), adding(many.name, 1.0)
             return [total, many], lambda window: amount(window) / number_of(window).nullif(0.0)
         case exp.Min():
-            return [Measure(name, "min", kept(number))], extreme("min")
+            return [Measure(name, "min", number, met)], extreme("min")
         case exp.Max():
-            return [Measure(name, "max", kept(number))], extreme("max")
+            return [Measure(name, "max", number, met)], extreme("max")
     raise ConfigError(f"{told!r} is not available: use count, sum, avg, min or max, with `filter (where …)` to choose events")
 
 

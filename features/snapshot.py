@@ -35,7 +35,8 @@ class Snapshot:
     `days`        user × local day with a purchase: `since` (its first instant), `gap` (days since the day before it)
     `weeks`       user × week with such a day: `week`, counted back from the cutoff, and `turn`, its place among them
     `categories`, `brands`                                 user × value bought
-    `channels`, `devices`, `sources`, `regions`, `hours`   user × value of what the user did; an hour is local
+    `channels`, `devices`, `sources`, `regions`, `hours`   user × value of what the user did, an hour is local; `within` knows
+                  the longest window alone
     `attributes`  user: the attributes known, and `since`
     `custom`      user × tile: the measures of custom features
 
@@ -65,6 +66,8 @@ class Snapshot:
         `events` are those of some users, `everybody` has those of all: prices are everybody's.
         """
         self._events, self._grid, self._longest, self._derived = events, grid, longest, derived
+        # Where nobody asks for shorter windows, fewer tiles are fewer rows.
+        self._long_grid = Grid.of(grid.cutoffs, [longest])
         self._measures, self._attributes = measures, attributes
         self._everybody = events if everybody is None else everybody
         self._keep, self._bases = keep, bases
@@ -94,11 +97,14 @@ class Snapshot:
             return self._tiles(TOGETHER[base])
         if base in _PURCHASED:
             return self._bought(_PURCHASED[base])
-        return self._values(self._contexts().rename(value=_CONTEXTS[base]))
+        return self._values(self._contexts().rename(value=_CONTEXTS[base]), self._long_grid)
 
     def _everything(self) -> ir.Table:
-        known = self._grid.before(self._events)
-        return self._seen(known.group_by("user_id", "tile").agg(first_at=known.event_ts.min(), last_at=known.event_ts.max()))
+        """Whoever had any event before a cutoff is known there: the first event tells, without tiles."""
+        known = self._grid.before(self._events).group_by("user_id").agg(first_at=_.event_ts.min())
+        at = instants(self._grid.cutoffs)
+        seen = known.inner_join(at, known.first_at < at.cutoff)
+        return seen.select(*KEYS, since_first=days_until(seen.cutoff, seen.first_at))
 
     def _tiles(self, types: Sequence[str]) -> ir.Table:
         only_bought = tuple(types) == (PURCHASE,)
@@ -111,7 +117,7 @@ class Snapshot:
 
     def _contexts(self) -> ir.Table:
         """What the users did themselves, by where and when: a contact says when and how the company acts."""
-        own = self._grid.before(self._events.filter(_.event_type.notin(CONTACTS)))
+        own = self._long_grid.before(self._events.filter(_.event_type.notin(CONTACTS)))
         by = [_CONTEXTS[base] for base in _CONTEXTS if base in self._bases]
         tiled = own.mutate(hour=own.local_ts.hour()).group_by("user_id", "tile", *by)
         counts = {"n": _.count().cast("float64"), "first_at": _.event_ts.min(), "last_at": _.event_ts.max()}
@@ -159,11 +165,11 @@ class Snapshot:
         lines = self._purchases()
         lines = _priceable(lines) if what == "category" else lines
         tiled = lines.group_by("user_id", "tile", value=lines[what]).agg(**_measures(lines))
-        values = self._values(tiled, "amount", "quantity")
+        values = self._values(tiled, self._grid, "amount", "quantity")
         return self._priced(values) if what == "category" else values
 
-    def _values(self, tiled: ir.Table, *amounts: str) -> ir.Table:
-        known, recent = self._seen(tiled.filter(_.value.notnull())), within(self._longest)
+    def _values(self, tiled: ir.Table, grid: Grid, *amounts: str) -> ir.Table:
+        known, recent = _since(grid.seen(tiled.filter(_.value.notnull()))), within(self._longest)
         return known.group_by(*KEYS, "value").agg(
             age=_.age.min(),
             first_age=_.age.max(),
@@ -185,8 +191,13 @@ class Snapshot:
 
     def _custom(self) -> ir.Table:
         rows = self._grid.before(self._events)
-        added = {measure.name: getattr(measure.value.resolve(rows), measure.how)() for measure in self._measures}
-        return self._grid.seen(rows.group_by("user_id", "tile").agg(**added))
+        # Values first, once each: inside the branches of a case they are computed over and over.
+        valued = rows.mutate(**{f"value of {measure.name}": measure.value for measure in self._measures})
+        added = {
+            measure.name: getattr(measure.met.ifelse(getattr(_, f"value of {measure.name}"), ibis.null("float64")), measure.how)()
+            for measure in self._measures
+        }
+        return self._grid.seen(valued.group_by("user_id", "tile").agg(**added))
 
     def _as_of(self) -> ir.Table:
         assert self._attributes is not None
@@ -197,10 +208,14 @@ class Snapshot:
         return known.mutate(since=days_until(known.cutoff, known.known_from))
 
     def _seen(self, tiled: ir.Table) -> ir.Table:
-        known = self._grid.seen(tiled)
-        return known.mutate(
-            since_first=days_until(known.cutoff, known.first_at), since_last=days_until(known.cutoff, known.last_at)
-        ).drop("first_at", "last_at")
+        return _since(self._grid.seen(tiled))
+
+
+def _since(known: ir.Table) -> ir.Table:
+    """Turn the instants of tiles into days before the cutoff that sees them."""
+    return known.mutate(
+        since_first=days_until(known.cutoff, known.first_at), since_last=days_until(known.cutoff, known.last_at)
+    ).drop("first_at", "last_at")
 
 
 def _measures(rows: ir.Table) -> Mapping[str, ir.Value]:

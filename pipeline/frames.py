@@ -13,7 +13,7 @@ from pipeline.events import EventLog
 from pipeline.progress import Step
 from pipeline.settings import Settings
 
-# What a user at a cutoff takes while being built, times the features; measured by benchmarks/features.py.
+# What a user at a cutoff takes while being built, times the features; measured by benchmarks/feature_engine.py.
 BYTES_PER_FEATURE = 48
 
 

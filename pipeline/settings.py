@@ -285,8 +285,9 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
-        problems = [*self._repeated(), *self._wrong_features()]
-        problems += [] if problems else self._wrong_rules()
+        wrong_features = list(self._wrong_features())
+        # Without the features, a rule's columns are not known.
+        problems = [*self._repeated(), *wrong_features, *([] if wrong_features else self._wrong_rules())]
         if problems:
             raise ValueError("\n".join(problems))
         return self
