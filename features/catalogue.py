@@ -127,13 +127,21 @@ def amount(value: float, unit: str, *, currency: str = "") -> str:
     return _counted(round(value), unit)
 
 
+def plural(noun: str) -> str:
+    """Give the plural of a noun that is counted.
+
+    >>> plural("day"), plural("category")
+    ('days', 'categories')
+    """
+    return f"{noun[:-1]}ies" if noun.endswith("y") and noun != "day" else f"{noun}s"
+
+
 def _counted(value: float, noun: str) -> str:
-    plural = f"{noun[:-1]}ies" if noun.endswith("y") and noun != "day" else f"{noun}s"
     if value == 0:
-        return f"no {plural}"
+        return f"no {plural(noun)}"
     if value < 1:
         return f"less than {'an' if noun == 'hour' else 'a'} {noun}"
-    return f"{value:,.0f} {noun if value == 1 else plural}"
+    return f"{value:,.0f} {noun if value == 1 else plural(noun)}"
 
 
 def coarse(windows: Sequence[timedelta]) -> list[timedelta]:

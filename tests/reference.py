@@ -1,5 +1,6 @@
 """The slow reference: every feature in plain pandas, one user at a time, written from what the features are said to mean."""
 
+import calendar
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -307,6 +308,7 @@ def timing(seen: Seen, row: Row) -> Row:
         "evening": local.hour.between(17, 21),
         "weekend": local.day_name().isin(["Saturday", "Sunday"]),
         "payday": local.day.isin([25, 26, 27, 28, 29, 30, 31, 1, 2, 3]),
+        **{day.lower(): local.day_name() == day for day in calendar.day_name},
     }.items():
         found[f"{part}_purchase_share_{label(seen.longest)}"] = hit.mean()
     now = money(seen.of("purchase", MONTH).amount)

@@ -776,8 +776,9 @@ def test_timing_is_local() -> None:
         *[("ann", text) for text in ("2024-02-24 02:00", "2024-02-26 01:00", "2024-02-27 15:00", "2024-02-28 17:00")],
         {"user_id": "bob", "event_ts": "2024-02-24 02:00", "utc_offset_minutes": 600},
     )
-    shares = [f"{part}_purchase_share_28d" for part in ("morning", "afternoon", "evening", "weekend", "payday")]
+    parts = ("morning", "afternoon", "evening", "weekend", "payday", "friday", "saturday")
+    shares = [f"{part}_purchase_share_28d" for part in parts]
     assert built(log, *shares, "best_hour", zone="America/New_York") == {
-        "ann": (0.25, 0.25, 0.5, 0.25, 0.75, 21.0),
-        "bob": (0.0, 1.0, 0.0, 1.0, 0.0, 12.0),
+        "ann": (0.25, 0.25, 0.5, 0.25, 0.75, 0.25, 0.0, 21.0),
+        "bob": (0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 12.0),
     }

@@ -18,6 +18,7 @@ YEAR, MONTH = 364 * DAY, 28 * DAY
 FIXED = (MONTH, YEAR, YEAR + MONTH)
 
 _DAY_PARTS = (("morning", 5, 12), ("afternoon", 12, 17), ("evening", 17, 22))
+_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _NO_RHYTHM = "too few purchases to see a rhythm"
 
 
@@ -109,6 +110,14 @@ def _profile(window: timedelta) -> Iterator[Feature]:
             phrase=f"in the {part}",
             high=part,
         )
+    for number, weekday in enumerate(_WEEKDAYS):
+        yield _share(
+            f"{weekday.lower()}_purchase",
+            _.local_at.day_of_week.index() == number,
+            window,
+            meaning=f"on a {weekday}, local time",
+            phrase=f"on a {weekday}",
+        )
     yield _share(
         "weekend_purchase",
         _.local_at.day_of_week.index() >= 5,
@@ -158,7 +167,14 @@ def _season() -> Iterator[Feature]:
 
 
 def _share(
-    what: str, when: Deferred, window: timedelta, *, meaning: str, phrase: str, high: str, low: str | None = None
+    what: str,
+    when: Deferred,
+    window: timedelta,
+    *,
+    meaning: str,
+    phrase: str,
+    high: str | None = None,
+    low: str | None = None,
 ) -> Feature:
     orders = within(window).ifelse(1.0, 0.0).sum()
     return Feature(

@@ -8,7 +8,7 @@ import ibis
 from ibis import _
 from ibis.common.deferred import Deferred
 
-from features.catalogue import NAME, Base, Feature, feature_name
+from features.catalogue import NAME, Base, Feature, feature_name, plural
 from features.windows import words
 
 # Bounds the share that a favourite would keep in the long run with 97.5 % confidence (Wilson, 1927).
@@ -35,7 +35,7 @@ def favourite(
         unit=NAME,
         meaning=f"{what} with most {_counted(what)} in the last {words(window)}",
         phrase=f"{_DONE.get(what, ('', what + ' used most:'))[1]} {{value}}",
-        group=f"{what}s",
+        group=plural(what),
         unknown=f"no {what} known in the last {words(window)}",
         needs=needs,
         types=types,
@@ -54,9 +54,9 @@ def favourite_features(
         base=base,
         expr=most / all_,
         unit="share",
-        meaning=f"share of the {_counted(what)} of the last {words(window)} that fell to the favourite {what}",
+        meaning=f"share of the {_counted(what)} in the last {words(window)} that fell to the favourite {what}",
         phrase=f"{{value}} of {_DONE[what][0]} the favourite {what}",
-        group=f"{what}s",
+        group=plural(what),
         unknown=unknown,
         needs=needs,
         high=high,
@@ -69,7 +69,7 @@ def favourite_features(
         unit="share",
         meaning=f"share that the favourite {what} has with confidence (lower bound at 95 %, by number of {_counted(what)})",
         phrase=f"chance aside, at least {{value}} of {_DONE[what][0]} the favourite {what}",
-        group=f"{what}s",
+        group=plural(what),
         unknown=unknown,
         needs=needs,
     )
@@ -88,7 +88,7 @@ def share_of_value(what: str, base: Base, value: str, window: timedelta) -> Iter
         unit="share",
         meaning=f"share of events in the last {words(window)} with {what} {value}",
         phrase=f"{{value}} of {done} {said}",
-        group=f"{what}s",
+        group=plural(what),
         unknown=f"no {what} known in the last {words(window)}",
         needs=needs,
     )
@@ -99,7 +99,7 @@ def share_of_value(what: str, base: Base, value: str, window: timedelta) -> Iter
         unit="days",
         meaning=f"days since the last event with {what} {value}",
         phrase=f"last {done} {said} {{value}} ago",
-        group=f"{what}s",
+        group=plural(what),
         unknown=f"no {done} {said} so far",
         needs=needs,
     )
