@@ -106,8 +106,10 @@ def _share(table: ir.Table, shard: int, shards: int) -> ir.Table:
 
 
 def _bases(asked: FeatureSet) -> list[Base]:
-    """Give the bases that are aggregated; `everything` comes first, since everybody known has a row there."""
-    return list(dict.fromkeys(["everything", *(feature.base for feature in asked.built if feature.base not in _DERIVED)]))
+    """Give the bases that are aggregated; the first has a row for everybody known."""
+    own = dict.fromkeys(feature.base for feature in asked.built if feature.base not in _DERIVED)
+    first: Base = "custom" if "custom" in own and "everything" not in own else "everything"
+    return list(dict.fromkeys([first, *own]))
 
 
 def _of(asked: FeatureSet, base: Base) -> list[Feature]:

@@ -38,7 +38,7 @@ class Snapshot:
     `channels`, `devices`, `sources`, `regions`, `hours`   user × value of what the user did, an hour is local; `within` knows
                   the longest window alone
     `attributes`  user: the attributes known, and `since`
-    `custom`      user × tile: the measures of custom features
+    `custom`      user × tile of any event: the measures of custom features
 
     Tables of values have `value, n, since_first, since_last`; `recent_n`, and of what is bought `recent_amount` and
     `recent_quantity`, are the part in the longest window, and `first_age` the age of its first tile. `since_…` are days before the
