@@ -5,6 +5,7 @@ Every figure is taken in a process of its own, so that its peak memory is its ow
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -23,9 +24,9 @@ from features.build import build_features
 from features.contract import COLUMNS, SQL_TYPES
 from features.custom import Custom
 from features.declare import FeatureSet, Wanted, declared
-from features.engines import connect, keep
+from features.engines import bytes_of, connect, keep
 from features.expressions import query, renamed
-from pipeline.frames import BYTES_PER_FEATURE
+from pipeline.frames import shards_of
 from pipeline.progress import Narrator
 from pipeline.settings import FeatureSettings, read_settings
 from pipeline.simulate import simulate
@@ -148,8 +149,7 @@ def bare(path: Path) -> dict[str, Any]:
 def shards_for(path: Path, memory: str, cutoffs: int = 1) -> int:
     """Give the shards that the pipeline would take for this log and memory."""
     users = duckdb.sql(f"SELECT count(DISTINCT user_id) FROM '{path}'").fetchall()[0][0]
-    bound = int(memory.removesuffix("GB")) * 10**9
-    return max(1, -(-users * cutoffs * len(default().built) * BYTES_PER_FEATURE // bound))
+    return shards_of(users, cutoffs, len(default().built), bytes_of(memory))
 
 
 TASKS: dict[str, Callable[[Path], dict[str, Any]]] = {
@@ -165,7 +165,9 @@ TASKS: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 def measured(task: str, path: Path) -> dict[str, Any]:
     """Run one task in a process of its own."""
-    told = subprocess.run([sys.executable, __file__, "--task", task, "--log", str(path)], capture_output=True, text=True)
+    command = [sys.executable, __file__, "--task", task, "--log", str(path)]
+    bound = {**os.environ, "POLARS_MAX_THREADS": str(THREADS)}
+    told = subprocess.run(command, capture_output=True, text=True, env=bound)
     if told.returncode:
         raise SystemExit(f"{task} of {path.stem} failed:\n{told.stderr}")
     found = json.loads(told.stdout.splitlines()[-1])

@@ -4,7 +4,7 @@ An expression with aggregates (`sum(amount) filter (where category = 'DELI')`) r
 one without (`purchase_amount_sum_28d / nullif(purchase_count_28d, 0)`) reads other features of the same user.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -20,9 +20,9 @@ from features.expressions import DIALECT, columns_of, parse, refuse_clock, type_
 from features.translate import AGGREGATES, translated
 from features.windows import within, words
 
+# Amounts are added up as whole millionths in floats: exact in any order below 2**53, and several times faster than decimals.
 MILLION = 1_000_000
-# Time is the windows' business: an instant compared with anything else could look past the cutoff.
-_TIMES = ("event_ts", "user_id", "event_id")
+_IDS = ("user_id", "event_id")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,10 @@ class Measure:
     met: Deferred
 
 
-def custom_features(custom: Custom, known: Collection[str]) -> tuple[list[Feature], list[Measure]]:
-    """Turn a custom feature into features, one for each window, and the measures they read; `known` are the features that exist.
+def custom_features(custom: Custom, known: Mapping[str, str]) -> tuple[list[Feature], list[Measure]]:
+    """Turn a custom feature into features, one for each window, and the measures they read.
+
+    `known` are the features that exist, with their SQL types.
 
     Raises ConfigError when the SQL does not parse, names an unknown column, looks at time itself, or does not give a number.
     """
@@ -60,13 +62,16 @@ def custom_features(custom: Custom, known: Collection[str]) -> tuple[list[Featur
     return _from_events(custom, tree)
 
 
-def _from_features(custom: Custom, tree: exp.Expr, known: Collection[str]) -> Feature:
+def _from_features(custom: Custom, tree: exp.Expr, known: Mapping[str, str]) -> Feature:
     if custom.windows:
         raise ConfigError(f"{custom.sql!r} reads features, which have windows of their own: take `windows` away")
-    for name in sorted(columns_of(custom.sql)):
+    read = sorted(columns_of(custom.sql))
+    if not read:
+        raise ConfigError(f"{custom.sql!r} reads neither events (with an aggregate such as count(*)) nor features")
+    for name in read:
         if name not in known:
             raise ConfigError(f"{custom.sql!r} names {name!r}, which is not a feature: {did_you_mean(name, known)}")
-    _refuse_text(type_of(custom.sql, dict.fromkeys(columns_of(custom.sql), "DOUBLE")), custom)
+    _refuse_text(type_of(custom.sql, {name: known[name] for name in read}), custom)
     value = translated(tree, lambda name: getattr(_, name))
     return Feature(
         name=custom.name,
@@ -84,7 +89,10 @@ def _from_events(custom: Custom, tree: exp.Expr) -> tuple[list[Feature], list[Me
     for name in sorted(read):
         if name not in COLUMNS:
             raise ConfigError(f"{custom.sql!r} names {name!r}, which is not an event column: {did_you_mean(name, COLUMNS)}")
-        if name in _TIMES:
+        if name in _IDS:
+            raise ConfigError(f"{custom.sql!r} reads {name}, which says nothing of behaviour: count(*) counts events")
+        # Time is the windows' business: an instant compared with anything else could look past the cutoff.
+        if name == "event_ts":
             raise ConfigError(
                 f"{custom.sql!r} reads {name}: say how far to look back with `windows`; nothing else may look at time"
             )
@@ -172,5 +180,7 @@ def _no_column(name: str) -> Deferred:
 
 
 def _refuse_text(kind: str, custom: Custom) -> None:
-    if not kind.startswith(("DOUBLE", "FLOAT", "DECIMAL", "BIGINT", "INTEGER", "HUGEINT", "SMALLINT", "TINYINT", "BOOLEAN")):
+    if kind.endswith("]") or not kind.startswith(
+        ("DOUBLE", "FLOAT", "DECIMAL", "BIGINT", "INTEGER", "HUGEINT", "SMALLINT", "TINYINT", "BOOLEAN")
+    ):
         raise ConfigError(f"{custom.sql!r} gives {kind}: a feature is a number")

@@ -66,15 +66,15 @@ def declared(wanted: Wanted, columns: Collection[str], types: Collection[str] = 
     by_family = declared_by_family(wanted)
     measures: list[Measure] = []
     custom: list[Feature] = []
-    known = {feature.name for family in by_family.values() for feature in family}
+    known = {feature.name: _sql_type(feature) for family in by_family.values() for feature in family}
     problems = []
     for index, told in enumerate(wanted.custom):
         try:
-            features, needed = custom_features(told, known | {feature.name for feature in custom})
+            features, needed = custom_features(told, known | {feature.name: _sql_type(feature) for feature in custom})
         except ConfigError as error:
             problems.append(f"features.custom.{index} ({told.name}): {error}")
             continue
-        taken = known | {other.name for other in custom}
+        taken = {*known, *(other.name for other in custom)}
         names = [feature.name for feature in features]
         if clash := [name for place, name in enumerate(names) if name in taken or name in names[:place]]:
             problems.append(f"features.custom.{index}: there is already a feature {clash[0]!r}: choose another name")
@@ -122,6 +122,10 @@ def switched_off(wanted: Wanted, columns: Collection[str], types: Collection[str
 def reads(feature_set: FeatureSet) -> dict[str, frozenset[str]]:
     """Give the features that each feature of the base `row` or `population` reads; none for the others."""
     return _reads(feature_set.built)
+
+
+def _sql_type(feature: Feature) -> str:
+    return "VARCHAR" if feature.is_text else "DOUBLE"
 
 
 def _lacking(event_type: str, types: Collection[str]) -> Iterator[str]:

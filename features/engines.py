@@ -15,13 +15,23 @@ from features.spark_files import keep_on_spark, release_on_spark
 def connect(*, memory: str, threads: int, spill: Path) -> Backend:
     """Open an in-memory DuckDB that reads and computes in UTC.
 
-    `memory` bounds its buffers (for example `2GB`); what does not fit is spilled below `spill`, which is made only when needed.
+    `memory` (for example `2GB`) is what the engine may take, about: DuckDB bounds its buffers, so a quarter is left for the rest.
+    What does not fit is spilled below `spill`, which is made only when needed.
     """
-    engine = ibis.duckdb.connect(memory_limit=memory, threads=threads, temp_directory=str(spill))
+    engine = ibis.duckdb.connect(memory_limit=f"{bytes_of(memory) * 3 // 4}B", threads=threads, temp_directory=str(spill))
     engine.raw_sql("SET TimeZone = 'UTC'")
     # DuckDB draws its progress bar on stdout, which belongs to results.
     engine.raw_sql("SET enable_progress_bar = false")
     return engine
+
+
+def bytes_of(memory: str) -> int:
+    """Read an amount of memory.
+
+    >>> bytes_of("2GB"), bytes_of("512MB")
+    (2000000000, 512000000)
+    """
+    return int(memory[:-2]) * {"MB": 10**6, "GB": 10**9}[memory[-2:]]
 
 
 def keep(engine: SQLBackend, table: ir.Table, name: str) -> ir.Table:

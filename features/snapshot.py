@@ -9,6 +9,7 @@ from ibis import _
 from ibis.common.deferred import Deferred
 
 from features.catalogue import Base
+from features.custom import MILLION as MILLION
 from features.custom import Measure
 from features.derived import with_derived
 from features.event_types import CONTACTS, PURCHASE, TOGETHER
@@ -16,14 +17,14 @@ from features.tiles import Grid
 from features.windows import days_until, within
 
 KEYS = ["user_id", "cutoff"]
-# Amounts are added up as whole millionths in floats: exact in any order below 2**53, and several times faster than decimals.
-MILLION = 1_000_000
 
 _CONTEXTS = {"channels": "channel", "devices": "device", "sources": "source", "regions": "region", "hours": "hour"}
 _LINE = [
     *("user_id", "event_type", "event_ts", "local_ts", "tile", "order_id"),
     *("amount", "quantity", "discount", "category", "brand", "channel"),
 ]
+# How measures of tiles merge, where they do not add up.
+_HOW = {"first_at": "min", "last_at": "max"}
 _PURCHASED = {"categories": "category", "brands": "brand"}
 
 
@@ -109,7 +110,9 @@ class Snapshot:
     def _tiles(self, types: Sequence[str]) -> ir.Table:
         only_bought = tuple(types) == (PURCHASE,)
         facts = self._purchases() if only_bought else self._grid.before(with_derived(self._events, types, self._derived))
-        return self._seen(facts.group_by("user_id", "event_type", "tile").agg(**_measures(facts)))
+        tiled = facts.group_by("user_id", "event_type", "tile").agg(**_measures(facts))
+        merge = {name: _HOW.get(name, "sum") for name in _measures(facts)}
+        return _since(self._merged(self._grid.seen(tiled), ["user_id", "event_type"], merge))
 
     def _purchases(self) -> ir.Table:
         bought = self._events.filter(_.event_type == PURCHASE)
@@ -129,7 +132,7 @@ class Snapshot:
         tiled = named.group_by("user_id", "order", "tile").agg(
             **_measures(named), local_at=named.local_ts.max(), channel=named.channel.min()
         )
-        known = self._seen(tiled)
+        known = _since(self._grid.seen(tiled))
         orders = known.group_by(*KEYS, "order").agg(
             age=_.age.min(),
             since_first=_.since_first.max(),
@@ -197,7 +200,8 @@ class Snapshot:
             measure.name: getattr(measure.met.ifelse(getattr(_, f"value of {measure.name}"), ibis.null("float64")), measure.how)()
             for measure in self._measures
         }
-        return self._grid.seen(valued.group_by("user_id", "tile").agg(**added))
+        tiled = valued.group_by("user_id", "tile").agg(**added)
+        return self._merged(self._grid.seen(tiled), ["user_id"], {measure.name: measure.how for measure in self._measures})
 
     def _as_of(self) -> ir.Table:
         assert self._attributes is not None
@@ -207,8 +211,11 @@ class Snapshot:
         known = held.inner_join(at, [held.known_from < at.cutoff, (held.until >= at.cutoff) | held.until.isnull()])
         return known.mutate(since=days_until(known.cutoff, known.known_from))
 
-    def _seen(self, tiled: ir.Table) -> ir.Table:
-        return _since(self._grid.seen(tiled))
+    def _merged(self, known: ir.Table, keys: Sequence[str], how: Mapping[str, str]) -> ir.Table:
+        """Merge the tiles of one age, of which there are many only where cutoffs share them: windows then add up fewer rows."""
+        if len(self._grid.cutoffs) == 1:
+            return known
+        return known.group_by(*keys, "cutoff", "age").agg(**{name: getattr(known[name], told)() for name, told in how.items()})
 
 
 def _since(known: ir.Table) -> ir.Table:

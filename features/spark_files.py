@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 from uuid import uuid4
 
 import duckdb
@@ -33,7 +34,7 @@ def open_on_spark(engine: SQLBackend, view: str, files: Sequence[str]) -> list[s
         how = "read_csv({}, union_by_name = true, sample_size = -1)" if is_csv else "read_parquet({}, union_by_name = true)"
         read = how.format(names)
         types = {name: kind for name, kind, *_ in reader.execute(f"DESCRIBE FROM {read}").fetchall()}
-        if is_csv or not _is_plain(files, types):
+        if is_csv or not _is_plain(files, types) or _differ(reader, names):
             files = [_copy(reader, read, types, Path(session.conf.get(SCRATCH)))]
     # Without a scheme, a path would be looked for in the cluster's own file system.
     paths = ["file://" + file for file in files]
@@ -67,7 +68,8 @@ def keep_on_spark(engine: SQLBackend, table: ir.Table, name: str) -> ir.Table:
 
 def release_on_spark(engine: SQLBackend, name: str) -> None:
     """Remove the files and the name of a table that was kept."""
-    (place,) = {Path(file.removeprefix("file://")).parent for file in engine.raw_sql(f"TABLE `{name}`").inputFiles()}
+    # Spark names its files as URLs.
+    (place,) = {Path(unquote(urlparse(file).path)).parent for file in engine.raw_sql(f"TABLE `{name}`").inputFiles()}
     engine.raw_sql(f"DROP VIEW `{name}`")
     shutil.rmtree(place)
 
@@ -76,6 +78,13 @@ def _is_plain(files: Sequence[str], types: dict[str, str]) -> bool:
     # Spark takes [, { and * in a path as a pattern, and passes over files that begin with _ or .
     odd = any(set("[]{}*?\\%#") & set(file) or Path(file).name.startswith(("_", ".")) for file in files)
     return not odd and all(kind.removesuffix(" WITH TIME ZONE").partition("(")[0] in _SAME for kind in types.values())
+
+
+def _differ(reader: duckdb.DuckDBPyConnection, names: str) -> bool:
+    """Whether a column has another type in another file: DuckDB unites them, Spark refuses."""
+    kind = "concat_ws(' ', type, converted_type, precision, scale, logical_type)"
+    by_name = f"FROM parquet_schema({names}) WHERE num_children IS NULL GROUP BY name"
+    return bool(reader.execute(f"SELECT name {by_name} HAVING count(DISTINCT {kind}) > 1").fetchall())
 
 
 def _copy(reader: duckdb.DuckDBPyConnection, read: str, types: dict[str, str], scratch: Path) -> str:

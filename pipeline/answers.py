@@ -23,7 +23,7 @@ from features.catalogue import Feature, feature_name, phrase
 from features.expressions import columns_of
 from models.bundle import PersonaBundle, TargetBundle
 from models.reasons import contributions, strongest
-from pipeline.columns import BANDS, PERSONA, REASONS, SCORES, USER, with_arrow, without_date
+from pipeline.columns import BANDS, PERSONA, REASONS, SCORES, USER, segments_schema, with_arrow, without_date
 from pipeline.segments import form_segments
 from pipeline.settings import SegmentSettings
 
@@ -52,8 +52,8 @@ class Known:
 
     @property
     def read(self) -> tuple[Feature, ...]:
-        """The features that rules of segments read."""
-        read = set().union(*(columns_of(segment.enter) for segment in self.segments))
+        """The features that rules of segments read, and those that are columns of `segments` themselves."""
+        read = set(segments_schema(()).names).union(*(columns_of(segment.enter) for segment in self.segments))
         return tuple(feature for feature in self.features if feature.name in read)
 
 
@@ -139,7 +139,8 @@ def _reasons(
     if frame.empty:
         return []
     found = strongest(contributions(bundle.booster, frame), [by_name[name].group for name in names])
-    rows = frame.to_dict("records")
+    told = {name for feature in names for name in (feature, by_name[feature].usual) if name}
+    rows = frame[sorted(told & set(frame.columns))].to_dict("records")
     return [
         [
             {
@@ -155,7 +156,7 @@ def _reasons(
 
 
 def _segment_reasons(answers: pa.Table, wide: pd.DataFrame, known: Known) -> pd.DataFrame:
-    """Take the reasons of the first target that the primary segment's rule reads, else of the first target that scored the user.
+    """Take the reasons of the first target that the primary segment's rule reads, else of the first that scored the user.
 
     An arrow says whether a reason raises or lowers that score. Who has no score has no reasons.
     """
@@ -164,7 +165,8 @@ def _segment_reasons(answers: pa.Table, wide: pd.DataFrame, known: Known) -> pd.
     rows = []
     for at, primary in enumerate(wide.primary_segment):
         named = target_of.get(primary)
-        reasons = told[named][at] if named else next((said[at] for said in told.values() if said[at] is not None), None)
+        own = told[named][at] if named else None
+        reasons = own or next((said[at] for said in told.values() if said[at] is not None), None)
         rows.append([*(with_arrow(reason) for reason in reasons or []), None, None, None][:3])
     return pd.DataFrame(rows, columns=["reason_1", "reason_2", "reason_3"], index=wide.index)
 

@@ -18,7 +18,7 @@ from pipeline.columns import AS_OF
 from pipeline.tables import Files
 
 # Users in memory at a time, beside their features.
-CHUNK = 100_000
+CHUNK = 25_000
 _tables = count()
 
 
@@ -39,6 +39,9 @@ class Batches(Protocol):
 
     def known(self, name: str) -> np.ndarray:
         """Bring a column without its nulls here, in any order."""
+
+    def filled(self, name: str) -> int:
+        """Count the rows in which a column is not null."""
 
     def staged(self, schema: pa.Schema, as_of: date, folder: Path) -> "pa.Table | Files":
         """Get ready for a commit of the night: rows in the order of `schema`, in memory or in files in `folder`."""
@@ -70,6 +73,10 @@ class Here:
     def known(self, name: str) -> np.ndarray:
         """Give a column without its nulls."""
         return np.asarray(self.rows[name].drop_null().to_numpy())
+
+    def filled(self, name: str) -> int:
+        """Count the rows in which a column is not null."""
+        return len(self.rows) - int(self.rows[name].null_count)
 
     def staged(self, schema: pa.Schema, as_of: date, folder: Path) -> pa.Table:  # noqa: ARG002 - on Spark there are files
         """Give the table that is to be written."""

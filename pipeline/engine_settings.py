@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from ibis.backends.sql import SQLBackend
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
-from features.engines import connect
+from features.engines import bytes_of, connect
 from features.errors import ConfigError
 from features.spark import FIXED, SCRATCH, connect_spark
 from pipeline.strict import Strict, as_value_error
@@ -43,13 +43,13 @@ class DuckDBSettings(Strict):
     """DuckDB, embedded in the process: needs nothing else."""
 
     kind: Literal["duckdb"] = "duckdb"
-    memory: Memory = Field("2GB", description="Bound on the engine's buffers; the rest spills to disk.")
+    memory: Memory = Field("2GB", description="What the engine may take, about; the rest spills to disk.")
     threads: int = Field(2, ge=1, description="Threads of the engine.")
 
     @property
     def bytes(self) -> int | None:
         """The memory that one computation may take."""
-        return int(self.memory[:-2]) * (10**9 if self.memory.endswith("GB") else 10**6)
+        return bytes_of(self.memory)
 
     def open(self, spill: Path) -> SQLBackend:
         """Open the engine; temporary files go to `spill`."""

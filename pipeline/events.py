@@ -68,22 +68,23 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator) -> EventLog
         sources = [source.spec() for source in settings.sources]
         raw = read_sources(engine, [*sources, *([settings.attributes.source()] if settings.attributes else [])])
         told = raw.pop(ATTRIBUTES, None)
-        attributes = None if told is None else _attributes(engine, told, settings)
         columns = {name for table in raw.values() for name in table.columns}
         conformed = reduce(ir.Table.union, (conform(table, name) for name, table in raw.items()))
         _refuse_missing_columns(settings, columns)
         try:
+            attributes = None if told is None else _attributes(engine, told, settings)
             judged = keep(engine, judge(conformed, bounds, has_ids="event_id" in columns), "judged")
         except engine_errors() as error:
             raise DataError(
-                f"the sources {listed(raw)} cannot be read: {_without_values(error)}; "
+                f"the sources {listed([*raw, *([] if told is None else [ATTRIBUTES])])} cannot be read: {_without_values(error)}; "
                 "mend the file, or use try_cast in the SQL so that the row can be rejected by itself"
             ) from None
         counts = _counts(judged, bounds)
         rejected = _rejected(judged, attributes, as_of)
         _check(counts, rejected, settings, as_of)
         events = accepted(judged, bounds, zone=settings.time_zone, since=counts.first.to_pydatetime())
-        types = set(judged.filter(_.broken.isnull()).event_type.value_counts().execute().event_type)
+        # Of what was known by then: a type that comes later switches nothing on.
+        types = set(events.event_type.value_counts().execute().event_type)
         log = EventLog(
             engine=engine,
             events=events,
@@ -96,7 +97,7 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator) -> EventLog
             rejected=rejected,
             first=(counts.first if pd.isna(counts.first_purchase) else counts.first_purchase).to_pydatetime(),
             last=counts["last"].to_pydatetime(),
-            digest=_digest(engine, events.select(sorted(columns & set(COLUMNS))), attributes),
+            digest=_digest(engine, events.select(sorted(columns & set(COLUMNS))), attributes, bounds),
             beyond_history=_beyond_history(settings, bounds, counts),
         )
         step.note(f"{log.count:,} events of {log.users:,} users before {as_of}")
@@ -109,8 +110,11 @@ def _attributes(engine: SQLBackend, told: ir.Table, settings: Settings) -> ir.Ta
     return keep(engine, checked.mutate(source_name=ibis.literal(ATTRIBUTES)), "attributes_read")
 
 
-def _digest(engine: SQLBackend, events: ir.Table, attributes: ir.Table | None) -> str:
-    parts = [events] if attributes is None else [events, attributes.filter(_.broken.isnull()).drop("row", "source_name", "broken")]
+def _digest(engine: SQLBackend, events: ir.Table, attributes: ir.Table | None, bounds: Bounds) -> str:
+    parts = [events]
+    if attributes is not None:
+        known = attributes.filter(_.broken.isnull(), _.known_from < ibis.literal(bounds.as_of))
+        parts.append(known.drop("row", "source_name", "broken"))
     return "-".join(fingerprint(engine, part) for part in parts)
 
 

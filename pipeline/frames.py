@@ -13,8 +13,8 @@ from pipeline.events import EventLog
 from pipeline.progress import Step
 from pipeline.settings import Settings
 
-# What a user at a cutoff takes while being built, times the features; measured by benchmarks/feature_engine.py.
-BYTES_PER_FEATURE = 48
+# What a feature of a user takes at a cutoff while it is built, about: the value, its aggregate's state, and a copy.
+BYTES_PER_FEATURE = 24
 
 
 def features_frame(log: EventLog, cutoffs: Sequence[datetime], settings: Settings, step: Step) -> pd.DataFrame:
@@ -39,4 +39,9 @@ def features_table(log: EventLog, cutoffs: Sequence[datetime], settings: Setting
 def shards(log: EventLog, cutoffs: int, settings: Settings) -> int:
     """Give into how many shares of the users the engine's memory cuts the work; a cluster shares it out by itself."""
     memory = settings.engine.bytes
-    return 1 if memory is None else max(1, ceil(log.users * cutoffs * len(log.features.built) * BYTES_PER_FEATURE / memory))
+    return 1 if memory is None else shards_of(log.users, cutoffs, len(log.features.built), memory)
+
+
+def shards_of(users: int, cutoffs: int, features: int, memory: int) -> int:
+    """Give the shares of the users of whom one fits into the memory (bytes)."""
+    return max(1, ceil(users * cutoffs * features * BYTES_PER_FEATURE / memory))

@@ -157,7 +157,7 @@ def join_segments(night: NightRun) -> NightRun:
         schema = segments_schema(night.settings.specs())
         told = partial(segments_rows, known=night.known, places=night.places, schema=schema)
         segments = night.answers.map(told, without_date(schema)).kept()
-        named = len(segments.known("primary_segment"))
+        named = segments.filled("primary_segment")
         step.note(f"{named:,} of {night.events.users:,} users in {len(night.settings.segments)} segments")
     return replace(night, segments=segments)
 

@@ -47,6 +47,10 @@ class OnSpark:
         column = self.rows.select(f"`{name}`").toArrow()[name]
         return np.asarray(column.drop_null().to_numpy())
 
+    def filled(self, name: str) -> int:
+        """Have the executors count the rows in which a column is not null."""
+        return self.rows.where(self.rows[f"`{name}`"].isNotNull()).count()
+
     def staged(self, schema: pa.Schema, as_of: date, folder: Path) -> Files:  # noqa: ARG002 - the date is in the files' place
         """Have the executors write Parquet files into the folder, which they see under the same path."""
         self.select(without_date(schema).names).rows.write.parquet(f"file://{folder.resolve()}")

@@ -110,16 +110,21 @@ def write_night(root: Path, night: Night, tables: Mapping[str, pa.Table | Files]
         shutil.rmtree(root / STAGED, ignore_errors=True)
     except (DeltaError, OSError) as error:
         recover(root)
-        raise StoreError(f"the night of {night.as_of} was not written: {error}; the last complete night stands") from None
+        raise StoreError(
+            f"the night of {night.as_of} was not written: {first_line(error)}; the last complete night stands"
+        ) from None
 
 
 def nights(root: Path) -> list[dict[str, Any]]:
-    """Give every recorded run, oldest first by when it finished; an empty list before the first."""
+    """Give every recorded run, oldest first; an empty list before the first.
+
+    Versions of a table only grow, while a clock may be set back.
+    """
     table = _open(root / "nights")
     if table is None:
         return []
     rows = table.to_pyarrow_table().to_pylist()
-    return sorted(rows, key=lambda row: row["finished_at"])
+    return sorted(rows, key=lambda row: int(json.loads(row["versions"])[ORDER[-1]]))
 
 
 def read(root: Path, name: str, as_of: date) -> pa.Table:
@@ -139,6 +144,8 @@ def read(root: Path, name: str, as_of: date) -> pa.Table:
 
 def _replace(path: Path, rows: pa.Table | Files, night: Night) -> int:
     table = _open(path)
+    if table is not None:
+        _merged(table.schema(), Schema.from_arrow(rows.schema), path)
     if isinstance(rows, Files):
         return _commit(table or _created(path, rows.schema, night), path, rows, night)
     if table is None:
@@ -183,6 +190,7 @@ def _commit(table: DeltaTable, path: Path, files: Files, night: Night) -> int:
 
 
 def _merged(held: Schema, new: Schema, path: Path) -> Schema:
+    """Add tonight's new columns to those of a table. A column of another type is refused: casting would lose or show its cells."""
     types = {field.name: field.type for field in held.fields}
     for field in new.fields:
         if types.get(field.name, field.type) != field.type:
