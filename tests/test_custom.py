@@ -115,11 +115,12 @@ def test_without_aggregates_it_reads_other_features(engine: SQLBackend) -> None:
         custom("coalesce(per_order, -1) * 2", name="of_own"),
         custom("greatest(rfm_f_score, 3)", name="of_others"),
         custom("purchase_count_percentile_28d is null", name="no_buyer"),
+        custom("journey_stage = 'prospect'", name="is_prospect"),
         custom("case when of_others between 2 and 4 then purchase_recency_days end", name="last"),
     )
     assert found == {
-        "ann": {"per_order": 4.75, "of_own": 9.5, "of_others": 3.0, "no_buyer": 0.0, "last": 1.0},
-        "bob": {"per_order": None, "of_own": -2.0, "of_others": 3.0, "no_buyer": 1.0, "last": None},
+        "ann": {"per_order": 4.75, "of_own": 9.5, "of_others": 3.0, "no_buyer": 0.0, "is_prospect": 0.0, "last": 1.0},
+        "bob": {"per_order": None, "of_own": -2.0, "of_others": 3.0, "no_buyer": 1.0, "is_prospect": 1.0, "last": None},
     }
 
 
@@ -171,6 +172,11 @@ def test_a_missing_column_switches_a_custom_feature_off() -> None:
         ("sum(sqrt(amount))", "is not available in a feature: use columns"),
         ("sum(amount) filter (where category ~ 'D.*')", "is not available in a feature|calls"),
         ("read_csv('secret.csv')", "calls read"),
+        ("journey_stage * 2", "does not fit its columns"),
+        ("journey_stage", "gives VARCHAR: a feature is a number"),
+        ("5", "reads neither events .* nor features"),
+        ("max(amount, 3)", r"gives .*\[\]: a feature is a number"),
+        ("count(user_id)", "reads user_id, which says nothing of behaviour"),
         ("", "0 statements: write exactly one"),
     ],
 )

@@ -105,6 +105,34 @@ def test_a_cell_of_the_data_is_not_in_an_error(shop: Path) -> None:
     assert "[/b]" not in refused.stderr
 
 
+def test_a_cell_of_the_attributes_is_not_in_an_error(shop: Path) -> None:
+    folder = shop.parent / "attributes"
+    folder.mkdir()
+    (folder / "members.csv").write_text("customer,since,age\n[/b] x,2024-01-01,secret\n")
+    (folder / "orders.csv").write_bytes((shop.parent / "orders.csv").read_bytes())
+    sql = "select customer as user_id, since as known_from, cast(age as integer) as age from m"
+    attributes = {"tables": {"m": str(folder / "members.csv")}, "sql": sql, "columns": {"age": "number"}}
+    refused = run("train", "--config", shop_config(folder, attributes=attributes), "--as-of", NIGHT)
+    assert refused.exit_code == 3
+    assert "attributes cannot be read" in refused.stderr and "secret" not in refused.stderr
+
+
+def test_an_event_type_of_the_future_switches_nothing_on(shop: Path) -> None:
+    folder = shop.parent / "future"
+    folder.mkdir()
+    (folder / "orders.csv").write_bytes((shop.parent / "orders.csv").read_bytes())
+    source = read_settings(shop).sources[0]
+    sql = source.sql.replace("'purchase' as", f"case when ordered_at >= '{NIGHT}' then 'return' else 'purchase' end as")
+    asked = {"name": "orders", "tables": {"o": str(folder / "orders.csv")}, "sql": sql}
+    config = shop_config(folder, sources=[asked], contract={"max_future": "3650d"}, targets=[TARGET], segments=[])
+    checked = run("validate", "--config", config, "--as-of", NIGHT)
+    assert checked.exit_code == 0, checked.stderr
+    assert "return (" in checked.stderr
+
+
+TARGET = {"name": "churn_28d", "kind": "absence", "horizon": "28d", "eligible": {"active_within": "56d"}}
+
+
 def test_champions_from_the_future_are_said_to_be(shop: Path) -> None:
     past = run("score", "--config", shop, "--as-of", "2024-07-01")
     assert past.exit_code == 0

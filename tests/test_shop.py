@@ -89,8 +89,16 @@ def test_who_is_not_asked_about_has_null_and_no_invented_score(shop: Path) -> No
     orders = pd.read_csv(shop.parent / "orders.csv", parse_dates=["ordered_at"])
     recent = orders[(orders.ordered_at < pd.Timestamp(NIGHT)) & (orders.ordered_at >= pd.Timestamp(NIGHT) - pd.Timedelta(days=56))]
     assert set(segments.index[segments.churn_28d_score.notna()]) == set(recent.customer)
-    for column in ("journey_stage", "preferred_channel", "best_hour", "play", "holdout"):
+    for column in ("preferred_channel", "play", "holdout"):
         assert segments[column].isna().all()
+
+
+def test_columns_of_segments_need_no_rule_that_reads_them(shop: Path) -> None:
+    found = tables(shop, NIGHT)
+    features, segments = (found[name].set_index("user_id") for name in ("features", "segments"))
+    for column in ("journey_stage", "best_hour"):
+        assert features[column].notna().any()
+        pd.testing.assert_series_equal(segments[column], features.loc[segments.index, column], check_dtype=False)
 
 
 def test_segments_follow_their_rules(shop: Path) -> None:

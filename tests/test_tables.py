@@ -46,6 +46,23 @@ def test_rerunning_a_date_replaces_that_date_only(tmp_path: Path) -> None:
     assert [row["as_of"] for row in nights(tmp_path)] == [MONDAY, TUESDAY, MONDAY]
 
 
+def test_a_clock_that_is_set_back_loses_no_night(tmp_path: Path) -> None:
+    write_night(tmp_path, night(MONDAY, minute=9), rows(MONDAY, 0.1))
+    write_night(tmp_path, night(TUESDAY, minute=1), rows(TUESDAY, 0.2))
+    assert recover(tmp_path) == []
+    assert (values(tmp_path, MONDAY), values(tmp_path, TUESDAY)) == ([0.1], [0.2])
+
+
+def test_a_column_of_another_type_is_refused_without_its_cells(tmp_path: Path) -> None:
+    write_night(tmp_path, night(MONDAY), rows(MONDAY, 0.1))
+    other = rows(TUESDAY, 0.3)
+    other["features"] = other["features"].set_column(2, "x", pa.array(["7"]))
+    with pytest.raises(StoreError, match="holds x as .*last complete night stands") as refused:
+        write_night(tmp_path, night(TUESDAY, minute=1), other)
+    assert "'7'" not in str(refused.value)
+    assert values(tmp_path, MONDAY) == [0.1]
+
+
 def test_tables_are_partitioned_by_night(tmp_path: Path) -> None:
     write_night(tmp_path, night(MONDAY), rows(MONDAY, 0.1))
     for name in tables.ORDER:
