@@ -55,6 +55,8 @@ def build_features(
             release(engine, aggregates)
         parts.append(part)
         advance()
+    if shards > 1:
+        release(engine, [places])
     return reduce(ir.Table.union, parts)
 
 

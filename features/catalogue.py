@@ -71,6 +71,11 @@ class Feature:
         """Whether the value is a name instead of a number."""
         return self.unit == NAME
 
+    @property
+    def sql_type(self) -> str:
+        """The type of the value in SQL."""
+        return "VARCHAR" if self.is_text else "DOUBLE"
+
 
 def feature_name(what: str, measure: str, window: timedelta | None = None, *, against: timedelta | None = None) -> str:
     """Build a feature's name: `<what>_<measure>_<window>`, and for ratios `…_<window>_vs_<window>`.

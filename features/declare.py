@@ -66,11 +66,11 @@ def declared(wanted: Wanted, columns: Collection[str], types: Collection[str] = 
     by_family = declared_by_family(wanted)
     measures: list[Measure] = []
     custom: list[Feature] = []
-    known = {feature.name: _sql_type(feature) for family in by_family.values() for feature in family}
+    known = {feature.name: feature.sql_type for family in by_family.values() for feature in family}
     problems = []
     for index, told in enumerate(wanted.custom):
         try:
-            features, needed = custom_features(told, known | {feature.name: _sql_type(feature) for feature in custom})
+            features, needed = custom_features(told, known | {feature.name: feature.sql_type for feature in custom})
         except ConfigError as error:
             problems.append(f"features.custom.{index} ({told.name}): {error}")
             continue
@@ -122,10 +122,6 @@ def switched_off(wanted: Wanted, columns: Collection[str], types: Collection[str
 def reads(feature_set: FeatureSet) -> dict[str, frozenset[str]]:
     """Give the features that each feature of the base `row` or `population` reads; none for the others."""
     return _reads(feature_set.built)
-
-
-def _sql_type(feature: Feature) -> str:
-    return "VARCHAR" if feature.is_text else "DOUBLE"
 
 
 def _lacking(event_type: str, types: Collection[str]) -> Iterator[str]:

@@ -23,8 +23,6 @@ _LINE = [
     *("user_id", "event_type", "event_ts", "local_ts", "tile", "order_id"),
     *("amount", "quantity", "discount", "category", "brand", "channel"),
 ]
-# How measures of tiles merge, where they do not add up.
-_HOW = {"first_at": "min", "last_at": "max"}
 _PURCHASED = {"categories": "category", "brands": "brand"}
 
 
@@ -110,9 +108,7 @@ class Snapshot:
     def _tiles(self, types: Sequence[str]) -> ir.Table:
         only_bought = tuple(types) == (PURCHASE,)
         facts = self._purchases() if only_bought else self._grid.before(with_derived(self._events, types, self._derived))
-        tiled = facts.group_by("user_id", "event_type", "tile").agg(**_measures(facts))
-        merge = {name: _HOW.get(name, "sum") for name in _measures(facts)}
-        return _since(self._merged(self._grid.seen(tiled), ["user_id", "event_type"], merge))
+        return _since(self._grid.seen(facts.group_by("user_id", "event_type", "tile").agg(**_measures(facts))))
 
     def _purchases(self) -> ir.Table:
         bought = self._events.filter(_.event_type == PURCHASE)
@@ -200,8 +196,7 @@ class Snapshot:
             measure.name: getattr(measure.met.ifelse(getattr(_, f"value of {measure.name}"), ibis.null("float64")), measure.how)()
             for measure in self._measures
         }
-        tiled = valued.group_by("user_id", "tile").agg(**added)
-        return self._merged(self._grid.seen(tiled), ["user_id"], {measure.name: measure.how for measure in self._measures})
+        return self._grid.seen(valued.group_by("user_id", "tile").agg(**added))
 
     def _as_of(self) -> ir.Table:
         assert self._attributes is not None
@@ -210,12 +205,6 @@ class Snapshot:
         held = table.mutate(until=until)
         known = held.inner_join(at, [held.known_from < at.cutoff, (held.until >= at.cutoff) | held.until.isnull()])
         return known.mutate(since=days_until(known.cutoff, known.known_from))
-
-    def _merged(self, known: ir.Table, keys: Sequence[str], how: Mapping[str, str]) -> ir.Table:
-        """Merge the tiles of one age, of which there are many only where cutoffs share them: windows then add up fewer rows."""
-        if len(self._grid.cutoffs) == 1:
-            return known
-        return known.group_by(*keys, "cutoff", "age").agg(**{name: getattr(known[name], told)() for name, told in how.items()})
 
 
 def _since(known: ir.Table) -> ir.Table:

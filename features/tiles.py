@@ -2,7 +2,7 @@
 
     edges     ──┬────────┬──────┬───┬──▶ time      every cutoff, and every cutoff minus every window
     tiles      0│   1    │  2   │ 3 │
-    cutoff                          c              sees tiles 0 to 3, each with its age: the shortest window that holds it
+    cutoff                          c              sees tiles 0 to 3, each with its age: hours from its start to c
 
 No tile straddles a cutoff or the start of a window. What is counted per user and tile adds up to any window exactly.
 """
@@ -11,13 +11,14 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import ceil
 
 import ibis
 import ibis.expr.types as ir
 import pandas as pd
 from ibis import _
 
-from features.windows import hours
+from features.windows import HOUR
 
 # Older than any window: the age of what happened before the first edge.
 ANCIENT = 2**31 - 1
@@ -25,17 +26,16 @@ ANCIENT = 2**31 - 1
 
 @dataclass(frozen=True)
 class Grid:
-    """The tiles of some cutoffs (UTC) and windows, shortest first; `edges` are their bounds, oldest first."""
+    """The tiles of some cutoffs (UTC) and windows; `edges` are their bounds, oldest first."""
 
     cutoffs: tuple[datetime, ...]
-    windows: tuple[timedelta, ...]
     edges: tuple[datetime, ...]
 
     @classmethod
     def of(cls, cutoffs: Sequence[datetime], windows: Sequence[timedelta]) -> "Grid":
         """Cut time at every cutoff and at the start of every window before it."""
         starts = {cutoff - window for cutoff in cutoffs for window in windows}
-        return cls(tuple(sorted(set(cutoffs))), tuple(sorted(set(windows))), tuple(sorted({*cutoffs, *starts})))
+        return cls(tuple(sorted(set(cutoffs))), tuple(sorted({*cutoffs, *starts})))
 
     def tile(self, instant: ir.TimestampValue) -> ir.IntegerValue:
         """Give the number of the tile that an instant lies in: the edges at or before it, by bisection."""
@@ -49,16 +49,14 @@ class Grid:
         return below(0, len(self.edges))
 
     def views(self) -> ir.Table:
-        """Make the table of which cutoff sees which tile: `tile`, `cutoff`, and `age`, the hours of the shortest window with it."""
+        """Make the table of which cutoff sees which tile: `tile`, `cutoff`, and `age`, the hours from its start to the cutoff."""
         rows = [
-            (tile, cutoff, self._age(tile, cutoff)) for cutoff in self.cutoffs for tile in range(bisect_right(self.edges, cutoff))
+            (tile, cutoff, ceil((cutoff - self.edges[tile - 1]) / HOUR) if tile else ANCIENT)
+            for cutoff in self.cutoffs
+            for tile in range(bisect_right(self.edges, cutoff))
         ]
         frame = pd.DataFrame(rows, columns=["tile", "cutoff", "age"])
         return ibis.memtable(frame, schema=ibis.schema({"tile": "int16", "cutoff": "timestamp(6)", "age": "int32"}))
-
-    def _age(self, tile: int, cutoff: datetime) -> int:
-        fitting = (window for window in self.windows if tile and cutoff - window <= self.edges[tile - 1])
-        return next((hours(window) for window in fitting), ANCIENT)
 
     def seen(self, tiles: ir.Table) -> ir.Table:
         """Repeat tiles for every cutoff that sees them: the door through which events reach features.

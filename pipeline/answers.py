@@ -11,6 +11,7 @@ them adds.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import cached_property
 from math import ceil
 from typing import Any
 
@@ -23,7 +24,7 @@ from features.catalogue import Feature, feature_name, phrase
 from features.expressions import columns_of
 from models.bundle import PersonaBundle, TargetBundle
 from models.reasons import contributions, strongest
-from pipeline.columns import BANDS, PERSONA, REASONS, SCORES, USER, segments_schema, with_arrow, without_date
+from pipeline.columns import BANDS, PERSONA, REASONS, SCORES, features_schema, segments_schema, with_arrow, without_date
 from pipeline.segments import form_segments
 from pipeline.settings import SegmentSettings
 
@@ -50,7 +51,7 @@ class Known:
         """Name the version of every model that speaks in a user's row."""
         return " ".join(f"{name}={version}" for name, version in sorted(self.versions.items()))
 
-    @property
+    @cached_property
     def read(self) -> tuple[Feature, ...]:
         """The features that rules of segments read, and those that are columns of `segments` themselves."""
         read = set(segments_schema(()).names).union(*(columns_of(segment.enter) for segment in self.segments))
@@ -69,10 +70,9 @@ def asked_column(target: str) -> str:
 
 def answers_schema(known: Known) -> pa.Schema:
     """Give the columns of answers: user, features that rules read, persona, and score and reasons for every target."""
-    read = [pa.field(feature.name, pa.string() if feature.is_text else pa.float64()) for feature in known.read]
     kinds = {"score": pa.float64(), "reasons": REASONS}
     said = [pa.field(f"{name}_{what}", kind) for name in known.models for what, kind in kinds.items()]
-    return pa.schema([USER, *read, *PERSONA, *said])
+    return pa.schema([*without_date(features_schema(known.read)), *PERSONA, *said])
 
 
 def answered(users: pa.Table, known: Known) -> pa.Table:
@@ -122,7 +122,7 @@ def segments_rows(answers: pa.Table, known: Known, places: Places, schema: pa.Sc
         wide = wide.join(placed.add_prefix(f"{name}_"))
     wide = pd.concat([wide, form_segments(wide, known.segments, known.rule_columns)], axis=1)
     wide = pd.concat([wide, _segment_reasons(answers, wide, known)], axis=1)
-    return _table(wide.assign(model_version=known.model_version, run_id=known.run_id), without_date(schema))
+    return _table(wide.assign(model_version=known.model_version, run_id=known.run_id), schema)
 
 
 def _placed(score: np.ndarray, everybody: np.ndarray) -> dict[str, Any]:

@@ -28,9 +28,6 @@ class Batches(Protocol):
     def names(self) -> Sequence[str]:
         """Give the names of the columns."""
 
-    def select(self, names: Sequence[str]) -> "Batches":
-        """Give some columns."""
-
     def map(self, function: Callable[[pa.Table], pa.Table], schema: pa.Schema) -> "Batches":
         """Give what a function of rows, whatever rows come together, makes of each batch: a table of `schema`."""
 
@@ -56,10 +53,6 @@ class Here:
     def names(self) -> Sequence[str]:
         """Give the names of the columns."""
         return list(self.rows.column_names)
-
-    def select(self, names: Sequence[str]) -> "Here":
-        """Give some columns."""
-        return Here(self.rows.select(list(names)))
 
     def map(self, function: Callable[[pa.Table], pa.Table], schema: pa.Schema) -> "Here":
         """Call the function with so many rows at a time that memory is bounded."""

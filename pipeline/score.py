@@ -80,7 +80,7 @@ class NightRun:
         assert isinstance(personas, PersonaBundle)
         return Known(
             run_id=self.run_id,
-            models={target.name: _models(self.champions)[target.name] for target in self.settings.specs()},
+            models=_models(self.champions),
             versions={name: champion.version for name, champion in self.champions.items()},
             personas=personas,
             features=without_expressions(self.events.features.features),
@@ -154,9 +154,9 @@ def answer(night: NightRun) -> NightRun:
 def join_segments(night: NightRun) -> NightRun:
     """Form the segments from all that is known of each user tonight, and say why."""
     with night.narrator.step("forming segments") as step:
-        schema = segments_schema(night.settings.specs())
+        schema = without_date(segments_schema(night.settings.specs()))
         told = partial(segments_rows, known=night.known, places=night.places, schema=schema)
-        segments = night.answers.map(told, without_date(schema)).kept()
+        segments = night.answers.map(told, schema).kept()
         named = segments.filled("primary_segment")
         step.note(f"{named:,} of {night.events.users:,} users in {len(night.settings.segments)} segments")
     return replace(night, segments=segments)

@@ -323,7 +323,7 @@ class Settings(Strict):
     def rule_columns(self) -> dict[str, str]:
         """Give every column that a segment's rule may name, with its DuckDB type."""
         scores = {column.format(target=target.name): kind for target in self.targets for column, kind in TARGET_COLUMNS.items()}
-        built = {feature.name: "VARCHAR" if feature.is_text else "DOUBLE" for feature in self._everything.features}
+        built = {feature.name: feature.sql_type for feature in self._everything.features}
         return scores | built | dict(RULE_COLUMNS)
 
     def wanted(self) -> Wanted:

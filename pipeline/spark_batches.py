@@ -24,10 +24,6 @@ class OnSpark:
         """Give the names of the columns."""
         return self.rows.columns
 
-    def select(self, names: Sequence[str]) -> "OnSpark":
-        """Give some columns."""
-        return OnSpark(self.rows.select(*(f"`{name}`" for name in names)))
-
     def map(self, function: Callable[[pa.Table], pa.Table], schema: pa.Schema) -> "OnSpark":
         """Have the executors call the function with each of Spark's batches of rows (`spark.sql.execution.arrow.*`)."""
         sent = self.rows.sparkSession.sparkContext.broadcast(function)
@@ -53,5 +49,5 @@ class OnSpark:
 
     def staged(self, schema: pa.Schema, as_of: date, folder: Path) -> Files:  # noqa: ARG002 - the date is in the files' place
         """Have the executors write Parquet files into the folder, which they see under the same path."""
-        self.select(without_date(schema).names).rows.write.parquet(f"file://{folder.resolve()}")
+        self.rows.select(*(f"`{name}`" for name in without_date(schema).names)).write.parquet(f"file://{folder.resolve()}")
         return Files(schema, tuple(sorted(folder.glob("*.parquet"))))

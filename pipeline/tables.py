@@ -145,6 +145,7 @@ def read(root: Path, name: str, as_of: date) -> pa.Table:
 def _replace(path: Path, rows: pa.Table | Files, night: Night) -> int:
     table = _open(path)
     if table is not None:
+        # Before any file is moved or row cast.
         _merged(table.schema(), Schema.from_arrow(rows.schema), path)
     if isinstance(rows, Files):
         return _commit(table or _created(path, rows.schema, night), path, rows, night)
