@@ -9,16 +9,13 @@ from datetime import timedelta
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
 import yaml
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
-    PlainSerializer,
-    StringConstraints,
     ValidationError,
     model_validator,
 )
@@ -31,10 +28,11 @@ from features.expressions import columns_of, typed_condition
 from features.families import FAMILIES
 from features.labels import Eligible, Kind, Measure, Target
 from features.sources import Source
-from features.windows import duration, label
+from features.windows import label
 from pipeline.columns import RULE_COLUMNS, TARGET_COLUMNS
 from pipeline.engine_settings import DuckDBSettings, EngineSettings
-from pipeline.strict import Strict, as_value_error
+from pipeline.strict import Duration, Name, Strict, as_value_error
+from pipeline.training_settings import BANDS_TOLD, BandSettings, ContactSettings, GateSettings, TrainingSettings
 
 
 def _zone(name: str) -> str:
@@ -53,8 +51,6 @@ ATTRIBUTES = "attributes"
 EVENT_TYPES = {name: SQL_TYPES[kind] for name, kind in COLUMNS.items()}
 PERSONAS = "personas"
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,59}$")]
-Duration = Annotated[timedelta, BeforeValidator(as_value_error(duration)), PlainSerializer(label)]
 EventCondition = Annotated[str, AfterValidator(as_value_error(lambda sql: typed_condition(sql, EVENT_TYPES)))]
 Folder = Annotated[Path, AfterValidator(_folder)]
 Zone = Annotated[str, AfterValidator(as_value_error(_zone))]
@@ -165,19 +161,6 @@ class FeatureSettings(Strict):
         return self
 
 
-class TrainingSettings(Strict):
-    """Which past cutoffs models learn from and are tested on."""
-
-    step: Duration = Field(timedelta(days=14), description="Distance between training cutoffs.")
-    min_history: Duration = Field(timedelta(days=84), description="How much history must lie before the first training cutoff.")
-    max_cutoffs: int = Field(52, ge=3, description="Most training cutoffs, counted back from the latest.")
-    test_origins: int = Field(5, ge=1, description="Latest cutoffs that models are tested on, each unseen by its model.")
-    calibration_origins: int = Field(4, ge=0, description="Cutoffs before the test origins that calibrators are fitted on.")
-    every: Duration = Field(timedelta(days=28), description="Age of the champions at which `nightly` trains new ones.")
-    jobs: int = Field(2, ge=1, description="Models fitted side by side, one thread each.")
-    seed: int = Field(7, ge=0, lt=2**31, description="Seed of everything that draws at random.")
-
-
 class EligibleSettings(Strict):
     """Who a target is asked about."""
 
@@ -186,15 +169,29 @@ class EligibleSettings(Strict):
 
 
 class _Target(Strict):
+    # How it is learned and used, not what the label means; see `pipeline.training_settings`.
+    _USE: ClassVar = {"contact", "bands", "monotone"}
+
     name: Name = Field(description="Names the score, its columns and its registered model.")
     horizon: Duration = Field(description="How far ahead the label looks.")
     events: EventCondition = Field(PURCHASES, description="SQL condition over event columns: what is counted.")
     eligible: EligibleSettings = Field(description="Who is asked about.")
     meaning: str = Field("", description="What a high score means, in a few words.")
+    contact: ContactSettings | None = Field(None, description="What contacting a user may bring and costs, for measures of use.")
+    bands: BandSettings = Field("fifths", description=BANDS_TOLD)
+    monotone: dict[Name, Literal["up", "down"]] = Field(
+        {}, description="Features with which the score may only rise (up) or only fall (down)."
+    )
+
+    @model_validator(mode="after")
+    def _capacity_is_there(self) -> Self:
+        if self.bands == "capacity" and (self.contact is None or self.contact.capacity is None):
+            raise ValueError("bands: capacity needs contact.capacity: how many users can be contacted")
+        return self
 
     def spec(self) -> Target:
         """Give the target that `features` labels."""
-        own = {name: getattr(self, name) for name in type(self).model_fields if name != "eligible"}
+        own = {name: getattr(self, name) for name in type(self).model_fields if name not in {"eligible", *self._USE}}
         return Target(**own, eligible=Eligible(self.eligible.active_within, self.eligible.events))
 
 
@@ -279,6 +276,8 @@ class Settings(Strict):
     features: FeatureSettings = Field(FeatureSettings(), description="Which features are built.")
     targets: tuple[TargetSettings, ...] = Field(min_length=1, description="What is predicted.")
     training: TrainingSettings = Field(TrainingSettings(), description="Which past cutoffs models learn from and are tested on.")
+    gates: GateSettings = Field(GateSettings(), description="What a new model must pass to be put in charge.")
+    shadow: bool = Field(False, description="Score the newest challengers too, into the table `shadow`, which nobody acts on.")
     personas: PersonaSettings = Field(PersonaSettings(), description="How many personas there may be.")
     segments: tuple[SegmentSettings, ...] = Field((), description="Named groups, in order of priority.")
     engine: EngineSettings = Field(DuckDBSettings(), description="The engine that reads events.")

@@ -1,11 +1,13 @@
 """What every section of a config shares: unknown keys are errors, and what a check says is collected with its key path."""
 
 from collections.abc import Callable
-from typing import Any
+from datetime import timedelta
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints
 
 from features.errors import ConfigError
+from features.windows import duration, label
 
 
 class Strict(BaseModel):
@@ -24,3 +26,7 @@ def as_value_error(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
             raise ValueError(str(error)) from None
 
     return checked
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,59}$")]
+Duration = Annotated[timedelta, BeforeValidator(as_value_error(duration)), PlainSerializer(label)]
