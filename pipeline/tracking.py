@@ -8,8 +8,8 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,19 +24,22 @@ from mlflow.types import ColSpec, Schema
 from features.errors import GateError, StoreError, first_line
 from models import bundle
 from models.bundle import PersonaBundle, TargetBundle
+from pipeline import registry
 from pipeline.progress import Narrator
+from pipeline.registry import CHALLENGER, CHAMPION, UNTIL, Change, without_password
 from pipeline.settings import Settings
 
-CHAMPION = "champion"
 # Opens the experiment among trainings; without it MLflow's pages open on traces and prompts.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 _VARIABLE = "MLFLOW_TRACKING_URI"
 _REQUIREMENTS = ["beforehand"]
+# What MLflow's registry keeps of a description.
+_LONGEST = 5_000
 
 
 @dataclass(frozen=True)
 class Champion:
-    """A registered model that is in charge, with its version in the registry."""
+    """A registered model that is in charge, or a challenger in shadow, with its version in the registry."""
 
     name: str
     version: str
@@ -68,8 +71,8 @@ class Tracker:
                 client.create_experiment(self._experiment, artifact_location=artifacts, tags=_KIND)
         except Exception as error:  # every kind of store fails in its own way: SQLAlchemy, HTTP, files
             raise StoreError(
-                f"the MLflow store {_without_password(self.uri)} does not answer: {first_line(error)[:200]}; check "
-                f"{'`output` in the config' if self.is_local else _VARIABLE}"
+                f"the MLflow store {without_password(self.uri)} does not answer: {without_password(first_line(error))[:200]}; "
+                f"check {'`output` in the config' if self.is_local else _VARIABLE}"
             ) from None
         return client
 
@@ -81,17 +84,27 @@ class Tracker:
     def run(self, name: str, *, tags: Mapping[str, str], nested: bool = False) -> Iterator[str]:
         """Open a run (a child of the open one when `nested`) and give its id; it ends as failed when the body raises."""
         self.open()
-        mlflow.set_experiment(self._experiment)
-        with mlflow.start_run(run_name=name, nested=nested, tags=dict(tags)) as run:
-            yield run.info.run_id
+        with self._asking(f"open the run {name!r}"):
+            mlflow.set_experiment(self._experiment)
+            run_id = mlflow.start_run(run_name=name, nested=nested, tags=dict(tags)).info.run_id
+        try:
+            yield run_id
+        except BaseException:
+            # What went wrong must not be hidden by a store that cannot note it.
+            with suppress(Exception):
+                mlflow.end_run("FAILED")
+            raise
+        with self._asking(f"close the run {name!r}"):
+            mlflow.end_run()
 
     def log(self, run_id: str, *, params: Mapping[str, object], metrics: Mapping[str, float]) -> None:
         """Log parameters and single metrics of a run in one request."""
-        MlflowClient(self.uri).log_batch(
-            run_id,
-            params=[Param(key, str(value)) for key, value in params.items()],
-            metrics=[Metric(key, value, _NO_TIME, 0) for key, value in metrics.items()],
-        )
+        with self._asking("log parameters and metrics"):
+            MlflowClient(self.uri).log_batch(
+                run_id,
+                params=[Param(key, str(value)) for key, value in params.items()],
+                metrics=[Metric(key, value, _NO_TIME, 0) for key, value in metrics.items()],
+            )
 
     def log_origins(self, run_id: str, measures: Mapping[datetime, Mapping[str, float]]) -> None:
         """Log measures per test origin: one step an origin, stamped with the origin's own time."""
@@ -100,23 +113,30 @@ class Tracker:
             for step, (origin, found) in enumerate(measures.items())
             for name, value in found.items()
         ]
-        MlflowClient(self.uri).log_batch(run_id, metrics=metrics)
+        with self._asking("log the measures of origins"):
+            MlflowClient(self.uri).log_batch(run_id, metrics=metrics)
 
     def log_figures(self, figures: Mapping[str, matplotlib.figure.Figure]) -> None:
         """Log figures to the open run as PNG files."""
-        for name, figure in figures.items():
-            mlflow.log_figure(figure, f"figures/{name}.png", save_kwargs={"dpi": 110})
+        with self._asking("log figures"):
+            for name, figure in figures.items():
+                mlflow.log_figure(figure, f"figures/{name}.png", save_kwargs={"dpi": 110})
+
+    def log_text(self, name: str, text: str) -> None:
+        """Log a text to the open run as a file of that name, such as `model_card.md`."""
+        with self._asking(f"log {name}"):
+            mlflow.log_text(text, name)
 
     def register(self, model: str, fitted: TargetBundle | PersonaBundle, outputs: Mapping[str, str]) -> str:
-        """Log a bundle to the open run as a pyfunc model with a signature, register it, and give its new version.
+        """Log a bundle to the open run as a pyfunc model with a signature, register it as challenger, and give its new version.
 
-        `outputs` maps the columns of a prediction to MLflow types. No alias moves: see `promote`.
+        `outputs` maps the columns of a prediction to MLflow types. It is in charge of nothing before `promote`.
         """
         signature = ModelSignature(
             inputs=Schema([ColSpec("double", name, required=True) for name in fitted.features]),
             outputs=Schema([ColSpec(kind, name) for name, kind in outputs.items()]),
         )
-        with tempfile.TemporaryDirectory() as temporary:
+        with tempfile.TemporaryDirectory() as temporary, self._asking(f"register {model}"):
             folder = Path(temporary) / "bundle"
             fitted.save(folder)
             with warnings.catch_warnings():
@@ -129,33 +149,82 @@ class Tracker:
                     signature=signature,
                     pip_requirements=_REQUIREMENTS,
                 )
-        client, name = MlflowClient(self.uri), self.registered(model)
-        if not _is_registered(client, name):
-            client.create_registered_model(name)
-        made = client.create_model_version(name, logged.model_uri, run_id=logged.run_id, model_id=logged.model_id)
+            client, name = MlflowClient(self.uri), self.registered(model)
+            if not client.search_registered_models(f"name = '{name}'"):
+                client.create_registered_model(name)
+            tags = {UNTIL: fitted.trained_until} if isinstance(fitted, TargetBundle) else {}
+            made = client.create_model_version(name, logged.model_uri, run_id=logged.run_id, model_id=logged.model_id, tags=tags)
+            client.set_registered_model_alias(name, CHALLENGER, str(made.version))
         return str(made.version)
 
-    def promote(self, versions: Mapping[str, str]) -> None:
-        """Make these versions champions, all after the last model is safely registered."""
-        client = MlflowClient(self.uri)
-        for model, version in versions.items():
-            client.set_registered_model_alias(self.registered(model), CHAMPION, version)
+    def describe(self, model: str, version: str, text: str) -> None:
+        """Set what the registry shows of a version, in Markdown; a text too long for it ends with the last line that fits."""
+        if len(text) > _LONGEST:
+            more = "\n\n… the rest is in the artifacts of its run."
+            text = text[: _LONGEST - len(more)].rpartition("\n")[0] + more
+        with self._asking(f"describe version {version} of {model}"):
+            MlflowClient(self.uri).update_model_version(self.registered(model), version, text)
+
+    def promote(self, versions: Mapping[str, str], *, reason: str) -> dict[str, Change]:
+        """Make these versions champions, all after the last model is safely registered; `reason` stays with each as a tag.
+
+        Raises ConfigError naming the versions there are when one is not there, and StoreError when one cannot be read; then no
+        champion has changed.
+        """
+        client = self.open()
+        with self._asking("move the champions"):
+            changes = [registry.planned(client, self.registered(model), version) for model, version in versions.items()]
+            for model, version in versions.items():
+                self._load(model, version)
+            registry.promote(client, changes, reason=reason)
+        return {model: replace(change, model=model) for model, change in zip(versions, changes, strict=True)}
+
+    def rollback(self, model: str, *, reason: str) -> Change:
+        """Put the version in charge that the champion replaced; `reason` stays with the one that goes, as a tag.
+
+        Raises GateError when there is no champion or no version to go back to, and StoreError when that one cannot be read.
+        """
+        client = self.open()
+        with self._asking("move the champion"):
+            change = registry.way_back(client, self.registered(model))
+            self._load(model, change.version)
+            registry.roll_back(client, change, reason=reason)
+        return replace(change, model=model)
 
     def champions(self, models: Sequence[str]) -> dict[str, Champion]:
         """Load the champions of the models from the registry.
 
-        Raises GateError naming every model without one, and StoreError when a model's files cannot be read.
+        Raises GateError naming every model without one, and StoreError when the registry or a model's files cannot be read.
         """
-        # A store that was never made has no champions, and asking is no reason to make it.
-        client = self.open() if self.exists() else None
-        versions = {model: _champion_version(client, self.registered(model)) if client else None for model in models}
-        missing = [model for model, version in versions.items() if version is None]
+        found = self._aliases(models)
+        missing = [model for model in models if CHAMPION not in found[model]]
         if missing:
             raise GateError(
                 f"no champion in the registry for {', '.join(self.registered(model) for model in missing)}: "
-                "run `beforehand train` first, or set the alias `champion` on a version in the MLflow UI"
+                "run `beforehand train` first, or put a version in charge with `beforehand promote`"
             )
-        return {model: self._load(model, str(version)) for model, version in versions.items()}
+        return {model: self._load(model, found[model][CHAMPION]) for model in models}
+
+    def challengers(self, models: Sequence[str]) -> dict[str, Champion]:
+        """Load the newest challengers of the models; a model whose newest version is in charge has none.
+
+        Raises StoreError when the registry or a model's files cannot be read.
+        """
+        found = self._aliases(models)
+        waiting = {model: told[CHALLENGER] for model, told in found.items() if CHALLENGER in told}
+        return {model: self._load(model, version) for model, version in waiting.items() if version != found[model].get(CHAMPION)}
+
+    def trained_until(self, models: Sequence[str]) -> str | None:
+        """Give until when the newest versions of these models knew the events, refused ones too; the oldest date of them.
+
+        None when a model has no version that says so.
+        """
+        client = self.open() if self.exists() else None
+        if client is None:
+            return None
+        with self._asking("tell its versions"):
+            dates = [registry.newest_tag(client, self.registered(model), UNTIL) for model in models]
+        return None if None in dates else min(str(date) for date in dates)
 
     def registered(self, model: str) -> str:
         """Give the name under which a model of this experiment is registered."""
@@ -166,10 +235,21 @@ class Tracker:
             folder = mlflow.artifacts.download_artifacts(f"models:/{self.registered(model)}/{version}", tracking_uri=self.uri)
         except (MlflowException, OSError) as error:
             raise StoreError(
-                f"version {version} of {self.registered(model)} cannot be read: {first_line(error)}; "
-                "train again, or point the champion alias at another version"
+                f"version {version} of {self.registered(model)} cannot be read: {without_password(first_line(error))}; "
+                "train again, or put another version in charge with `beforehand promote`"
             ) from None
         return Champion(model, version, bundle.load(Path(folder) / "data" / "bundle"))
+
+    def _aliases(self, models: Sequence[str]) -> dict[str, dict[str, str]]:
+        # A store that was never made has no models, and asking is no reason to make it.
+        if not self.exists():
+            return {model: {} for model in models}
+        client = self.open()
+        with self._asking("tell its champions"):
+            return {model: registry.aliases(client, self.registered(model)) for model in models}
+
+    def _asking(self, to: str) -> AbstractContextManager[None]:
+        return registry.asking(self.uri, to)
 
 
 def serve_ui(settings: Settings, port: int, narrator: Narrator) -> None:
@@ -180,7 +260,7 @@ def serve_ui(settings: Settings, port: int, narrator: Narrator) -> None:
     tracker = Tracker(settings)
     tracker.open()
     if not tracker.is_local:
-        raise StoreError(f"MLFLOW_TRACKING_URI is set: the models are in {_without_password(tracker.uri)}, open its own page")
+        raise StoreError(f"MLFLOW_TRACKING_URI is set: the models are in {without_password(tracker.uri)}, open its own page")
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise StoreError(f"port {port} is taken: choose another with --port")
@@ -204,28 +284,12 @@ def serve_ui(settings: Settings, port: int, narrator: Narrator) -> None:
         raise StoreError(f"the MLflow UI ended with exit code {done.returncode}: see its messages above")
 
 
-def _champion_version(client: MlflowClient, name: str) -> str | None:
-    try:
-        return str(client.get_model_version_by_alias(name, CHAMPION).version)
-    except MlflowException:
-        return None
-
-
 def _use(uri: str) -> None:
     """Make MLflow's fluent calls go to `uri`, without leaving it in the environment as if the user had set it there."""
     theirs = os.environ.get(_VARIABLE)
     mlflow.set_tracking_uri(uri)
     if theirs is None:
         os.environ.pop(_VARIABLE, None)
-
-
-def _is_registered(client: MlflowClient, name: str) -> bool:
-    return bool(client.search_registered_models(f"name = '{name}'"))
-
-
-def _without_password(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 # Single metrics carry no time of their own, and the clock is not asked for one.
