@@ -1,0 +1,216 @@
+"""Calibrators: maps that never fall, chosen by size and by test, in plain numbers."""
+
+import json
+from dataclasses import asdict
+from datetime import datetime, timedelta
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+
+from models.calibration import Calibrator, _beta, _isotonic, _simplest, fit_calibrator
+
+GRID = np.linspace(0, 1, 2001)
+MAPS = {
+    "none": Calibrator(),
+    "platt": Calibrator("platt", slope=0.8, intercept=-0.3),
+    "beta": Calibrator("beta", slope=0.0, intercept=-0.3, upper_slope=1.2),
+    "isotonic": Calibrator("isotonic", x=(0.1, 0.2, 0.7), y=(0.05, 0.3, 0.3)),
+    "scale": Calibrator("scale", slope=1.5),
+}
+
+
+def blocks(rows: int, *, curve: str = "right", seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Four fortnights of raw scores and labels, where the scores are `right`, too `bold`, or bent only `above` one half."""
+    random = np.random.default_rng(seed)
+    odds = random.normal(-1.0, 1.2, size=4 * rows)
+    truth = {"right": odds, "bold": odds * 0.5, "above": np.minimum(odds, -1.0)}[curve]
+    when = np.repeat([datetime(2024, 1, 1) + timedelta(days=14 * at) for at in range(4)], rows)
+    return expit(odds), (random.random(4 * rows) < expit(truth)).astype(float), when
+
+
+@pytest.mark.parametrize("method", MAPS)
+def test_a_map_survives_json(method: str) -> None:
+    told = json.loads(json.dumps(asdict(MAPS[method])))
+    assert Calibrator(**told) == MAPS[method]
+
+
+def test_a_head_of_before_still_loads() -> None:
+    assert Calibrator(**{"method": "platt", "slope": 0.9, "intercept": 0.1})(np.array([0.5])) == expit(0.1)
+
+
+@pytest.mark.parametrize("method", MAPS)
+def test_no_map_falls_and_unknown_stays_unknown(method: str) -> None:
+    found = MAPS[method](np.concatenate([GRID, [np.nan]]))
+    assert np.isnan(found[-1])
+    assert (np.diff(found[:-1]) >= 0).all()
+    assert np.isfinite(found[:-1]).all()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"method": "platt", "slope": -1.0},
+        {"method": "platt", "slope": float("nan")},
+        {"method": "beta", "slope": -0.1, "upper_slope": 1.0},
+        {"method": "beta", "slope": 0.0, "upper_slope": 0.0},
+        {"method": "isotonic", "x": [0.0, 1.0], "y": [0.5, 0.4]},
+        {"method": "isotonic", "x": [0.0, 0.0], "y": [0.4, 0.5]},
+        {"method": "isotonic", "x": [0.0, 0.5, 1.0], "y": [0.4, 0.5]},
+        {"method": "isotonic"},
+        {"method": "spline"},
+    ],
+)
+def test_a_damaged_map_is_refused(told: dict) -> None:
+    with pytest.raises(ValueError, match=f"no rising {told['method']} map"):
+        Calibrator(**told)
+
+
+def test_platt_is_a_logistic_regression_on_softened_labels() -> None:
+    raw, label, _ = blocks(100, curve="bold")
+    positives, negatives = label.sum(), (1 - label).sum()
+    target = np.where(label == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    twice = np.concatenate([logit(raw), logit(raw)]).reshape(-1, 1)
+    classes = np.repeat([1, 0], len(raw))
+    theirs = LogisticRegression(C=1e9, tol=1e-10).fit(twice, classes, sample_weight=np.concatenate([target, 1 - target]))
+    ours = fit_calibrator(raw, label, is_amount=False)
+    assert (ours.slope, ours.intercept) == pytest.approx((theirs.coef_[0, 0], theirs.intercept_[0]), abs=1e-4)
+
+
+def test_a_perfect_ranking_with_zeros_and_ones_gives_no_certainty() -> None:
+    raw, label = np.repeat([0.0, 1.0], 50), np.repeat([0.0, 1.0], 50)
+    assert fit_calibrator(raw, label, is_amount=False)(np.array([0.0, 1.0])) == pytest.approx([1 / 52, 51 / 52])
+
+
+def test_beta_is_an_unpenalised_logistic_regression_on_both_logs() -> None:
+    random = np.random.default_rng(1)
+    raw = random.beta(2, 5, size=20_000)
+    label = (random.random(20_000) < expit(0.7 * np.log(raw) - 2.0 * np.log(1 - raw) + 0.2)).astype(float)
+    columns = np.column_stack([np.log(raw), -np.log(1 - raw)])
+    theirs = LogisticRegression(C=1e9, tol=1e-10, max_iter=10_000).fit(columns, label)
+    ours = _beta(raw, label)
+    assert (ours.slope, ours.upper_slope, ours.intercept) == pytest.approx((*theirs.coef_[0], theirs.intercept_[0]), abs=5e-3)
+    assert ours.slope == pytest.approx(0.7, abs=0.1)
+
+
+@pytest.mark.parametrize(("low", "high", "dropped"), [(-0.3, 3.0, "slope"), (1.5, -0.6, "upper_slope")])
+def test_a_side_of_beta_that_falls_is_dropped(low: float, high: float, dropped: str) -> None:
+    random = np.random.default_rng(2)
+    raw = random.uniform(0.02, 0.98, size=20_000)
+    label = (random.random(20_000) < expit(low * np.log(raw) - high * np.log(1 - raw) - 0.5)).astype(float)
+    found = asdict(_beta(raw, label))
+    assert found.pop(dropped) == 0.0
+    assert max(found["slope"] if dropped != "slope" else 0, found["upper_slope"] if dropped != "upper_slope" else 0) > 0.5
+
+
+def test_isotonic_joins_the_centres_of_its_steps() -> None:
+    raw = np.repeat([0.1, 0.2, 0.3, 0.6, 0.8], [10, 10, 10, 20, 40])
+    rates = [2, 3, 1, 10, 40]  # Of 10, 10, 10, 20, 40: the first three fall in the middle and are pooled to 6 of 30.
+    label = np.concatenate(
+        [np.repeat([1.0, 0.0], [hits, rows - hits]) for hits, rows in zip(rates, (10, 10, 10, 20, 40), strict=True)]
+    )
+    found = _isotonic(raw, label)
+    first, top = 0.2, 1 - 1 / 82
+    # The first step is 0.2 of 0.1; then (3 + 1) of 20 is 0.2 too.
+    assert found.x == pytest.approx((0.0, 0.2, 0.6, 0.8, 1.0))
+    assert found.y == pytest.approx((first * 0.95, first, 0.5, top, 1 - (1 - top) * 0.95))
+
+
+def test_isotonic_is_near_to_sklearns_nearer_to_the_truth_and_shares_no_score() -> None:
+    raw, label, _ = blocks(5000, curve="bold")
+    theirs = IsotonicRegression(out_of_bounds="clip").fit(raw, label).predict(raw)
+    ours = _isotonic(raw, label)(raw)
+    truth = expit(logit(raw) * 0.5)
+    assert np.abs(ours - theirs).mean() < 0.01
+    assert np.abs(ours - truth).mean() < np.abs(theirs - truth).mean()
+    assert ours.mean() == pytest.approx(label.mean(), abs=0.002)
+    assert len(np.unique(ours)) == len(np.unique(raw)) > 20 * len(np.unique(theirs))
+    assert (np.diff(ours[np.argsort(raw)]) > 0).all()
+
+
+@pytest.mark.parametrize("ends", [[0.0, 1.0], [0.0, 0.5, 1.0]])
+def test_isotonic_of_scores_at_the_very_ends(ends: list[float]) -> None:
+    raw = np.repeat(ends, 1000)
+    label = (np.random.default_rng(0).random(len(raw)) < 0.2 + 0.6 * raw).astype(float)
+    found = _isotonic(raw, label)
+    assert found.x == tuple(ends)
+    assert found.y == pytest.approx([label[raw == end].mean() for end in ends])
+
+
+def test_what_never_happened_to_few_is_not_ruled_out() -> None:
+    raw = np.repeat([0.01, 0.5], [9, 1000])
+    label = np.concatenate([np.zeros(9), np.repeat([1.0, 0.0], [400, 600])])
+    assert _isotonic(raw, label)(np.array([0.01])) == pytest.approx(1 / 20)
+
+
+@pytest.mark.parametrize(
+    ("rows", "curve", "method"), [(1000, "right", "none"), (1000, "bold", "platt"), (6000, "above", "isotonic")]
+)
+def test_the_map_is_chosen_on_blocks_left_out(rows: int, curve: str, method: str) -> None:
+    raw, label, when = blocks(rows, curve=curve)
+    found = fit_calibrator(raw, label, is_amount=False, blocks=when)
+    assert found.method == method
+    # The order of the rows, and what blocks are called, say nothing.
+    order = np.random.default_rng(1).permutation(len(raw))
+    again = fit_calibrator(raw[order], label[order], is_amount=False, blocks=when[order].astype("datetime64[s]"))
+    assert again.method == method
+    np.testing.assert_allclose(again(GRID), found(GRID), atol=1e-9)
+
+
+def test_beta_wins_where_its_own_curve_is_the_truth() -> None:
+    random = np.random.default_rng(5)
+    raw = random.uniform(0.001, 0.999, size=4000)
+    label = (random.random(4000) < expit(0.3 * np.log(raw) - 3.0 * np.log(1 - raw) - 1.0)).astype(float)
+    assert fit_calibrator(raw, label, is_amount=False, blocks=np.arange(4000) % 4).method == "beta"
+
+
+def test_one_block_gives_platt_however_much_there_is() -> None:
+    raw, label, _ = blocks(6000, curve="above")
+    alone = fit_calibrator(raw, label, is_amount=False)
+    assert alone.method == "platt"
+    assert fit_calibrator(raw, label, is_amount=False, blocks=np.zeros(len(raw))) == alone
+
+
+@pytest.mark.parametrize(
+    ("losses", "column"),
+    [
+        ([[0.50, 0.50], [0.50, 0.50]], 0),  # A map that does not help is no map.
+        ([[0.50, 0.49], [0.50, 0.50]], 1),  # It helps on the mean.
+        ([[0.60, 0.50, 0.49], [0.60, 0.50, 0.51]], 1),
+        ([[0.60, 0.50, 0.49], [0.60, 0.50, 0.505]], 1),  # Better on the mean, but one block says the opposite.
+        ([[0.60, 0.50, 0.49], [0.60, 0.50, 0.48]], 2),  # 0.015 better, with an error of 0.005.
+        ([[9.60, 9.50, 9.49], [0.60, 0.50, 0.48]], 2),  # That blocks differ is no error of the maps.
+    ],
+)
+def test_the_simplest_within_one_standard_error(losses: list[list[float]], column: int) -> None:
+    assert _simplest(np.array(losses)) == column
+
+
+def test_a_ranking_the_wrong_way_round_is_left_alone_with_blocks_too() -> None:
+    raw, label, when = blocks(1000)
+    assert fit_calibrator(raw, 1 - label, is_amount=False, blocks=when) == Calibrator()
+
+
+def test_equal_scores_are_left_alone() -> None:
+    _, label, when = blocks(1000)
+    assert fit_calibrator(np.full(4000, 0.3), label, is_amount=False, blocks=when) == Calibrator()
+
+
+def test_pairs_that_are_unknown_are_left_out() -> None:
+    raw, label, when = blocks(500, curve="bold")
+    holes = (
+        np.concatenate([[np.nan], raw, [0.5]]),
+        np.concatenate([[1.0], label, [np.nan]]),
+        np.concatenate([when[:1], when, when[:1]]),
+    )
+    assert fit_calibrator(*holes[:2], is_amount=False, blocks=holes[2]) == fit_calibrator(raw, label, is_amount=False, blocks=when)
+    assert fit_calibrator(np.array([1.0, np.nan]), np.array([2.0, 7.0]), is_amount=True) == Calibrator("scale", slope=2.0)
+
+
+def test_a_block_of_one_class_and_one_of_few_rows_are_no_obstacle() -> None:
+    raw, label, when = blocks(300, curve="bold")
+    label[when == when[0]] = 0.0
+    keep = (when != when[-1]) | (np.arange(len(when)) >= len(when) - 2)
+    assert fit_calibrator(raw[keep], label[keep], is_amount=False, blocks=when[keep]).method == "platt"
