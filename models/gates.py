@@ -1,0 +1,164 @@
+"""Gates: what a challenger must pass to become champion, from plain numbers; each gives a verdict that a person can read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from math import isfinite
+
+from features.errors import listed
+from models.intervals import Interval
+
+LOWER_IS_BETTER = frozenset({"log_loss", "brier", "mean_absolute_error"})
+# Two origins cannot tell which of them is the odd one.
+_FEWEST_ORIGINS = 3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one gate decided, and why in one sentence."""
+
+    gate: str
+    passed: bool
+    said: str
+
+
+def not_worse(difference: Interval | None, *, measure: str, against: str = "the champion") -> Verdict:
+    """Refuse a challenger whose paired difference lies wholly on the worse side; no difference means that there was no champion.
+
+    `difference` is challenger less champion in `measure`, on the same origins and users. A difference that is not a number decides
+    nothing, and passes.
+
+    >>> not_worse(Interval(-0.02, -0.03, -0.01), measure="auc").said
+    'auc is worse than that of the champion for sure: by -0.0200 (-0.0300 to -0.0100)'
+    """
+    if difference is None:
+        return Verdict("not worse", True, "there was no champion")
+    if not (isfinite(difference.low) and isfinite(difference.high)):
+        return Verdict(
+            "not worse", True, f"{measure} could not be compared with that of {against}: it is not defined on these rows"
+        )
+    is_worse = difference.low > 0 if measure in LOWER_IS_BETTER else difference.high < 0
+    is_better = difference.high < 0 if measure in LOWER_IS_BETTER else difference.low > 0
+    found = (
+        "worse than that of {} for sure: by"
+        if is_worse
+        else "better than that of {}: by"
+        if is_better
+        else "as good as that of {}:"
+    )
+    return Verdict("not worse", not is_worse, f"{measure} is {found.format(against)} {_told(difference)}")
+
+
+def not_comparable(why: str, difference: Interval | None, *, measure: str, instead: str) -> Verdict:
+    """Pass where the champion cannot be asked on these rows (`why`), and tell what `instead` it was compared with.
+
+    >>> not_comparable("it reads 2 features that are not built", None, measure="auc", instead="the RFM rule").said
+    'the champion cannot be compared (it reads 2 features that are not built); nothing was there to compare with instead'
+    """
+    said = f"the champion cannot be compared ({why})"
+    if difference is None:
+        return Verdict("not worse", True, f"{said}; nothing was there to compare with instead")
+    return Verdict("not worse", True, f"{said}; instead, {not_worse(difference, measure=measure, against=instead).said}")
+
+
+def calibrated(error: Interval | None, *, most: float) -> Verdict:
+    """Refuse probabilities whose expected calibration error over the pooled test origins is above `most` for sure.
+
+    >>> calibrated(Interval(0.07, 0.04, 0.1), most=0.05).passed
+    True
+    """
+    if error is None or not isfinite(error.low):
+        return Verdict("calibration", True, "the calibration error is not defined: the test origins hold one class only")
+    found = f"the calibration error is {error.value:.3f} ({error.low:.3f} to {error.high:.3f})"
+    if error.low > most:
+        return Verdict("calibration", False, f"{found}, surely above the {most:g} allowed")
+    return Verdict("calibration", True, f"{found}, {most:g} is allowed")
+
+
+def amounts_told(error: Interval | None) -> Verdict:
+    """Tell the decile-total error of amounts; it is no gate.
+
+    A few large orders move the total of a decile by more than any model does, so that no one limit suits every shop; an amount
+    that is off shows in mean_absolute_error, which is held against the champion.
+    """
+    if error is None or not isfinite(error.value):
+        return Verdict("calibration", True, "the totals of deciles are not defined: nothing was spent")
+    return Verdict(
+        "calibration",
+        True,
+        f"the totals of deciles are off by {error.value:.1%} ({error.low:.1%} to {error.high:.1%}); told, not gated",
+    )
+
+
+def stable(
+    values: Mapping[datetime, float], *, measure: str, max_swing: float, references: Mapping[datetime, float] | None = None
+) -> Verdict:
+    """Refuse a model whose worst test origin falls below `(1 - max_swing)` times the mean of the others.
+
+    `values` has `measure` by origin. `references` has what knowing nothing but the base rate would score at each, and values are
+    taken relative to it: average precision rises with the base rate, and so do log loss, Brier score and mean error, so a base
+    rate that varies is no swing. Of a measure that is better when lower, the worst origin may not lie above the mean of the
+    others over `(1 - max_swing)`. Origins without a value are left out; with fewer than three there is nothing to tell.
+
+    >>> days = [datetime(2024, month, 1) for month in (1, 2, 3)]
+    >>> stable(dict(zip(days, [0.8, 0.3, 0.8])), measure="auc", max_swing=0.5).said
+    'auc at the worst origin (2024-02-01) is 0.300, the others have 0.800 on average: worse by 62%, 50% is allowed'
+    """
+    told = _relative(values, references)
+    if len(told) < _FEWEST_ORIGINS:
+        return Verdict("stability", True, f"{len(told)} test origins are too few to tell ({_FEWEST_ORIGINS} are needed)")
+    is_lower = measure in LOWER_IS_BETTER
+    worst = (max if is_lower else min)(told, key=lambda origin: told[origin])
+    others = sum(value for origin, value in told.items() if origin != worst) / (len(told) - 1)
+    passed = told[worst] * (1 - max_swing) <= others if is_lower else told[worst] >= (1 - max_swing) * others
+    ratio = _share(others, told[worst]) if is_lower else _share(told[worst], others)
+    name = measure if references is None else f"{measure} relative to the base rate's"
+    return Verdict(
+        "stability",
+        passed,
+        f"{name} at the worst origin ({worst:%Y-%m-%d}) is {told[worst]:.3f}, the others have {others:.3f} on average: "
+        f"worse by {max(0.0, 1 - ratio):.0%}, {max_swing:.0%} is allowed",
+    )
+
+
+def sound_data(bad_share: float, *, allowed: float, beyond_history: Sequence[str]) -> Verdict:
+    """Tell how many rows broke the contract, and which windows reach further back than the events; nothing worse comes so far.
+
+    >>> sound_data(0.002, allowed=0.01, beyond_history=["168d"]).said
+    '0.2% of the rows were rejected, 1.0% are allowed; windows that reach beyond the history: 168d'
+    """
+    windows = f"; windows that reach beyond the history: {listed(beyond_history)}" if beyond_history else ""
+    return Verdict("data", bad_share <= allowed, f"{bad_share:.1%} of the rows were rejected, {allowed:.1%} are allowed{windows}")
+
+
+def decide(verdicts: Sequence[Verdict]) -> bool:
+    """Whether a challenger becomes champion: no gate refused it."""
+    return all(verdict.passed for verdict in verdicts)
+
+
+def because(verdicts: Sequence[Verdict]) -> str:
+    """Say why: what the refusing gates said, or where none refused, what all of them said.
+
+    >>> because([Verdict("not worse", True, "there was no champion"), Verdict("data", True, "all rows are sound")])
+    'not worse: there was no champion; data: all rows are sound'
+    """
+    refusing = [verdict for verdict in verdicts if not verdict.passed]
+    return "; ".join(f"{verdict.gate}: {verdict.said}" for verdict in refusing or verdicts)
+
+
+def _relative(values: Mapping[datetime, float], references: Mapping[datetime, float] | None) -> dict[datetime, float]:
+    if references is not None:
+        values = {
+            origin: value / references[origin]
+            for origin, value in values.items()
+            if origin in references and references[origin] > 0
+        }
+    return {origin: value for origin, value in sorted(values.items()) if isfinite(value)}
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else 1.0
+
+
+def _told(difference: Interval) -> str:
+    return f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
