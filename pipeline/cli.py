@@ -1,19 +1,22 @@
-"""The command line: `beforehand train | score | nightly | validate | show | simulate | ui`."""
+"""The command line: `beforehand train | score | nightly | backtest | promote | rollback | validate | show | simulate | ui`."""
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from features.errors import BeforehandError, ConfigError, GateError
+from features.errors import ConfigError, GateError, did_you_mean
 from pipeline.progress import Narrator
-from pipeline.settings import Settings, read_settings
+from pipeline.settings import PERSONAS, Settings, read_settings
+from pipeline.terminal import terminal, told_errors, typed_date
+
+if TYPE_CHECKING:
+    from pipeline.registry import Change
+    from pipeline.train import Training
 
 app = typer.Typer(
     help="Read what people did; say what each will do next, and what to do about it.",
@@ -25,25 +28,45 @@ app = typer.Typer(
 ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The YAML config.")]
 AsOf = Annotated[str | None, typer.Option("--as-of", metavar="DATE", help="The night's date, YYYY-MM-DD; today (UTC) by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")]
+Model = Annotated[str, typer.Option("--model", help="A target, or personas.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why, in a few words; it is kept with the version.")]
 DEFAULT_CONFIG = Path("configs/complete_journey.yaml")
 
 # MLflow, LightGBM and SHAP take seconds to import, so each command imports what it needs when it runs.
 
 
 @app.command()
-def train(config: ConfigPath = DEFAULT_CONFIG, as_of: AsOf = None, json_: Json = False) -> None:
-    """Train every target and the personas on what was known at a date, and make the models champions."""
-    with _told_errors() as narrator:
-        settings, day = read_settings(config), _date(as_of)
+def train(
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_of: AsOf = None,
+    tune: Annotated[
+        int, typer.Option("--tune", min=0, help="Settings of LightGBM to try per target; 0 takes those that are known.")
+    ] = 0,
+    json_: Json = False,
+) -> None:
+    """Train every target and the personas on what was known at a date; who passes the gates becomes champion."""
+    with told_errors() as narrator:
+        settings, day = read_settings(config), typed_date(as_of)
         narrator.say(f"training on what was known on {day} ({config})")
-        _tell(_train(settings, day, narrator), settings, _console(), as_json=json_)
+        training = _train(settings, day, narrator, tune=tune)
+        _tell(training, settings, terminal(), as_json=json_)
+        _refuse(training.refused)
 
 
 @app.command()
-def score(config: ConfigPath = DEFAULT_CONFIG, as_of: AsOf = None, json_: Json = False) -> None:
+def score(
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_of: AsOf = None,
+    shadow: Annotated[
+        bool | None, typer.Option("--shadow/--no-shadow", help="Score the newest challengers too; as the config says by default.")
+    ] = None,
+    json_: Json = False,
+) -> None:
     """Score everybody with the champions and write the night's tables."""
-    with _told_errors() as narrator:
-        settings, day = read_settings(config), _date(as_of)
+    with told_errors() as narrator:
+        settings, day = read_settings(config), typed_date(as_of)
+        if shadow is not None:
+            settings = settings.model_copy(update={"shadow": shadow})
         narrator.say(f"scoring the night of {day} ({config})")
         _score(settings, day, narrator)
         _show(settings, day, as_json=json_, brief=True)
@@ -51,16 +74,68 @@ def score(config: ConfigPath = DEFAULT_CONFIG, as_of: AsOf = None, json_: Json =
 
 @app.command()
 def nightly(config: ConfigPath = DEFAULT_CONFIG, as_of: AsOf = None, json_: Json = False) -> None:
-    """Train when no champion is there or it is older than `training.every`, then score."""
-    with _told_errors() as narrator:
-        settings, day = read_settings(config), _date(as_of)
-        why = _why_train(settings, day)
+    """Train when no champion is there or the last training is older than `training.every`, then score."""
+    with told_errors() as narrator:
+        settings, day = read_settings(config), typed_date(as_of)
+        why, refused = _why_train(settings, day), {}
         if why:
             narrator.say(f"training on what was known on {day}: {why}")
-            _tell(_train(settings, day, narrator), settings, narrator.console)
+            training = _train(settings, day, narrator, tune=0)
+            _tell(training, settings, narrator.console)
+            refused = training.refused
+            # Told before scoring, which may fail for want of a champion.
+            for target, because in refused.items():
+                narrator.say(f"  {target} stays a challenger: {because}")
         narrator.say(f"scoring the night of {day} ({config})")
         _score(settings, day, narrator)
         _show(settings, day, as_json=json_, brief=True)
+        _refuse(refused)
+
+
+@app.command()
+def backtest(config: ConfigPath = DEFAULT_CONFIG, as_of: AsOf = None, json_: Json = False) -> None:
+    """Predict past origins from what was known before each, and show how good that was; no champion changes."""
+    from pipeline.backtest import run_backtest
+    from pipeline.show import print_backtest, tell_backtest
+    from pipeline.tracking import Tracker
+
+    with told_errors() as narrator:
+        settings, day = read_settings(config), typed_date(as_of)
+        narrator.say(f"testing on what was known on {day} ({config})")
+        told = tell_backtest(run_backtest(settings, day, Tracker(settings), narrator))
+        if json_:
+            terminal().print_json(json.dumps(told))
+        else:
+            print_backtest(told, terminal(), currency=settings.currency)
+
+
+@app.command()
+def promote(
+    model: Model,
+    version: Annotated[int, typer.Option("--version", min=1, help="The version to put in charge.")],
+    reason: Reason,
+    config: ConfigPath = DEFAULT_CONFIG,
+    json_: Json = False,
+) -> None:
+    """Put a version of a model in charge by hand, past the gates."""
+    from pipeline.tracking import Tracker
+
+    with told_errors():
+        settings = read_settings(config)
+        _check_change(settings, model, reason)
+        changes = Tracker(settings).promote({model: str(version)}, reason=reason)
+        _tell_change(changes[model], reason, as_json=json_)
+
+
+@app.command()
+def rollback(model: Model, reason: Reason, config: ConfigPath = DEFAULT_CONFIG, json_: Json = False) -> None:
+    """Put the version in charge again that the champion of a model replaced."""
+    from pipeline.tracking import Tracker
+
+    with told_errors():
+        settings = read_settings(config)
+        _check_change(settings, model, reason)
+        _tell_change(Tracker(settings).rollback(model, reason=reason), reason, as_json=json_)
 
 
 @app.command()
@@ -68,8 +143,8 @@ def validate(config: ConfigPath = DEFAULT_CONFIG, as_of: AsOf = None, json_: Jso
     """Check the config and its sources, and count what would be accepted and rejected; write nothing."""
     from pipeline.events import read_events
 
-    with _told_errors() as narrator:
-        settings, day = read_settings(config), _date(as_of)
+    with told_errors() as narrator:
+        settings, day = read_settings(config), typed_date(as_of)
         log = read_events(settings, day, narrator)
         told = {
             "as_of": day.isoformat(),
@@ -80,9 +155,9 @@ def validate(config: ConfigPath = DEFAULT_CONFIG, as_of: AsOf = None, json_: Jso
         }
         told |= {"first_event": log.first.isoformat(), "last_event": log.last.isoformat(), "features": len(log.features.features)}
         if json_:
-            _console().print_json(json.dumps(told))
+            terminal().print_json(json.dumps(told))
         else:
-            _console().print("\n".join(f"{name.replace('_', ' '):<12} {value}" for name, value in told.items()), highlight=False)
+            terminal().print("\n".join(f"{name.replace('_', ' '):<12} {value}" for name, value in told.items()), highlight=False)
 
 
 @app.command()
@@ -92,8 +167,8 @@ def show(
     json_: Json = False,
 ) -> None:
     """Show a night: segments, personas, who is most at risk and why, and where the tables are."""
-    with _told_errors():
-        _show(read_settings(config), _date(as_of) if as_of else None, as_json=json_)
+    with told_errors():
+        _show(read_settings(config), typed_date(as_of) if as_of else None, as_json=json_)
 
 
 @app.command()
@@ -109,14 +184,14 @@ def simulate(
     """Write the clicks, orders, returns, messages and members of a simulated shop, and the truth about its users."""
     from pipeline.simulate import simulate
 
-    with _told_errors() as narrator:
-        first = _date(start, "--start")
+    with told_errors() as narrator:
+        first = typed_date(start, "--start")
         told = simulate(output, narrator, users=users, days=days, seed=seed, start=first, jobs=jobs)
         if json_:
-            _console().print_json(json.dumps(told))
+            terminal().print_json(json.dumps(told))
         else:
             rows = [f"{name:<10} {count:>13,}" for name, count in {**told["rows"], "events": told["events"]}.items()]
-            _console().print("\n".join([*rows, f"\n{told['output']}"]), highlight=False, soft_wrap=True)
+            terminal().print("\n".join([*rows, f"\n{told['output']}"]), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -127,7 +202,7 @@ def ui(
     """Open the MLflow UI on the models of a config, until interrupted."""
     from pipeline.tracking import serve_ui
 
-    with _told_errors() as narrator:
+    with told_errors() as narrator:
         serve_ui(read_settings(config), port, narrator)
 
 
@@ -136,11 +211,35 @@ def main() -> None:
     app()
 
 
-def _train(settings: Settings, day: date, narrator: Narrator) -> Any:
+def _train(settings: Settings, day: date, narrator: Narrator, *, tune: int) -> "Training":
     from pipeline.tracking import Tracker
     from pipeline.train import train
 
-    return train(settings, day, Tracker(settings), narrator)
+    return train(settings, day, Tracker(settings), narrator, tune=tune)
+
+
+def _refuse(refused: Mapping[str, str]) -> None:
+    if refused:
+        told = "".join(f"\n  {target} stays a challenger: {because}" for target, because in refused.items())
+        raise GateError(f"{len(refused)} of the new models did not pass the gates; the champions before them stay in charge:{told}")
+
+
+def _check_change(settings: Settings, model: str, reason: str) -> None:
+    known = [*(target.name for target in settings.targets), PERSONAS]
+    if model not in known:
+        raise ConfigError(f"--model {model!r} is not a target of the config, nor {PERSONAS}: {did_you_mean(model, known)}")
+    if not reason.strip():
+        raise ConfigError("--reason is blank: say in a few words why, for whoever asks later")
+
+
+def _tell_change(change: "Change", reason: str, *, as_json: bool) -> None:
+    console = terminal()
+    if as_json:
+        told = {"model": change.model, "champion": change.version, "former": change.former, "reason": reason}
+        console.print_json(json.dumps(told))
+    else:
+        instead = f" instead of version {change.former}" if change.former else ""
+        console.print(f"{change.model}: version {change.version} is in charge{instead} ({reason})", highlight=False, soft_wrap=True)
 
 
 def _score(settings: Settings, day: date, narrator: Narrator) -> None:
@@ -154,17 +253,20 @@ def _why_train(settings: Settings, day: date) -> str | None:
     from models.bundle import TargetBundle
     from pipeline.tracking import Tracker
 
-    tracker = Tracker(settings)
+    tracker, names = Tracker(settings), [target.name for target in settings.targets]
     try:
-        champions = tracker.champions([target.name for target in settings.targets])
+        champions = tracker.champions(names)
     except GateError:
         return "no champion is in the registry yet"
     until = min(champion.bundle.trained_until for champion in champions.values() if isinstance(champion.bundle, TargetBundle))
-    old = date.fromisoformat(until) + settings.training.every <= day
-    return f"the champions are from {until}" if old else None
+    # A challenger that was refused, or a champion that was rolled back, is no reason to train again every night.
+    newest = tracker.trained_until(names) or until
+    if date.fromisoformat(newest) + settings.training.every > day:
+        return None
+    return f"the champions are from {until}"
 
 
-def _tell(training: Any, settings: Settings, console: Console, *, as_json: bool = False) -> None:
+def _tell(training: "Training", settings: Settings, console: Console, *, as_json: bool = False) -> None:
     from pipeline.show import print_training, tell_training
 
     told = tell_training(training)
@@ -178,47 +280,13 @@ def _show(settings: Settings, day: date | None, *, as_json: bool, brief: bool = 
     from pipeline.show import print_night, print_tables, table_paths, tell_night
 
     if brief and not as_json:
-        print_tables(table_paths(settings), _console())
+        print_tables(table_paths(settings), terminal())
         return
     told = tell_night(settings, day)
     if brief:
         # What a scheduler prints ends up in logs, where no user belongs.
         told.pop("most_at_risk")
     if as_json:
-        _console().print_json(json.dumps(told))
+        terminal().print_json(json.dumps(told))
     else:
-        print_night(told, _console(), currency=settings.currency)
-
-
-def _date(text: str | None, option: str = "--as-of") -> date:
-    if text is None:
-        return datetime.now(UTC).date()
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"{option} {text!r} is not a date: write YYYY-MM-DD, such as 2018-01-01") from None
-    if not 1990 <= day.year < 2200:
-        raise ConfigError(f"{option} {text} is out of range: a date lies between 1990 and 2199")
-    return day
-
-
-def _console(*, stderr: bool = False) -> Console:
-    # No markup anywhere: ids, paths and phrases are the user's, and may hold brackets.
-    console = Console(stderr=stderr, markup=False)
-    # A pipe has no width; tables cut to 80 columns would lose what they say.
-    return console if console.is_terminal else Console(stderr=stderr, width=160, markup=False)
-
-
-@contextmanager
-def _told_errors() -> Iterator[Narrator]:
-    """Turn every error that a user can cause into one message and its exit code."""
-    console = _console(stderr=True)
-    try:
-        yield Narrator(console)
-    except BeforehandError as error:
-        console.print(f"error ({type(error).__name__.removesuffix('Error').lower()}): ", end="", style="bold red")
-        console.print(str(error), highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        console.print("interrupted: the last complete night and the champions stand as they were")
-        sys.exit(130)
+        print_night(told, terminal(), currency=settings.currency)

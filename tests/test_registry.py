@@ -1,14 +1,17 @@
 """Who is in charge: champions, challengers, the way back, and a registry that does not do what it is asked."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from typer.testing import CliRunner
 
 from features.errors import BeforehandError, ConfigError, GateError, StoreError
 from models.bundle import PersonaBundle
 from models.personas import Personas, Trait
+from pipeline.cli import app
 from pipeline.registry import Change
 from pipeline.settings import Settings, read_settings
 from pipeline.tracking import Tracker
@@ -234,3 +237,48 @@ def test_the_age_of_the_models_is_that_of_the_newest_training_refused_or_not(tra
     registered(tracker, "churn")  # of an earlier release: without a date
     assert tracker.trained_until(["churn", "tea"]) == "2024-02-01"
     assert tracker.trained_until(["churn", "coffee"]) is None
+
+
+def run(shop: Settings, *words: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [*words, "--config", str(shop.output.parent / "shop.yaml")])
+    assert "Traceback" not in result.stderr
+    return result.exit_code, result.stdout, " ".join(result.stderr.split())
+
+
+def test_promoting_and_rolling_back_by_hand(shop: Settings) -> None:
+    tracker = Tracker(shop)
+    for _ in range(2):
+        registered(tracker, "tea_28d", "personas")
+    promote = ("promote", "--model", "tea_28d", "--reason", "as good", "--version")
+    assert run(shop, *promote, "1") == (0, "tea_28d: version 1 is in charge (as good)\n", "")
+    assert run(shop, *promote, "2") == (0, "tea_28d: version 2 is in charge instead of version 1 (as good)\n", "")
+    code, out, _ = run(shop, "rollback", "--model", "tea_28d", "--reason", "odd scores", "--json")
+    assert (code, json.loads(out)) == (0, {"model": "tea_28d", "champion": "1", "former": "2", "reason": "odd scores"})
+    assert in_charge(tracker, "tea_28d") == {"tea_28d": "1"}
+    code, out, said = run(shop, "rollback", "--model", "tea_28d", "--reason", "more")
+    assert (code, out) == (4, "") and "tea_shop.tea_28d, version 1, replaced no other: choose one of 2, 1 with" in said
+    assert run(shop, "promote", "--model", "personas", "--version", "1", "--reason", "clear")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--model", "tea", "--version", "1", "--reason", "x"],
+            "--model 'tea' is not a target of the config, nor personas: did you mean",
+        ),
+        (["--model", "tea_28d", "--version", "9", "--reason", "x"], "tea_shop.tea_28d has no version 9: there are"),
+        (["--model", "tea_28d", "--version", "1", "--reason", " "], "--reason is blank"),
+        (["--model", "tea_28d", "--version", "0", "--reason", "x"], "should be greater than or equal to 1"),
+        (["--model", "tea_28d", "--version", "1"], "Missing option '--reason'"),
+    ],
+)
+def test_promoting_what_cannot_be_meant(shop: Settings, words: list[str], said: str) -> None:
+    registered(Tracker(shop), "tea_28d")
+    code, out, message = run(shop, "promote", *words)
+    assert (code, out) == (2, "") and said in message
+
+
+def test_a_name_that_is_no_model_cannot_be_rolled_back(shop: Settings) -> None:
+    code, out, said = run(shop, "rollback", "--model", "persona", "--reason", "odd")
+    assert (code, out) == (2, "") and "did you mean personas?" in said
