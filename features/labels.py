@@ -1,9 +1,9 @@
 """Labels: what really happened in `[cutoff, cutoff + horizon)`, for those whom the question is asked about."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import ibis
 import ibis.expr.types as ir
@@ -12,6 +12,7 @@ from ibis import _
 from features.contract import PURCHASE
 from features.expressions import DIALECT
 from features.snapshot import KEYS, instants
+from features.windows import label as window_label
 
 Kind = Literal["absence", "occurrence", "growth", "first", "value"]
 Measure = Literal["amount", "quantity", "discount"]
@@ -45,6 +46,13 @@ class Target:
     def is_amount(self) -> bool:
         """Whether the score is an expected amount instead of a probability."""
         return self.kind == "value"
+
+
+def definition(target: Target) -> dict[str, Any]:
+    """Give what a target's label means, in plain values: a model answers this question and no other."""
+    told = {name: window_label(value) if isinstance(value, timedelta) else value for name, value in asdict(target).items()}
+    told["eligible"] = {"active_within": window_label(target.eligible.active_within), "events": target.eligible.events}
+    return {name: value for name, value in told.items() if name not in ("name", "meaning")}
 
 
 def build_labels(events: ir.Table, target: Target, cutoffs: Sequence[datetime]) -> ir.Table:

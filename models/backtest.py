@@ -3,7 +3,7 @@
 train cutoffs ──horizon──▶│ origin ──horizon──▶      train_cutoff + horizon <= origin, for models and calibrators alike
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,10 +12,16 @@ import pandas as pd
 
 from features.errors import GateError
 from features.windows import words
-from models.baseline import rfm_scores
 from models.calibration import Calibrator, fit_calibrator
-from models.metrics import measures
-from models.propensity import fit_booster, raw_scores
+from models.ladder import RUNGS, Model, Recipe, Rung, fit_recipe, fit_rungs, possible
+from models.metrics import Contact, measures
+from models.propensity import ROUNDS, rounds_needed
+
+KEYS = ["user_id", "cutoff", "is_test", "label"]
+CHAMPION, DISJOINT = "champion", "disjoint"
+_FOLDS = 3
+# Blocks of time that stopping looks at together: one alone says little.
+_WATCHED = 3
 
 
 @dataclass(frozen=True)
@@ -28,26 +34,51 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class Predicted:
+    """One origin's predictions: `user_id, cutoff, is_test, label` and the raw score of every rung tried; and the models."""
+
+    rows: pd.DataFrame
+    models: Mapping[str, Model]
+
+
+@dataclass(frozen=True)
 class Backtest:
     """What was predicted at the origins, and what happened.
 
-    `predictions` has one row per user and origin: `user_id, cutoff, is_test, label, raw, score, baseline`; `score` is calibrated on
-    earlier origins only, and null where none had elapsed. `calibrator` is fitted on all origins, for use after them.
+    `predictions` has one row per user and origin: `user_id, cutoff, is_test, label`, `score` (that of the chosen `rung`, calibrated
+    on origins whose horizon had elapsed), the raw score of every rung tried (amounts: to scale), and `champion` and `disjoint` where
+    they were asked for.
+    `calibrator` is fitted on all origins, for use after them. `by_rung` is the mean over test origins of what rungs were chosen by.
     """
 
     predictions: pd.DataFrame
+    rung: Rung
+    by_rung: Mapping[Rung, float]
     calibrator: Calibrator
     is_amount: bool
+    contact: Contact | None = None
 
     @property
     def tested(self) -> pd.DataFrame:
         """The rows of the test origins."""
         return self.predictions[self.predictions.is_test]
 
+    @property
+    def baselines(self) -> tuple[Rung, ...]:
+        """The simple rules that were tried on the same rows."""
+        return tuple(rung for rung in ("base_rate", "recency", "rfm") if rung in self.by_rung)
+
+    @property
+    def baseline(self) -> Rung:
+        """The rule that a model has to beat first: the best known of the simple ones."""
+        return self.baselines[-1]
+
     def by_origin(self, column: str = "score") -> dict[datetime, dict[str, float]]:
-        """Give the measures of each test origin, oldest first; `column` is `score` or `baseline`."""
+        """Give the measures of each test origin, oldest first; `column` is `score`, a rung or `champion`."""
         return {
-            cutoff.to_pydatetime(): measures(rows.label.to_numpy(), rows[column].to_numpy(), is_amount=self.is_amount)
+            cutoff.to_pydatetime(): measures(
+                rows.label.to_numpy(), rows[column].to_numpy(), is_amount=self.is_amount, contact=self.contact
+            )
             for cutoff, rows in self.tested.groupby("cutoff")
         }
 
@@ -70,49 +101,138 @@ def plan_origins(
     """
     ordered = sorted(cutoffs)
     purged = {origin: tuple(cutoff for cutoff in ordered if cutoff + horizon <= origin) for origin in ordered}
-    possible = [origin for origin in ordered if len(purged[origin]) >= minimum]
-    if not possible:
+    possible_origins = [origin for origin in ordered if len(purged[origin]) >= minimum]
+    if not possible_origins:
         raise GateError(
             f"{len(ordered)} training cutoffs leave no origin to test on: one needs {minimum} cutoffs whose horizon "
             f"of {words(horizon)} has elapsed before it. Raise training.max_cutoffs, or shorten the horizon"
         )
-    chosen = possible[-(tests + calibrations) :]
+    chosen = possible_origins[-(tests + calibrations) :]
     first_test = max(len(chosen) - tests, 0)
     return tuple(Origin(cutoff, purged[cutoff], index >= first_test) for index, cutoff in enumerate(chosen))
 
 
-def predict_origin(rows: pd.DataFrame, features: Sequence[str], origin: Origin, *, is_amount: bool, seed: int) -> pd.DataFrame:
-    """Fit on the origin's train cutoffs and predict the origin: `user_id, cutoff, is_test, label, raw, baseline`.
+def rounds_for(
+    rows: pd.DataFrame, plan: Sequence[Origin], recipe: Recipe, horizon: timedelta, *, is_amount: bool, seed: int
+) -> int:
+    """Choose LightGBM's rounds by stopping on the last blocks of time that were known before the first test origin.
 
-    `rows` has one row per eligible user and cutoff: `user_id`, `cutoff`, `label` and the features. An origin whose training rows
-    hold one class only gives no rows.
+    Those blocks are purged of what they are learned from, like an origin. Where history is too short for that, or holds one label
+    only, the usual number.
     """
-    train, test = rows[rows.cutoff.isin(origin.train_cutoffs)], rows[rows.cutoff == origin.cutoff]
-    found = test[["user_id", "cutoff", "label"]].assign(is_test=origin.is_test)
-    if len(test) == 0 or train.label.nunique() < 2:
-        return found.head(0).assign(raw=np.nan, baseline=np.nan)
-    names = list(features)
-    booster = fit_booster(train[names], train.label, is_amount=is_amount, seed=seed)
-    return found.assign(
-        raw=raw_scores(booster, test), baseline=rfm_scores(train[names], train.label, test[names], is_amount=is_amount)
+    known = next(origin for origin in plan if origin.is_test).train_cutoffs
+    watched = known[-_WATCHED:]
+    earlier = [cutoff for cutoff in known if cutoff + horizon <= watched[0]]
+    learned, later = rows[rows.cutoff.isin(earlier)], rows[rows.cutoff.isin(watched)]
+    if min(learned.label.nunique(), later.label.nunique()) < 2 or "lightgbm" not in possible(
+        learned.label, recipe.features, is_amount=is_amount
+    ):
+        return ROUNDS
+    return rounds_needed(
+        learned, later, recipe.features, is_amount=is_amount, seed=seed, parameters=recipe.parameters, monotone=recipe.monotone
     )
 
 
-def assemble(predicted: Sequence[pd.DataFrame], horizon: timedelta, *, is_amount: bool) -> Backtest:
-    """Calibrate each origin on the origins whose horizon had elapsed before it, and fit the calibrator for what comes next.
+def predict_origin(
+    rows: pd.DataFrame, recipe: Recipe, origin: Origin, *, is_amount: bool, seed: int, champion: Recipe | None = None
+) -> Predicted:
+    """Fit every rung for which there is enough on the origin's train cutoffs, and predict the origin.
 
-    Raises GateError when no test origin could be predicted.
+    `rows` has one row per eligible user and cutoff: `user_id`, `cutoff`, `label` and the features. `champion` is the recipe of the
+    model in charge, made anew from the same rows.
     """
-    pooled = pd.concat(predicted, ignore_index=True).sort_values(["cutoff", "user_id"], ignore_index=True)
+    train, test = _split(rows, origin)
+    found = test[KEYS[:2] + ["label"]].assign(is_test=origin.is_test)[KEYS]
+    if len(test) == 0 or len(train) == 0:
+        return Predicted(found.head(0), {})
+    names = list(recipe.features)
+    rungs = possible(train.label, names, is_amount=is_amount)
+    fitted = fit_rungs(train[names], train.label, rungs, recipe, is_amount=is_amount, seed=seed)
+    models: dict[str, Model] = {str(rung): model for rung, model in fitted.items()}
+    if champion is not None and champion.rung in possible(train.label, champion.features, is_amount=is_amount):
+        models[CHAMPION] = fit_recipe(train, train.label, champion, is_amount=is_amount, seed=seed)
+    return Predicted(found.assign(**{name: model.raw(test) for name, model in models.items()}), models)
+
+
+def predict_disjoint(rows: pd.DataFrame, recipe: Recipe, origin: Origin, *, is_amount: bool, seed: int) -> pd.Series:
+    """Predict each user of an origin by a model that never saw that user, in thirds of the users: `user_id` to raw score.
+
+    Beside the usual scores it tells how much is memory of the users: null where too little is left to learn from.
+    """
+    train, test = _split(rows, origin)
+    # By the user's id alone, so that a user is always in the same third.
+    fold_of = {user: fold for user, fold in zip(*_folds(rows.user_id), strict=True)}
+    parts = []
+    for fold in range(_FOLDS):
+        others, own = train[train.user_id.map(fold_of) != fold], test[test.user_id.map(fold_of) == fold]
+        is_possible = recipe.rung in possible(others.label, recipe.features, is_amount=is_amount)
+        raw = fit_recipe(others, others.label, recipe, is_amount=is_amount, seed=seed).raw(own) if is_possible else np.nan
+        parts.append(pd.Series(raw, index=own.user_id))
+    return pd.concat(parts)
+
+
+def assemble(
+    predicted: Sequence[Predicted],
+    horizon: timedelta,
+    *,
+    is_amount: bool,
+    contact: Contact | None = None,
+    only: Rung | None = None,
+) -> Backtest:
+    """Choose the rung, and calibrate its score at each origin on the origins whose horizon had elapsed before it.
+
+    The rung is the one with the best mean average precision over the test origins (of amounts: the smallest mean absolute error),
+    of equals the simplest, among those that had enough to learn from at every test origin; `only` names one to take instead.
+
+    Raises GateError when no test origin has a row.
+    """
+    pooled = pd.concat([part.rows for part in predicted], ignore_index=True)
+    pooled = pooled.sort_values(["cutoff", "user_id"], ignore_index=True)
     if not pooled.is_test.any():
-        raise GateError("no test origin could be predicted: the training rows before each hold one class only")
-    score = np.full(len(pooled), np.nan)
-    for cutoff in pooled.cutoff.unique():
-        rows = (pooled.cutoff == cutoff).to_numpy()
-        calibrate = _fit(pooled[pooled.cutoff + horizon <= cutoff], is_amount=is_amount)
-        score[rows] = calibrate(pooled.raw.to_numpy()[rows])
-    return Backtest(pooled.assign(score=score), _fit(pooled, is_amount=is_amount), is_amount)
+        raise GateError("no test origin has a row to predict: nobody was eligible then")
+    tried = tuple(rung for rung in RUNGS if rung in pooled and pooled[rung][pooled.is_test].notna().all())
+    # An amount's error depends on its scale; a ranking does not.
+    scaled = {rung: calibrated(pooled, rung, horizon, is_amount=True)[0] for rung in tried} if is_amount else {}
+    compared = pooled.assign(**scaled)
+    by_rung = {rung: _worth(compared[compared.is_test], rung, is_amount=is_amount) for rung in tried}
+    rung = only if only in tried else max(tried, key=lambda tried_rung: (by_rung[tried_rung], -RUNGS.index(tried_rung)))
+    score, calibrator = calibrated(pooled, rung, horizon, is_amount=is_amount)
+    told = {name: abs(value) for name, value in by_rung.items()}
+    return Backtest(compared.assign(score=score), rung, told, calibrator, is_amount, contact)
 
 
-def _fit(rows: pd.DataFrame, *, is_amount: bool) -> Calibrator:
-    return fit_calibrator(rows.raw.to_numpy(), rows.label.to_numpy(), is_amount=is_amount)
+def calibrated(pooled: pd.DataFrame, column: str, horizon: timedelta, *, is_amount: bool) -> tuple[pd.Series, Calibrator]:
+    """Calibrate raw scores at each origin on earlier ones only, and fit the calibrator for what comes next.
+
+    Rows come in the order of cutoff and user. A raw score that is null stays so.
+    """
+    ordered = pooled.sort_values(["cutoff", "user_id"], ignore_index=True)
+    score = pd.Series(np.nan, index=ordered.index)
+    for cutoff in ordered.cutoff.unique():
+        here = ordered.cutoff == cutoff
+        calibrate = _fit(ordered[ordered.cutoff + horizon <= cutoff], column, is_amount=is_amount)
+        score[here] = calibrate(ordered[column][here].to_numpy())
+    return score, _fit(ordered, column, is_amount=is_amount)
+
+
+def _fit(rows: pd.DataFrame, column: str, *, is_amount: bool) -> Calibrator:
+    known = rows[rows[column].notna()]
+    blocks = known.cutoff.to_numpy()
+    return fit_calibrator(known[column].to_numpy(), known.label.to_numpy(), is_amount=is_amount, blocks=blocks)
+
+
+def _worth(tested: pd.DataFrame, column: str, *, is_amount: bool) -> float:
+    """Give the mean over origins of average precision, or of the negative absolute error; below all where it is not defined."""
+    name = "mean_absolute_error" if is_amount else "average_precision"
+    found = [measures(rows.label.to_numpy(), rows[column].to_numpy(), is_amount=is_amount) for _, rows in tested.groupby("cutoff")]
+    values = [told[name] for told in found if name in told]
+    return (-1 if is_amount else 1) * float(np.mean(values)) if values else 0.0
+
+
+def _split(rows: pd.DataFrame, origin: Origin) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return rows[rows.cutoff.isin(origin.train_cutoffs)], rows[rows.cutoff == origin.cutoff]
+
+
+def _folds(users: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    distinct = users.unique()
+    return distinct, (pd.util.hash_array(np.asarray(distinct, dtype=object)) % _FOLDS).astype(int)

@@ -5,49 +5,80 @@ MLflow's pyfunc flavour loads a bundle through `_load_pyfunc`, so a registered m
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import lightgbm
 import pandas as pd
 
-from features.errors import StoreError, listed
+from features.errors import DataError, StoreError, listed
 from models.calibration import Calibrator
+from models.ladder import Blend, Constant, Model, Recipe, Trees, finite
+from models.linear import Linear, linear_of
 from models.personas import Personas, Trait
-from models.propensity import raw_scores
+from models.propensity import Floats
 
 _HEAD, _BOOSTER = "bundle.json", "booster.txt"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class TargetBundle:
-    """A target's model: the booster on raw features, its calibrator, and the `definition` of the target it was trained for."""
+    """A target's model: what it was made by, its calibrator, and the `definition` of the target it was trained for.
+
+    `groups` says for each feature which story it tells in reasons, and `typical` its median among those it was trained on.
+    """
 
     target: str
     definition: Mapping[str, Any]
-    method: str
+    recipe: Recipe
     trained_until: str
     calibrator: Calibrator
-    booster: lightgbm.Booster
+    model: Model
+    groups: Mapping[str, str] = field(default_factory=dict)
+    typical: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def method(self) -> str:
+        """Name the rung and the calibration, such as `lightgbm+platt`."""
+        return self.recipe.rung if self.calibrator.method == "none" else f"{self.recipe.rung}+{self.calibrator.method}"
 
     @property
     def features(self) -> tuple[str, ...]:
         """The features it reads, in order."""
-        return tuple(self.booster.feature_name())
+        return self.model.features
 
     def predict(self, frame: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002 - pyfunc's shape
-        """Score a frame that has the bundle's features (float64, null allowed): one column `score`."""
-        return pd.DataFrame({"score": self.calibrator(raw_scores(self.booster, frame))}, index=frame.index)
+        """Score a frame that has the bundle's features (float64, null allowed): one column `score`.
+
+        Raises DataError naming features that are missing or not numbers.
+        """
+        return pd.DataFrame({"score": self.calibrator(self.model.raw(self._read(frame)))}, index=frame.index)
+
+    def contributions(self, frame: pd.DataFrame) -> Floats:
+        """Give rows × features: what each adds to the log-odds, or the logarithm of the amount, before calibration."""
+        return self.model.contributions(self._read(frame))
+
+    def _read(self, frame: pd.DataFrame) -> pd.DataFrame:
+        missing = [name for name in self.features if name not in frame.columns]
+        if missing:
+            raise DataError(f"the model of {self.target} reads {listed(missing)}, which the rows do not have")
+        read = frame[list(self.features)]
+        wrong = [name for name, kind in read.dtypes.items() if not (pd.api.types.is_numeric_dtype(kind) or read[name].isna().all())]
+        if wrong:
+            raise DataError(f"the model of {self.target} reads {listed(wrong)} as numbers: the rows have {read[wrong[0]].dtype}")
+        return finite(read.astype("float64"))
 
     def save(self, folder: Path) -> None:
         """Write the bundle into `folder`, which is made."""
         folder.mkdir(parents=True)
         head = {"format": FORMAT, "kind": "target", "target": self.target, "definition": dict(self.definition)}
-        head |= {"method": self.method, "trained_until": self.trained_until, "calibrator": asdict(self.calibrator)}
+        head |= {"recipe": asdict(self.recipe), "trained_until": self.trained_until, "calibrator": asdict(self.calibrator)}
+        head |= {"model": _plain(self.model), "groups": dict(self.groups), "typical": dict(self.typical)}
         (folder / _HEAD).write_text(json.dumps(head, indent=1))
-        self.booster.save_model(str(folder / _BOOSTER))
+        if (trees := _trees(self.model)) is not None:
+            trees.booster.save_model(str(folder / _BOOSTER))
 
 
 @dataclass(frozen=True)
@@ -74,27 +105,76 @@ class PersonaBundle:
 
 
 def load(folder: Path) -> TargetBundle | PersonaBundle:
-    """Read a bundle; raises StoreError when it is damaged or of a later format."""
+    """Read a bundle of this format or an earlier one; raises StoreError when it is damaged or of a later format."""
     try:
         head = json.loads((folder / _HEAD).read_text())
         if head["format"] > FORMAT:
             raise StoreError(f"the model is of format {head['format']}, this version reads up to {FORMAT}: upgrade beforehand")
         if head["kind"] == "personas":
             return PersonaBundle(_personas(head["personas"]))
-        return TargetBundle(
-            target=head["target"],
-            definition=head["definition"],
-            method=head["method"],
-            trained_until=head["trained_until"],
-            calibrator=Calibrator(**head["calibrator"]),
-            booster=lightgbm.Booster(model_file=str(folder / _BOOSTER)),
-        )
+        return _target(head, folder)
     except (OSError, ValueError, KeyError, TypeError, lightgbm.basic.LightGBMError) as error:
         found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         raise StoreError(
             f"the registered model is damaged ({type(error).__name__}: {str(error)[:120]}); "
             f"its files: {listed(found) or 'none'}. Train again, or point the champion alias at another version"
         ) from None
+
+
+def _target(head: Mapping[str, Any], folder: Path) -> TargetBundle:
+    if head["format"] == 1:
+        # Before there was a ladder, every model was a LightGBM.
+        trees = Trees(lightgbm.Booster(model_file=str(folder / _BOOSTER)))
+        model, recipe = trees, Recipe("lightgbm", trees.features)
+        return TargetBundle(
+            head["target"], head["definition"], recipe, head["trained_until"], Calibrator(**head["calibrator"]), model
+        )
+    recipe = Recipe(**{**head["recipe"], "features": tuple(head["recipe"]["features"])})
+    return TargetBundle(
+        target=head["target"],
+        definition=head["definition"],
+        recipe=recipe,
+        trained_until=head["trained_until"],
+        calibrator=Calibrator(**head["calibrator"]),
+        model=_model(head["model"], folder),
+        groups=head["groups"],
+        typical=head["typical"],
+    )
+
+
+def _plain(model: Model) -> dict[str, Any]:
+    match model:
+        case Constant():
+            return {"kind": "constant", **asdict(model)}
+        case Linear():
+            return {"kind": "linear", **asdict(model)}
+        case Trees():
+            return {"kind": "trees"}
+        case Blend():
+            return {"kind": "blend", "linear": asdict(model.linear)}
+
+
+def _trees(model: Model) -> Trees | None:
+    match model:
+        case Trees():
+            return model
+        case Blend():
+            return model.trees
+    return None
+
+
+def _model(told: Mapping[str, Any], folder: Path) -> Model:
+    plain = {key: value for key, value in told.items() if key != "kind"}
+    match told["kind"]:
+        case "constant":
+            return Constant(**plain)
+        case "linear":
+            return linear_of(plain)
+        case "trees":
+            return Trees(lightgbm.Booster(model_file=str(folder / _BOOSTER)))
+        case "blend":
+            return Blend(Trees(lightgbm.Booster(model_file=str(folder / _BOOSTER))), linear_of(plain["linear"]))
+    raise ValueError(f"a model of the kind {told['kind']!r}")
 
 
 def _personas(told: Mapping[str, Any]) -> Personas:

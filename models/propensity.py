@@ -1,5 +1,6 @@
 """One LightGBM model per target: a probability, or an expected amount."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightgbm
@@ -23,23 +24,73 @@ PARAMETERS: dict[str, Any] = {
     "verbose": -1,
 }
 ROUNDS = 150
+_FEWEST_ROUNDS, _MOST_ROUNDS, _PATIENCE = 50, 400, 50
 
 
-def fit_booster(x: pd.DataFrame, y: pd.Series, *, is_amount: bool, seed: int, threads: int = 1) -> lightgbm.Booster:
+def fit_booster(
+    x: pd.DataFrame,
+    y: pd.Series,
+    *,
+    is_amount: bool,
+    seed: int,
+    rounds: int = ROUNDS,
+    parameters: Mapping[str, Any] | None = None,
+    monotone: Mapping[str, int] | None = None,
+    threads: int = 1,
+) -> lightgbm.Booster:
     """Fit `y` (0/1, or a non-negative amount) on `x` (float features, null allowed); one row a user and cutoff.
 
+    `parameters` replace some of `PARAMETERS`; `monotone` gives features with which the score may only rise (1) or fall (-1).
     No class weights: they would move probabilities. Amounts are fitted with a Tweedie deviance, since many are exactly zero;
-    a negative one (more refunded than bought) is learned as zero.
-    The number of rounds is fixed, so no block of time is spent on early stopping. `seed` and one thread count give one model.
+    a negative one (more refunded than bought) is learned as zero. `seed` and one thread count give one model.
     """
-    parameters = {
+    told = _told(x, is_amount=is_amount, seed=seed, parameters=parameters, monotone=monotone, threads=threads)
+    return lightgbm.train(told, lightgbm.Dataset(x, y.clip(lower=0)), num_boost_round=rounds)
+
+
+def rounds_needed(
+    earlier: pd.DataFrame,
+    later: pd.DataFrame,
+    features: Sequence[str],
+    *,
+    is_amount: bool,
+    seed: int,
+    parameters: Mapping[str, Any] | None = None,
+    monotone: Mapping[str, int] | None = None,
+) -> int:
+    """Give after how many rounds a model of `earlier` rows stops getting better on `later` ones (both with `label`).
+
+    Bounded to 50 to 400: one block of time says little about the last few rounds.
+    """
+    names = list(features)
+    told = _told(earlier[names], is_amount=is_amount, seed=seed, parameters=parameters, monotone=monotone, threads=1)
+    learned = lightgbm.Dataset(earlier[names], earlier.label.clip(lower=0))
+    watched = lightgbm.Dataset(later[names], later.label.clip(lower=0), reference=learned)
+    stop = lightgbm.early_stopping(_PATIENCE, verbose=False)
+    booster = lightgbm.train(told, learned, num_boost_round=_MOST_ROUNDS, valid_sets=[watched], callbacks=[stop])
+    return int(np.clip(booster.best_iteration, _FEWEST_ROUNDS, _MOST_ROUNDS))
+
+
+def _told(
+    x: pd.DataFrame,
+    *,
+    is_amount: bool,
+    seed: int,
+    parameters: Mapping[str, Any] | None,
+    monotone: Mapping[str, int] | None,
+    threads: int,
+) -> dict[str, Any]:
+    told = {
         **PARAMETERS,
         "objective": "tweedie" if is_amount else "binary",
         "min_data_in_leaf": int(np.clip(len(x) // 100, 5, 100)),
+        **(parameters or {}),
         "seed": seed,
         "num_threads": threads,
     }
-    return lightgbm.train(parameters, lightgbm.Dataset(x, y.clip(lower=0)), num_boost_round=ROUNDS)
+    if monotone:
+        told["monotone_constraints"] = [monotone.get(name, 0) for name in x.columns]
+    return told
 
 
 def raw_scores(booster: lightgbm.Booster, x: pd.DataFrame) -> Floats:

@@ -11,7 +11,6 @@ from features.labels import Target
 # Columns of a target and of a persona, with the types that a segment's rule meets.
 TARGET_COLUMNS: Mapping[str, str] = {"{target}_score": "DOUBLE", "{target}_percentile": "DOUBLE", "{target}_band": "VARCHAR"}
 RULE_COLUMNS: Mapping[str, str] = {"persona": "INTEGER", "persona_name": "VARCHAR"}
-BANDS = ("very_low", "low", "medium", "high", "very_high")
 
 AS_OF = pa.field("as_of", pa.date32(), nullable=False)
 USER = pa.field("user_id", pa.string(), nullable=False)

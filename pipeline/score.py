@@ -1,8 +1,9 @@
 """A night: read events, score everybody, say why, form segments, write."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import partial, reduce
 from hashlib import sha256
 from importlib.metadata import version
@@ -15,7 +16,7 @@ from ibis import _
 
 from features.build import steps
 from features.errors import ConfigError, GateError, listed
-from features.labels import Target, eligible_users
+from features.labels import Target, definition, eligible_users
 from models.bundle import PersonaBundle, TargetBundle
 from pipeline.answers import (
     Known,
@@ -36,7 +37,6 @@ from pipeline.segments import refuse_unknown
 from pipeline.settings import PERSONAS, Settings
 from pipeline.tables import STAGED, Night, exclusive, recover, write_night
 from pipeline.tracking import Champion, Tracker
-from pipeline.train import definition
 
 # What a stage has not made yet.
 NOBODY = Here(pa.table({}))
@@ -53,11 +53,13 @@ class NightRun:
     clock: Callable[[], datetime]
     started_at: datetime
     champions: Mapping[str, Champion] = field(default_factory=dict)
+    challengers: Mapping[str, Champion] = field(default_factory=dict)
     log: EventLog | None = None
     users: Batches = NOBODY
     answers: Batches = NOBODY
     places: Places = field(default_factory=dict)
     scores: Batches = NOBODY
+    shadow: Batches = NOBODY
     segments: Batches = NOBODY
 
     @property
@@ -88,7 +90,17 @@ class NightRun:
             currency=self.settings.currency,
             segments=tuple(self.settings.segments),
             rule_columns=self.settings.rule_columns(),
+            bands=self.settings.bands(),
+            ladders=_ladders(self.settings.specs()),
         )
+
+    @property
+    def shadowed(self) -> Known:
+        """What the challengers' rows are made with."""
+        models = _models(self.challengers)
+        ladders = tuple(told for told in self.known.ladders if set(told[0].values()) <= set(models))
+        versions = {name: challenger.version for name, challenger in self.challengers.items()}
+        return replace(self.known, models=models, versions=versions, ladders=ladders)
 
 
 def load_champions(night: NightRun) -> NightRun:
@@ -96,7 +108,8 @@ def load_champions(night: NightRun) -> NightRun:
     names = [target.name for target in night.settings.targets]
     with night.narrator.step("loading champions") as step:
         champions = night.tracker.champions([*names, PERSONAS])
-        step.note(f"{len(champions)} models")
+        challengers = night.tracker.challengers(names) if night.settings.shadow else {}
+        step.note(f"{len(champions)} models" + (f", and {len(challengers)} challengers in shadow" if challengers else ""))
     changed = []
     for target in night.settings.specs():
         bundle = champions[target.name].bundle
@@ -114,7 +127,14 @@ def load_champions(night: NightRun) -> NightRun:
         )
     if changed:
         raise ConfigError(f"changed since their champions were trained: {'; '.join(changed)}. Run `beforehand train` again")
-    return replace(night, champions=champions)
+    # A challenger for another question is left out: nobody acts on it.
+    asked_now = {target.name: definition(target) for target in night.settings.specs()}
+    kept = {
+        name: challenger
+        for name, challenger in challengers.items()
+        if isinstance(challenger.bundle, TargetBundle) and dict(challenger.bundle.definition) == asked_now[name]
+    }
+    return replace(night, champions=champions, challengers=kept)
 
 
 def load_events(night: NightRun) -> NightRun:
@@ -137,7 +157,9 @@ def compute_features(night: NightRun) -> NightRun:
                 f"built tonight: {listed(missing)}. Bring back their columns or windows, or run `beforehand train` again"
             )
     refuse_unknown(night.settings.segments, [*users.names(), *segments_schema(specs).names])
-    return replace(night, users=users)
+    built = set(users.names())
+    challengers = {name: told for name, told in night.challengers.items() if set(told.bundle.features) <= built}
+    return replace(night, users=users, challengers=challengers)
 
 
 def answer(night: NightRun) -> NightRun:
@@ -149,6 +171,18 @@ def answer(night: NightRun) -> NightRun:
         step.note(f"{sum(len(scores) for scores in places.values()):,} scores with reasons")
     scores = answers.map(partial(scores_rows, known=known, places=places), without_date(SCORES))
     return replace(night, answers=answers, places=places, scores=scores)
+
+
+def shadow(night: NightRun) -> NightRun:
+    """Score with the challengers too, where the config asks for it; nobody acts on that."""
+    if not night.challengers:
+        return replace(night, shadow=Here(without_date(SCORES).empty_table()))
+    known = night.shadowed
+    with night.narrator.step("scoring in shadow") as step:
+        answers = night.users.map(partial(answered, known=known), answers_schema(known)).kept()
+        places = {name: np.sort(answers.known(f"{name}_score")) for name in known.models}
+        step.note(f"{len(known.models)} challengers")
+    return replace(night, shadow=answers.map(partial(scores_rows, known=known, places=places), without_date(SCORES)))
 
 
 def join_segments(night: NightRun) -> NightRun:
@@ -169,6 +203,7 @@ def write(night: NightRun) -> NightRun:
         made = {
             "features": (night.users, features_schema(log.features.features)),
             "scores": (night.scores, SCORES),
+            "shadow": (night.shadow, SCORES),
             "segments": (night.segments, segments_schema(night.settings.specs())),
         }
         staged = {name: rows.staged(schema, night.as_of, output / STAGED / name) for name, (rows, schema) in made.items()}
@@ -189,6 +224,7 @@ STAGES: tuple[Callable[[NightRun], NightRun], ...] = (
     load_events,
     compute_features,
     answer,
+    shadow,
     join_segments,
     write,
 )
@@ -211,6 +247,24 @@ def run_night(settings: Settings, as_of: date, tracker: Tracker, narrator: Narra
 
 def _models(champions: Mapping[str, Champion]) -> dict[str, TargetBundle]:
     return {name: champion.bundle for name, champion in champions.items() if isinstance(champion.bundle, TargetBundle)}
+
+
+def _ladders(targets: Sequence[Target]) -> tuple[tuple[Mapping[timedelta, str], bool], ...]:
+    """Group the targets that ask one question over several horizons, and say whether the answer rises with the horizon.
+
+    Growth is against the user's own average per horizon, and a first time looks back as far as it says: over several horizons these
+    are several questions when anything else differs.
+    """
+    found: dict[str, dict[timedelta, Target]] = {}
+    for target in targets:
+        asked = {key: value for key, value in definition(target).items() if key != "horizon"}
+        if target.kind != "growth":
+            found.setdefault(json.dumps(asked, sort_keys=True), {})[target.horizon] = target
+    return tuple(
+        ({horizon: same[horizon].name for horizon in sorted(same)}, next(iter(same.values())).kind != "absence")
+        for same in found.values()
+        if len(same) > 1
+    )
 
 
 def _with_asked(users: ir.Table, log: EventLog, targets: Sequence[Target], cutoff: datetime) -> ir.Table:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
 import yaml
@@ -33,6 +33,9 @@ from pipeline.columns import RULE_COLUMNS, TARGET_COLUMNS
 from pipeline.engine_settings import DuckDBSettings, EngineSettings
 from pipeline.strict import Duration, Name, Strict, as_value_error
 from pipeline.training_settings import BANDS_TOLD, BandSettings, ContactSettings, GateSettings, TrainingSettings
+
+if TYPE_CHECKING:
+    from models.bands import Bands
 
 
 def _zone(name: str) -> str:
@@ -189,6 +192,15 @@ class _Target(Strict):
             raise ValueError("bands: capacity needs contact.capacity: how many users can be contacted")
         return self
 
+    def banded(self) -> "Bands":
+        """Give what very_low to very_high mean."""
+        # Here, since showing a night needs no statistics.
+        from models.bands import Bands
+
+        if self.bands == "capacity" and self.contact is not None:
+            return Bands(capacity=self.contact.capacity)
+        return Bands(cuts=self.bands) if isinstance(self.bands, tuple) else Bands()
+
     def spec(self) -> Target:
         """Give the target that `features` labels."""
         own = {name: getattr(self, name) for name in type(self).model_fields if name not in {"eligible", *self._USE}}
@@ -340,9 +352,14 @@ class Settings(Strict):
         """Give the targets that `features` labels."""
         return tuple(target.spec() for target in self.targets)
 
+    def bands(self) -> dict[str, "Bands"]:
+        """Give what the bands of each target mean."""
+        return {target.name: target.banded() for target in self.targets}
+
     def digest(self) -> str:
         """Give a digest of everything that shapes the night's rows: all but where it is written and how fast."""
-        shaping = self.model_dump(mode="json", exclude={"output": True, "engine": True, "training": {"jobs"}})
+        aside: Any = {"output": True, "engine": True, "shadow": True, "training": {"jobs"}}
+        shaping = self.model_dump(mode="json", exclude=aside)
         return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:16]
 
 

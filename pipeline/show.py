@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from rich import box
@@ -14,10 +14,6 @@ from features.errors import DataError
 from pipeline.columns import with_arrow
 from pipeline.settings import Settings
 from pipeline.tables import ORDER, nights, read
-
-if TYPE_CHECKING:
-    # Training imports MLflow and SHAP, which take seconds; showing a night needs neither.
-    from pipeline.train import Training
 
 MOST_AT_RISK = 10
 
@@ -81,7 +77,7 @@ def table_paths(settings: Settings) -> dict[str, str]:
 def print_night(told: Mapping[str, Any], console: Console, *, currency: str) -> None:
     """Print what `tell_night` gathered."""
     console.print(f"\nNight of {told['as_of']}: {told['users']:,} users, run {told['run_id']}\n", highlight=False)
-    table = _table("Scores")
+    table = plain_table("Scores")
     for name in ("target", "what a high score means", "users asked about", "mean score", "model", "method"):
         table.add_column(name, justify="right" if name in ("users asked about", "mean score") else "left")
     for row in told["targets"]:
@@ -91,7 +87,7 @@ def print_night(told: Mapping[str, Any], console: Console, *, currency: str) -> 
     _print_groups(told, "segments", "segment", "purpose", console, currency)
     _print_groups(told, "personas", "persona", "name", console, currency)
     risk = told["most_at_risk"]
-    table = _table(f"Highest {risk['target']} ({risk['meaning']})" if risk["meaning"] else f"Highest {risk['target']}")
+    table = plain_table(f"Highest {risk['target']} ({risk['meaning']})" if risk["meaning"] else f"Highest {risk['target']}")
     for name in ("user", "score", "why (↑ raises the score, ↓ lowers it)"):
         table.add_column(name, justify="right" if name == "score" else "left")
     for row in risk["users"]:
@@ -108,56 +104,8 @@ def print_tables(paths: Mapping[str, str], console: Console) -> None:
         console.print(f"  {name:<11} {path}", highlight=False, soft_wrap=True)
 
 
-def tell_training(training: "Training") -> dict[str, Any]:
-    """Gather what came of a training in plain values: per target the means over test origins, beside the baseline's."""
-    return {
-        "run_id": training.run_id,
-        "targets": [
-            {
-                "target": made.target.name,
-                "is_amount": made.target.is_amount,
-                "version": made.version,
-                "method": made.bundle.method,
-                "test_origins": [cutoff.date().isoformat() for cutoff in made.backtest.by_origin()],
-                "measures": made.backtest.mean(),
-                "baseline": made.backtest.mean("baseline"),
-            }
-            for made in training.trained
-        ],
-        "personas": [
-            {"persona": number, "name": name, "share": share}
-            for number, (name, share) in enumerate(zip(training.personas.names, training.personas.shares, strict=True))
-        ],
-    }
-
-
-def print_training(told: Mapping[str, Any], console: Console, *, currency: str) -> None:
-    """Print what `tell_training` gathered."""
-    table = _table("Mean over test origins that each model had not seen (in brackets: a linear model of RFM)")
-    names = ("target", "tested on", "AUC", "average precision", "calibration error", "base rate", "mean error", "model")
-    for name in names:
-        table.add_column(name, justify="left" if name in ("target", "model") else "right")
-    for row in told["targets"]:
-        found, base = row["measures"], row["baseline"]
-        rows = f"{found['users']:,.0f} rows, {len(row['test_origins'])} origins"
-        auc, precision = (_beside(found, base, name) for name in ("auc", "average_precision"))
-        error = "–" if row["is_amount"] else f"{found.get('expected_calibration_error', float('nan')):.3f}"
-        rate = "–" if row["is_amount"] else f"{found.get('base_rate', float('nan')):.1%}"
-        amount = _beside(found, base, "mean_absolute_error", currency=currency)
-        table.add_row(row["target"], rows, auc, precision, error, rate, amount, f"v{row['version']} {row['method']}")
-    console.print(table)
-    console.print(f"MLflow run {told['run_id']}: look with `beforehand ui`", highlight=False)
-
-
-def _beside(found: Mapping[str, float], base: Mapping[str, float], name: str, *, currency: str | None = None) -> str:
-    if name not in found:
-        return "–"
-    if currency is not None:
-        return f"{currency}{found[name]:,.2f} ({currency}{base[name]:,.2f})"
-    return f"{found[name]:.3f} ({base[name]:.3f})"
-
-
-def _table(title: str) -> Table:
+def plain_table(title: str) -> Table:
+    """Make a plain table with a title on the left."""
     return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
 
 
@@ -182,7 +130,7 @@ def _riskiest(scores: pd.DataFrame, target: str) -> list[dict[str, Any]]:
 
 def _print_groups(told: Mapping[str, Any], key: str, first: str, second: str, console: Console, currency: str) -> None:
     targets = [row["target"] for row in told["targets"]]
-    table = _table(f"{key.capitalize()}: users, and mean score per target")
+    table = plain_table(f"{key.capitalize()}: users, and mean score per target")
     widest = max(len(str(row[first])) for row in told[key]) if told[key] else None
     table.add_column(first, min_width=widest, no_wrap=True)
     table.add_column(second)

@@ -26,7 +26,7 @@ from features.errors import DataError, StoreError, first_line, listed
 from pipeline.columns import NIGHTS
 
 # `segments` comes last: it is the table that others read directly.
-ORDER = ("quarantine", "features", "scores", "segments")
+ORDER = ("quarantine", "features", "scores", "shadow", "segments")
 # Below the output: files of a night that wait for their commit.
 STAGED = ".staged"
 _MARK = "beforehand"

@@ -1,44 +1,68 @@
-"""Training: learn every target from past cutoffs, test it on later ones, and put the models in charge."""
+"""Training: learn every target from past cutoffs, test it on later ones, and put in charge what is not worse than what was."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import date, datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
+from platform import python_version
 from typing import Any
 
 import lightgbm
+import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
+from matplotlib.figure import Figure
 
-from features.build import steps
-from features.errors import GateError, listed
-from features.labels import Target, build_labels
+from features.labels import Target, definition
 from features.windows import label as window_label
-from features.windows import words
-from models.backtest import Backtest, Origin, assemble, plan_origins, predict_origin
+from models import gates
 from models.bundle import PersonaBundle, TargetBundle
+from models.gates import LOWER_IS_BETTER, Verdict
+from models.intervals import Interval
+from models.ladder import Model, Recipe, fit_recipe
 from models.personas import Personas, fit_personas
-from models.propensity import PARAMETERS, ROUNDS, fit_booster
-from models.reasons import contributions
+from models.propensity import PARAMETERS
+from models.report import against_champion
 from pipeline.answers import active
-from pipeline.events import EventLog, midnight, read_events
-from pipeline.figures import beeswarm, target_figures
-from pipeline.frames import features_frame, shards
+from pipeline.backtest import Past, Tested, champions_in_charge, gather, recipe_for, test
+from pipeline.card import Card, model_card
+from pipeline.figures import (
+    beeswarm,
+    dependence,
+    group_importance,
+    importance_stability,
+    ladder_figure,
+    target_figures,
+)
 from pipeline.progress import Narrator
 from pipeline.settings import PERSONAS, Settings
 from pipeline.tables import exclusive
 from pipeline.tracking import Tracker
+from pipeline.tune import tuned
 
 _SWARM = 1_000
+_GROUPS = 12
+_REASON = "it passed every gate"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One target's outcome: the final model, its backtest, and its version in the registry."""
+    """One target's outcome: its backtest, the final model, its version in the registry, and what the gates said of it."""
 
-    target: Target
-    backtest: Backtest
+    tested: Tested
     bundle: TargetBundle
     version: str
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def target(self) -> Target:
+        """The target."""
+        return self.tested.target
+
+    @property
+    def is_champion(self) -> bool:
+        """Whether it was put in charge."""
+        return gates.decide(self.verdicts)
 
 
 @dataclass(frozen=True)
@@ -49,192 +73,242 @@ class Training:
     trained: tuple[Trained, ...]
     personas: Personas
 
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """The targets whose new model stays a challenger, and why."""
+        return {made.target.name: gates.because(made.verdicts) for made in self.trained if not made.is_champion}
 
-def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator) -> Training:
-    """Train every target and the personas from what was known on `as_of`, log all of it, and make the models champions.
 
-    The champions change together, after the last model is registered: a run that dies leaves the old ones in charge.
+def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator, *, tune: int = 0) -> Training:
+    """Train every target and the personas from what was known on `as_of`, log all of it, and promote what passes the gates.
 
-    Raises GateError when history is too short, a target has one class only, or users are too few for personas, before any target's
-    model is fitted.
+    Champions change together, after the last model is registered: a run that dies leaves the old ones in charge. `tune` is how many
+    settings of LightGBM are tried per target, on origins before those that are reported.
+
+    Raises what `gather` raises, GateError when users are too few for personas, and StoreError when the registry cannot be used.
     """
     with exclusive(settings.output, "training"):
-        log = read_events(settings, as_of, narrator)
-        targets = settings.specs()
-        cutoffs = training_cutoffs(log, settings, targets)
-        frame = _features(log, cutoffs, settings, narrator)
-        rows = {target.name: _labelled(log, frame, target, cutoffs) for target in targets}
-        _refuse_one_class(rows, targets)
+        # Asked first: hours of work are lost on a registry that takes nothing.
         tracker.open()
-        plans = {target.name: _plan(rows[target.name], target, settings) for target in targets}
+        champions = champions_in_charge(tracker, settings.specs(), narrator)
+        past = gather(settings, as_of, narrator)
         with narrator.step("finding personas") as step:
-            tonight = frame[frame.cutoff == midnight(as_of)]
-            personas = _personas(log, tonight, settings)
-            step.note(f"{len(personas.names)} personas of {len(active(tonight, max(settings.features.windows))):,} users")
-        backtests = _backtest(log, rows, plans, targets, settings, narrator)
-        boosters = _final_models(log, rows, targets, settings, narrator)
-        tags = {"as_of": as_of.isoformat(), "config_digest": settings.digest(), "events_digest": log.digest}
-        with narrator.step("logging to MLflow", total=len(targets) + 1) as step, tracker.run(f"train {as_of}", tags=tags) as run_id:
-            tracker.log(run_id, params=_parameters(log, settings, cutoffs), metrics={"users": log.users, "events": log.count})
-            trained = []
-            for target in targets:
-                made = _bundle(target, backtests[target.name], boosters[target.name], as_of)
-                version = _log_target(tracker, target, backtests[target.name], made, rows[target.name], plans[target.name])
-                trained.append(Trained(target, backtests[target.name], made, version))
-                step.advance()
-            tracker.log(run_id, params={}, metrics=_summary(trained))
-            persona_version = _log_personas(tracker, personas)
-            tracker.promote({made.target.name: made.version for made in trained} | {PERSONAS: persona_version})
-            step.note(f"{len(targets)} champions in experiment {settings.name}")
+            personas = _personas(past)
+            step.note(f"{len(personas.names)} personas of {len(active(past.tonight, max(settings.features.windows))):,} users")
+        tags = {"as_of": as_of.isoformat(), "config_digest": settings.digest(), "events_digest": past.log.digest}
+        with tracker.run(f"train {as_of}", tags=tags | _versions()) as run_id:
+            recipes = {target.name: _recipe(past, target, tracker, narrator, tune=tune) for target in past.targets}
+            tested = test(past, recipes, champions, narrator)
+            models = _final_models(past, tested, narrator)
+            with narrator.step("logging to MLflow", total=len(tested) + 1) as step:
+                tracker.log(run_id, params=_parameters(past), metrics={"users": past.log.users, "events": past.log.count})
+                trained = []
+                for made in tested:
+                    trained.append(_log_target(tracker, past, made, models[made.target.name], made.target.name in champions))
+                    step.advance()
+                tracker.log(run_id, params={}, metrics=_summary(trained))
+                passed = {made.target.name: made.version for made in trained if made.is_champion}
+                tracker.promote(passed | {PERSONAS: _log_personas(tracker, personas)}, reason=_REASON)
+                step.note(f"{len(passed)} of {len(trained)} models are champions in experiment {settings.name}")
         return Training(run_id, tuple(trained), personas)
 
 
-def training_cutoffs(log: EventLog, settings: Settings, targets: Sequence[Target]) -> list[datetime]:
-    """Give the cutoffs to learn from, oldest first: the latest one's shortest horizon has just elapsed at `as_of`.
-
-    Raises GateError when the history holds fewer than the three that training and one test need.
-    """
-    training, shortest = settings.training, min(target.horizon for target in targets)
-    latest, earliest = midnight(log.as_of) - shortest, log.first + training.min_history
-    count = int((latest - earliest) / training.step) + 1 if latest >= earliest else 0
-    longest = max(target.horizon for target in targets)
-    needed = training.min_history + 2 * longest + 2 * training.step
-    covered = timedelta(days=(midnight(log.as_of) - log.first).days)
-    if covered < needed:
-        raise GateError(
-            f"the events before {log.as_of} cover {words(covered)}, training needs {words(needed)}: training.min_history "
-            f"({window_label(training.min_history)}), two of the longest horizon ({window_label(longest)}) and two steps "
-            f"({window_label(training.step)}); shorten them in the config, or wait for more events"
-        )
-    return [latest - training.step * index for index in reversed(range(min(count, training.max_cutoffs)))]
-
-
-def _features(log: EventLog, cutoffs: Sequence[datetime], settings: Settings, narrator: Narrator) -> pd.DataFrame:
-    """Build the features of the training cutoffs and of the night itself, sorted by cutoff and user."""
-    with narrator.step("building features", total=steps(log.features, shards(log, len(cutoffs) + 1, settings))) as step:
-        frame = features_frame(log, [*cutoffs, midnight(log.as_of)], settings, step)
-        step.note(
-            f"{len(log.features.features)} features at {len(cutoffs)} cutoffs, {cutoffs[0]:%Y-%m-%d} to {cutoffs[-1]:%Y-%m-%d}"
-        )
-    return frame.sort_values(["cutoff", "user_id"], ignore_index=True)
-
-
-def _labelled(log: EventLog, frame: pd.DataFrame, target: Target, cutoffs: Sequence[datetime]) -> pd.DataFrame:
-    """Join a target's labels to the features: one row per eligible user and cutoff whose horizon has elapsed."""
-    legal = [cutoff for cutoff in cutoffs if cutoff + target.horizon <= midnight(log.as_of)]
-    labels = build_labels(log.events, target, legal).execute()
-    return frame.merge(labels, on=["user_id", "cutoff"], validate="one_to_one").sort_values(
-        ["cutoff", "user_id"], ignore_index=True
+def judge(past: Past, tested: Tested, *, has_champion: bool) -> tuple[Verdict, ...]:
+    """Let the gates look at a challenger: the champion, calibration, stability, and the data."""
+    told, report, is_amount = past.settings.gates, tested.report, tested.target.is_amount
+    measure = "mean_absolute_error" if is_amount else told.metric
+    seed = past.settings.training.seed
+    if has_champion and tested.incomparable is not None:
+        ahead, instead = report.ahead, f"the rule {report.baseline}"
+        compared = gates.not_comparable(tested.incomparable, ahead, measure=report.measure, instead=instead)
+    else:
+        difference = against_champion(tested.backtest, measure, confidence=told.confidence, seed=seed) if has_champion else None
+        undefined = Interval(float("nan"), float("nan"), float("nan"))
+        compared = gates.not_worse(difference or undefined if has_champion else None, measure=measure)
+    values = {origin: found[measure] for origin, found in report.by_origin.items() if measure in found}
+    rates = {origin: found["base_rate"] for origin, found in report.by_origin.items() if "base_rate" in found}
+    rejected = len(past.log.rejected) / max(1, len(past.log.rejected) + past.log.count + past.log.later)
+    return (
+        compared,
+        gates.amounts_told(report.pooled.get("decile_total_error"))
+        if is_amount
+        else gates.calibrated(report.pooled.get("expected_calibration_error"), most=told.max_calibration_error),
+        gates.stable(
+            values, measure=measure, max_swing=told.max_swing, references=rates if measure == "average_precision" else None
+        ),
+        gates.sound_data(rejected, allowed=past.settings.contract.max_bad_share, beyond_history=past.log.beyond_history),
     )
 
 
-def _refuse_one_class(rows: dict[str, pd.DataFrame], targets: Sequence[Target]) -> None:
-    problems = []
-    for target in targets:
-        label = rows[target.name].label
-        if len(label) == 0:
-            problems.append(f"{target.name}: nobody is eligible; widen eligible.active_within or check eligible.events")
-        elif label.nunique() < 2:
-            problems.append(
-                f"{target.name}: the label is {label.iloc[0]:g} in all {len(label):,} rows; there is nothing to tell apart. "
-                f"Check events ({target.events}), or change horizon"
-            )
-    if problems:
-        raise GateError("no model can be trained:\n  " + "\n  ".join(problems))
+def _recipe(past: Past, target: Target, tracker: Tracker, narrator: Narrator, *, tune: int) -> Recipe:
+    recipe = recipe_for(past, target)
+    if tune == 0:
+        return recipe
+    with narrator.step(f"tuning {target.name}", total=tune) as step:
+        digest = f"{past.settings.digest()}-{past.log.digest[:16]}"
+        rows, plan = past.rows[target.name], past.plans[target.name]
+        return tuned(rows, recipe, plan, target, past.settings, tracker, trials=tune, digest=digest, step=step)
 
 
-def _plan(rows: pd.DataFrame, target: Target, settings: Settings) -> tuple[Origin, ...]:
-    cutoffs = [cutoff.to_pydatetime() for cutoff in sorted(rows.cutoff.unique())]
-    tests, calibrations = settings.training.test_origins, settings.training.calibration_origins
-    try:
-        return plan_origins(cutoffs, target.horizon, tests=tests, calibrations=calibrations, minimum=1)
-    except GateError as error:
-        raise GateError(f"{target.name}: {error}") from None
-
-
-def _backtest(
-    log: EventLog,
-    rows: dict[str, pd.DataFrame],
-    plans: dict[str, tuple[Origin, ...]],
-    targets: Sequence[Target],
-    settings: Settings,
-    narrator: Narrator,
-) -> dict[str, Backtest]:
-    names = [feature.name for feature in log.features.numbers]
-    jobs = [(target, origin) for target in targets for origin in plans[target.name]]
-    with narrator.step("testing on past origins", total=len(jobs)) as step:
-        predict = delayed(predict_origin)
-        seed = settings.training.seed
-        # Threads, not processes: LightGBM lets go of the interpreter, and nothing is copied.
-        found = Parallel(n_jobs=settings.training.jobs, prefer="threads", return_as="generator")(
-            predict(rows[target.name], names, origin, is_amount=target.is_amount, seed=seed) for target, origin in jobs
+def _final_models(past: Past, tested: Sequence[Tested], narrator: Narrator) -> dict[str, Model]:
+    with narrator.step("fitting final models", total=len(tested)) as step:
+        found = Parallel(n_jobs=past.settings.training.jobs, prefer="threads", return_as="generator")(
+            delayed(_final_model)(past.rows[made.target.name], made, past.settings.training.seed) for made in tested
         )
-        predicted: dict[str, list[pd.DataFrame]] = {target.name: [] for target in targets}
-        for (target, _), frame in zip(jobs, found, strict=True):
-            predicted[target.name].append(frame)
+        models = {}
+        for made, model in zip(tested, found, strict=True):
+            models[made.target.name] = model
             step.advance()
-        backtests = {}
-        for target in targets:
-            try:
-                backtests[target.name] = assemble(predicted[target.name], target.horizon, is_amount=target.is_amount)
-            except GateError as error:
-                raise GateError(f"{target.name}: {error}") from None
-        tests = {sum(origin.is_test for origin in plans[target.name]) for target in targets}
-        step.note(f"{len(targets)} targets at {listed(sorted(tests))} test origins")
-    return backtests
+        step.note(f"on {sum(len(past.rows[made.target.name]) for made in tested):,} rows")
+    return models
 
 
-def _final_models(
-    log: EventLog, rows: dict[str, pd.DataFrame], targets: Sequence[Target], settings: Settings, narrator: Narrator
-) -> dict[str, lightgbm.Booster]:
-    names = [feature.name for feature in log.features.numbers]
-    with narrator.step("fitting final models", total=len(targets)) as step:
-        fit = delayed(fit_booster)
-        found = Parallel(n_jobs=settings.training.jobs, prefer="threads", return_as="generator")(
-            fit(rows[target.name][names], rows[target.name].label, is_amount=target.is_amount, seed=settings.training.seed)
-            for target in targets
-        )
-        boosters = {}
-        for target, booster in zip(targets, found, strict=True):
-            boosters[target.name] = booster
-            step.advance()
-        step.note(f"on {sum(len(rows[target.name]) for target in targets):,} rows")
-    return boosters
+def _final_model(rows: pd.DataFrame, made: Tested, seed: int) -> Model:
+    return fit_recipe(rows[list(made.recipe.features)], rows.label, made.recipe, is_amount=made.target.is_amount, seed=seed)
 
 
-def _personas(log: EventLog, tonight: pd.DataFrame, settings: Settings) -> Personas:
-    told = settings.personas
+def _personas(past: Past) -> Personas:
+    told = past.settings.personas
     return fit_personas(
-        active(tonight, max(settings.features.windows)),
-        log.features.numbers,
+        active(past.tonight, max(past.settings.features.windows)),
+        past.log.features.numbers,
         fewest=told.fewest,
         most=told.most,
         smallest_share=told.smallest_share,
-        seed=settings.training.seed,
+        seed=past.settings.training.seed,
     )
 
 
-def _bundle(target: Target, backtest: Backtest, booster: lightgbm.Booster, as_of: date) -> TargetBundle:
-    calibrator = backtest.calibrator
-    method = "lightgbm" if calibrator.method == "none" else f"lightgbm+{calibrator.method}"
-    return TargetBundle(target.name, definition(target), method, as_of.isoformat(), calibrator, booster)
+def _bundle(past: Past, made: Tested, model: Model) -> TargetBundle:
+    groups = past.groups
+    medians = past.rows[made.target.name][list(model.features)].median()
+    return TargetBundle(
+        made.target.name,
+        definition(made.target),
+        made.recipe,
+        past.log.as_of.isoformat(),
+        made.backtest.calibrator,
+        model,
+        groups={name: groups[name] for name in model.features},
+        typical={str(name): float(value) for name, value in medians.items() if not np.isnan(value)},
+    )
 
 
-def definition(target: Target) -> dict[str, Any]:
-    """Give what a target's label means, in plain values: a model answers this question and no other."""
-    told = {name: window_label(value) if isinstance(value, timedelta) else value for name, value in asdict(target).items()}
-    told["eligible"] = {"active_within": window_label(target.eligible.active_within), "events": target.eligible.events}
-    return {name: value for name, value in told.items() if name not in ("name", "meaning")}
+def _log_target(tracker: Tracker, past: Past, made: Tested, model: Model, has_champion: bool) -> Trained:
+    target, report, bundle = made.target, made.report, _bundle(past, made, model)
+    verdicts = judge(past, made, has_champion=has_champion)
+    with tracker.run(target.name, tags={"target": target.name, "kind": target.kind}, nested=True) as run_id:
+        told = {name: value for name, value in definition(target).items() if name != "eligible"}
+        told |= {f"eligible_{name}": value for name, value in definition(target)["eligible"].items()}
+        told |= {"rounds": made.recipe.rounds, "method": bundle.method, "rung": made.recipe.rung}
+        told |= {"rows": len(past.rows[target.name]), "test_origins": len(report.by_origin)}
+        tracker.log(run_id, params={**PARAMETERS, **made.recipe.parameters, **told}, metrics=dict(_metrics(made)))
+        tracker.log_origins(run_id, report.by_origin)
+        rows = past.rows[target.name]
+        latest = rows[rows.cutoff == rows.cutoff.max()].head(_SWARM)
+        importance, figures = _figures(made, bundle, latest)
+        tracker.log_figures(figures)
+        card = model_card(_card(past, made, bundle, importance, verdicts))
+        tracker.log_text("model_card.md", card)
+        number = tracker.register(target.name, bundle, {"score": "double"})
+        tracker.describe(target.name, number, card)
+    return Trained(made, bundle, number, verdicts)
+
+
+def _metrics(made: Tested) -> Iterator[tuple[str, float]]:
+    """Every number of the report by name; bounds of intervals end in `_low` and `_high`."""
+    report = made.report
+    mean, base = made.backtest.mean(), made.backtest.mean(report.baseline)
+    yield from ((name, mean[name]) for name in ("users", "positives") if name in mean)
+    for name, found in report.measures.items():
+        yield from ((f"{name}_mean", found.value), (f"{name}_mean_low", found.low), (f"{name}_mean_high", found.high))
+    yield from ((f"baseline_{name}_mean", value) for name, value in base.items())
+    yield from ((f"{name}_pooled", found.value) for name, found in report.pooled.items())
+    if report.ahead is not None:
+        for bound, value in (("", report.ahead.value), ("_low", report.ahead.low), ("_high", report.ahead.high)):
+            yield f"{report.measure}_ahead{bound}", value
+    if report.memory is not None:
+        yield f"{report.measure}_on_unseen_users", report.memory.value
+    yield from ((f"{report.measure}_of_{rung}", found.value) for rung, found in report.ladder.items())
+    if report.bands:
+        yield "bands_as_stated", report.coverage
+
+
+def _figures(made: Tested, bundle: TargetBundle, latest: pd.DataFrame) -> tuple[dict[str, float], dict[str, Figure]]:
+    """Draw everything, and give the importance of feature groups at the latest cutoff."""
+    target, report = made.target, made.report
+    title = f"{target.name}: {target.meaning}" if target.meaning else target.name
+    mean, base = made.backtest.mean(), made.backtest.mean(report.baseline)
+    tested = made.backtest.tested.assign(baseline=made.backtest.tested[report.baseline])
+    figures = target_figures(tested, mean, base, title=title, is_amount=target.is_amount, method=made.recipe.rung)
+    figures["ladder"] = ladder_figure(report.ladder, chosen=made.backtest.rung, measure=report.measure, title=title)
+    if not bundle.features:
+        return {}, figures
+    read = latest[list(bundle.features)]
+    values = bundle.contributions(latest)
+    groups = [bundle.groups[name] for name in bundle.features]
+    figures["shap_beeswarm"] = beeswarm(values, read, title=title)
+    figures["shap_dependence"] = dependence(values, read, title=title)
+    figures["importance_groups"] = group_importance(values, groups, title=title)
+    if len(report.importance) > 1:
+        figures["importance_stability"] = importance_stability(report.importance, title=title)
+    names = sorted(set(groups))
+    moved = {name: float(np.abs(values[:, np.asarray(groups) == name].sum(axis=1)).mean()) for name in names}
+    return moved, figures
+
+
+def _card(past: Past, made: Tested, bundle: TargetBundle, importance: Mapping[str, float], verdicts: Sequence[Verdict]) -> Card:
+    report, target, log = made.report, made.target, past.log
+    rows = past.rows[target.name]
+    total = sum(importance.values()) or 1.0
+    largest = sorted(importance.items(), key=lambda told: -told[1])[:_GROUPS]
+    return Card(
+        target=target,
+        currency=past.settings.currency,
+        as_of=log.as_of,
+        events=log.count,
+        users=log.users,
+        beyond_history=log.beyond_history,
+        rows=len(rows),
+        positives=None if target.is_amount else int(rows.label.sum()),
+        cutoffs=[cutoff.date() for cutoff in sorted(rows.cutoff.unique().tolist())],
+        test_origins=[origin.date() for origin in report.by_origin],
+        method=bundle.method,
+        why=why_rung(made),
+        features=len(bundle.features),
+        groups=[(name, value / total) for name, value in largest],
+        confidence=0.95,
+        measures={made.backtest.rung: report.measures, **{str(rung): found for rung, found in report.baselines.items()}},
+        bands=report.bands,
+        slices=report.slices,
+        warnings=report.suspicions,
+        verdicts=verdicts,
+        versions=_versions(),
+        seed=past.settings.training.seed,
+        digests={"config": past.settings.digest(), "events": log.digest},
+    )
+
+
+def why_rung(made: Tested) -> str:
+    """Say why this rung of the ladder is used, in one sentence."""
+    report, rung = made.report, made.backtest.rung
+    others = [f"{name} {found.value:.3f}" for name, found in report.ladder.items() if name != rung]
+    if rung not in report.ladder:
+        return f"{rung}: no test origin holds both labels, so nothing could be compared"
+    better = "lowest" if report.measure in LOWER_IS_BETTER else "highest"
+    named = report.measure.replace("_", " ")
+    return f"{rung} has the {better} mean {named} over the test origins, {report.ladder[rung].value:.3f} ({', '.join(others)})"
 
 
 def _summary(trained: Sequence[Trained]) -> dict[str, float]:
     """Give each target's headline measures, so that trainings can be compared in one list."""
     headline = ("auc", "average_precision", "mean_absolute_error")
-    means = {made.target.name: made.backtest.mean() for made in trained}
-    return {f"{target}_{name}_mean": found[name] for target, found in means.items() for name in headline if name in found}
+    means = {made.target.name: made.tested.report.measures for made in trained}
+    return {f"{target}_{name}_mean": found[name].value for target, found in means.items() for name in headline if name in found}
 
 
-def _parameters(log: EventLog, settings: Settings, cutoffs: Sequence[datetime]) -> dict[str, object]:
+def _parameters(past: Past) -> dict[str, object]:
+    log, settings, cutoffs = past.log, past.settings, past.cutoffs
     return {
         "features": len(log.features.numbers),
         "cutoffs": len(cutoffs),
@@ -247,24 +321,8 @@ def _parameters(log: EventLog, settings: Settings, cutoffs: Sequence[datetime]) 
     }
 
 
-def _log_target(
-    tracker: Tracker, target: Target, backtest: Backtest, made: TargetBundle, rows: pd.DataFrame, plan: Sequence[Origin]
-) -> str:
-    with tracker.run(target.name, tags={"target": target.name, "kind": target.kind}, nested=True) as run_id:
-        mean, base = backtest.mean(), backtest.mean("baseline")
-        metrics = {f"{name}_mean": value for name, value in mean.items()}
-        metrics |= {f"baseline_{name}_mean": value for name, value in base.items()}
-        told = {name: value for name, value in definition(target).items() if name != "eligible"}
-        told |= {f"eligible_{name}": value for name, value in definition(target)["eligible"].items()}
-        told |= {"rounds": ROUNDS, "method": made.method, "rows": len(rows), "test_origins": sum(o.is_test for o in plan)}
-        tracker.log(run_id, params={**PARAMETERS, **told}, metrics=metrics)
-        tracker.log_origins(run_id, backtest.by_origin())
-        title = f"{target.name}: {target.meaning}" if target.meaning else target.name
-        figures = target_figures(backtest.tested, mean, base, title=title, is_amount=target.is_amount)
-        latest = rows[rows.cutoff == rows.cutoff.max()][list(made.features)].head(_SWARM)
-        figures["shap_beeswarm"] = beeswarm(contributions(made.booster, latest), latest, title=title)
-        tracker.log_figures(figures)
-        return tracker.register(target.name, made, {"score": "double"})
+def _versions() -> dict[str, str]:
+    return {"beforehand": version("beforehand"), "lightgbm": lightgbm.__version__, "python": python_version()}
 
 
 def _log_personas(tracker: Tracker, personas: Personas) -> str:

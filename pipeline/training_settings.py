@@ -1,4 +1,4 @@
-"""How models are trained, tested, put in charge and used: the sections `training` and `gates`, and what targets say of their use."""
+"""How models are trained, tested, put in charge and used: `training`, `gates`, and what targets say of their use."""
 
 from datetime import timedelta
 from itertools import pairwise
@@ -18,7 +18,8 @@ class TrainingSettings(Strict):
     test_origins: int = Field(5, ge=1, description="Latest cutoffs that models are tested on, each unseen by its model.")
     calibration_origins: int = Field(4, ge=0, description="Cutoffs before the test origins that calibrators are fitted on.")
     disjoint_users: bool = Field(
-        False, description="Test each origin a second time on users left out of its training, to measure memorising (doubles the time)."
+        False,
+        description="Test each origin again on users left out of its training, to measure memorising; takes twice the time.",
     )
     slices: tuple[Name, ...] = Field(
         (), description="Features by whose values the tests are told apart too, beside tenure and journey stage."

@@ -1,13 +1,17 @@
 """Backtest: purged origins, and calibration that only ever looks back."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from features.errors import GateError
-from models.backtest import Origin, assemble, plan_origins, predict_origin
+from models.backtest import Origin, Predicted, assemble, plan_origins, predict_disjoint, predict_origin, rounds_for
+from models.ladder import Recipe
+from models.propensity import ROUNDS
 
 DAY = timedelta(days=1)
 CUTOFFS = [datetime(2024, 1, 1) + 14 * DAY * index for index in range(8)]
@@ -53,41 +57,99 @@ def rows(users: int = 200, seed: int = 0) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-FEATURES = ["strength", "noise", "purchase_recency_days"]
+RECIPE = Recipe("lightgbm", ("strength", "noise", "purchase_recency_days"), rounds=30)
+
+
+def predicted(frame: pd.DataFrame, origins: Sequence[Origin], recipe: Recipe = RECIPE) -> list[Predicted]:
+    return [predict_origin(frame, recipe, origin, is_amount=False, seed=1) for origin in origins]
 
 
 def test_an_origin_is_predicted_from_its_train_cutoffs_alone() -> None:
-    origin = plan_origins(CUTOFFS, 28 * DAY, tests=1, calibrations=0)[0]
-    found = predict_origin(rows(), FEATURES, origin, is_amount=False, seed=1)
+    origins = plan_origins(CUTOFFS, 28 * DAY, tests=1, calibrations=0)
+    found = predicted(rows(), origins)[0].rows
     changed = rows()
-    unseen = ~changed.cutoff.isin(origin.train_cutoffs)
+    unseen = ~changed.cutoff.isin(origins[0].train_cutoffs)
     changed.loc[unseen, "label"] = 1 - changed.loc[unseen, "label"]
-    again = predict_origin(changed, FEATURES, origin, is_amount=False, seed=1)
-    np.testing.assert_array_equal(found.raw, again.raw)
-    np.testing.assert_array_equal(found.baseline, again.baseline)
+    pd.testing.assert_frame_equal(found.drop(columns="label"), predicted(changed, origins)[0].rows.drop(columns="label"))
+    assert list(found) == [
+        *("user_id", "cutoff", "is_test", "label", "base_rate", "recency", "rfm", "logistic", "lightgbm", "blend"),
+    ]
 
 
 def test_scores_are_calibrated_on_elapsed_origins_only() -> None:
-    origins = plan_origins(CUTOFFS, 28 * DAY, tests=2, calibrations=3)
-    predicted = [predict_origin(rows(), FEATURES, origin, is_amount=False, seed=1) for origin in origins]
-    scores = assemble(predicted, 28 * DAY, is_amount=False).predictions.set_index(["cutoff", "user_id"]).score
-    late = [frame.assign(label=1 - frame.label) if index >= 3 else frame for index, frame in enumerate(predicted)]
-    again = assemble(late, 28 * DAY, is_amount=False).predictions.set_index(["cutoff", "user_id"]).score
+    parts = predicted(rows(), plan_origins(CUTOFFS, 28 * DAY, tests=2, calibrations=3))
+    scores = assemble(parts, 28 * DAY, is_amount=False, only="lightgbm").predictions.set_index(["cutoff", "user_id"]).score
+    late = [
+        Predicted(part.rows.assign(label=1 - part.rows.label), part.models) if index >= 3 else part
+        for index, part in enumerate(parts)
+    ]
+    again = assemble(late, 28 * DAY, is_amount=False, only="lightgbm").predictions.set_index(["cutoff", "user_id"]).score
     # Origins 3 and 4 end after every origin, so turning their labels around may change no score.
     pd.testing.assert_series_equal(scores, again)
 
 
-def test_measures_are_of_test_origins_and_beat_chance() -> None:
-    origins = plan_origins(CUTOFFS, 28 * DAY, tests=2, calibrations=1)
-    predicted = [predict_origin(rows(), FEATURES, origin, is_amount=False, seed=1) for origin in origins]
-    backtest = assemble(predicted, 28 * DAY, is_amount=False)
+def test_the_rung_with_the_best_average_precision_is_chosen_and_loses_to_no_simpler_one() -> None:
+    backtest = assemble(predicted(rows(), plan_origins(CUTOFFS, 28 * DAY, tests=2, calibrations=1)), 28 * DAY, is_amount=False)
     assert list(backtest.by_origin()) == CUTOFFS[-2:]
     assert backtest.mean()["users"] == 400
     assert 0.75 < backtest.mean()["auc"] < 0.95
+    assert backtest.by_rung[backtest.rung] == max(backtest.by_rung.values())
+    assert backtest.mean(backtest.rung)["average_precision"] == pytest.approx(backtest.by_rung[backtest.rung])
+    assert backtest.by_rung["base_rate"] == pytest.approx(backtest.mean()["base_rate"])
 
 
-def test_one_class_before_every_origin_is_refused() -> None:
-    origins = plan_origins(CUTOFFS, 28 * DAY, tests=1, calibrations=0)
-    predicted = [predict_origin(rows().assign(label=0.0), FEATURES, origin, is_amount=False, seed=1) for origin in origins]
-    with pytest.raises(GateError, match="no test origin could be predicted"):
-        assemble(predicted, 28 * DAY, is_amount=False)
+def test_noise_is_left_to_the_simplest_rung() -> None:
+    frame = rows()
+    frame["label"] = (frame.index % 2).astype(float)
+    frame[["strength", "noise", "purchase_recency_days"]] = 1.0
+    backtest = assemble(predicted(frame, plan_origins(CUTOFFS, 28 * DAY, tests=2, calibrations=0)), 28 * DAY, is_amount=False)
+    assert backtest.rung == "base_rate"
+
+
+def test_few_positives_take_the_lower_rungs_and_still_answer() -> None:
+    frame = rows()
+    frame["label"] = (frame.groupby("cutoff").strength.rank(ascending=False) <= 4).astype(float)
+    backtest = assemble(predicted(frame, plan_origins(CUTOFFS, 28 * DAY, tests=2, calibrations=0)), 28 * DAY, is_amount=False)
+    assert set(backtest.by_rung) == {"base_rate", "recency", "rfm"}
+    assert backtest.rung in ("recency", "rfm")
+    assert backtest.tested.score.between(0, 1).all()
+
+
+def test_one_class_before_an_origin_leaves_the_base_rate() -> None:
+    parts = predicted(rows().assign(label=0.0), plan_origins(CUTOFFS, 28 * DAY, tests=1, calibrations=0))
+    backtest = assemble(parts, 28 * DAY, is_amount=False)
+    assert backtest.rung == "base_rate"
+    # Half a success among a thousand: nothing is impossible because it was never seen.
+    assert backtest.tested.score.unique() == pytest.approx([0.5 / (6 * 200 + 1)])
+
+
+def test_nobody_at_the_test_origins_is_refused() -> None:
+    with pytest.raises(GateError, match="no test origin has a row"):
+        assemble(predicted(rows().head(0), plan_origins(CUTOFFS, 28 * DAY, tests=1, calibrations=0)), 28 * DAY, is_amount=False)
+
+
+def test_users_apart_are_predicted_by_models_that_never_saw_them() -> None:
+    frame = rows(users=300)
+    # The user's own number tells the label, and nothing else does: memory alone predicts it.
+    number = frame.user_id.str[1:].astype(int)
+    frame["label"] = (pd.util.hash_array(number.to_numpy()) % 2).astype(float)
+    frame["strength"] = number.astype(float)
+    recipe = Recipe("lightgbm", ("strength",), rounds=300, parameters={"min_data_in_leaf": 2, "num_leaves": 31, "max_bin": 300})
+    origin = plan_origins(CUTOFFS, 28 * DAY, tests=1, calibrations=0)[0]
+    test = frame[frame.cutoff == origin.cutoff].set_index("user_id").label
+    known = predict_origin(frame, recipe, origin, is_amount=False, seed=1).rows.set_index("user_id").lightgbm
+    apart = predict_disjoint(frame, recipe, origin, is_amount=False, seed=1)
+    assert roc_auc_score(test, known[test.index]) > 0.9
+    assert 0.3 < roc_auc_score(test, apart[test.index]) < 0.7
+
+
+def test_rounds_are_chosen_before_the_first_test_origin() -> None:
+    frame, plan = rows(), plan_origins(CUTOFFS, 28 * DAY, tests=1, calibrations=1)
+    told = {"horizon": 28 * DAY, "is_amount": False, "seed": 1}
+    found = rounds_for(frame, plan, RECIPE, **told)
+    assert 50 <= found < 400
+    known = plan[-1].train_cutoffs
+    poisoned = frame.assign(label=np.where(frame.cutoff.isin(known), frame.label, 1 - frame.label))
+    assert rounds_for(poisoned, plan, RECIPE, **told) == found
+    # Too short a past has the usual number.
+    assert rounds_for(frame, [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)], RECIPE, **told) == ROUNDS

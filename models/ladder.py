@@ -1,0 +1,175 @@
+"""The ladder: from a base rate to a blend, each rung a model that must beat the simpler ones to be used.
+
+    base_rate  →  recency  →  rfm  →  logistic  →  lightgbm  →  blend
+
+A rung needs enough of both labels to be tried. All rungs speak on one scale: the log-odds of a probability, or the logarithm of an
+amount; a blend is the mean of two on that scale, so its contributions are the mean of theirs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import lightgbm
+import numpy as np
+import pandas as pd
+from scipy.special import expit, logit
+
+from models.linear import Linear, fit_linear
+from models.propensity import ROUNDS, Floats, fit_booster, raw_scores
+from models.reasons import contributions
+
+Rung = Literal["base_rate", "recency", "rfm", "logistic", "lightgbm", "blend"]
+# Simplest first; `recency` is a rule to be beaten, and in use where nothing else can be learned.
+RUNGS: tuple[Rung, ...] = ("base_rate", "recency", "rfm", "logistic", "lightgbm", "blend")
+RECENCY = ("purchase_recency_days",)
+RFM = (*RECENCY, "purchase_frequency", "purchase_tenure_days", "purchase_monetary_value")
+# Of each label (of an amount: of rows with and without one), so many are needed to learn a rung.
+NEEDED: Mapping[Rung, int] = {"base_rate": 0, "recency": 10, "rfm": 20, "logistic": 100, "lightgbm": 100, "blend": 100}
+WEAK, STRONG = 1e-4, 1e-2
+_EDGE, _SMALLEST_AMOUNT = 1e-9, 1e-6
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a target's model is made: with the same rows and seed it gives the same model.
+
+    `parameters` replace some of LightGBM's; `monotone` maps features to 1 (the score may only rise) or -1.
+    """
+
+    rung: Rung
+    features: tuple[str, ...]
+    rounds: int = ROUNDS
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    monotone: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Everybody gets the same: what happened on average, a little towards the middle where there are few rows."""
+
+    value: float
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """None are read."""
+        return ()
+
+    def raw(self, frame: pd.DataFrame) -> Floats:
+        """Give the one value for each row."""
+        return np.full(len(frame), self.value)
+
+    def contributions(self, frame: pd.DataFrame) -> Floats:
+        """Give rows × no features."""
+        return np.zeros((len(frame), 0))
+
+
+@dataclass(frozen=True)
+class Trees:
+    """A LightGBM model."""
+
+    booster: lightgbm.Booster
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The features that it reads, in order."""
+        return tuple(self.booster.feature_name())
+
+    def raw(self, frame: pd.DataFrame) -> Floats:
+        """Give the probability or amount of each row, before calibration."""
+        return raw_scores(self.booster, frame)
+
+    def contributions(self, frame: pd.DataFrame) -> Floats:
+        """Give rows × features: the exact Tree SHAP values."""
+        return contributions(self.booster, frame)
+
+
+@dataclass(frozen=True)
+class Blend:
+    """The mean of trees and a linear model, on the scale of log-odds or logarithms."""
+
+    trees: Trees
+    linear: Linear
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The features that it reads: those of the trees, of which the linear model reads some."""
+        return self.trees.features
+
+    def raw(self, frame: pd.DataFrame) -> Floats:
+        """Give the probability or amount of each row, before calibration."""
+        return blended(self.trees.raw(frame), self.linear.raw(frame), is_amount=self.linear.is_amount)
+
+    def contributions(self, frame: pd.DataFrame) -> Floats:
+        """Give rows × features: the mean of both models' contributions."""
+        found = self.trees.contributions(frame) / 2
+        place = {name: at for at, name in enumerate(self.features)}
+        found[:, [place[name] for name in self.linear.features]] += self.linear.contributions(frame) / 2
+        return found
+
+
+Model = Constant | Linear | Trees | Blend
+
+
+def blended(one: Floats, other: Floats, *, is_amount: bool) -> Floats:
+    """Give the mean of two probabilities on the scale of log-odds, or of two amounts on that of logarithms.
+
+    >>> blended(np.array([0.1]), np.array([0.9]), is_amount=False)
+    array([0.5])
+    """
+    if is_amount:
+        return np.asarray(np.exp((np.log(one.clip(_SMALLEST_AMOUNT)) + np.log(other.clip(_SMALLEST_AMOUNT))) / 2))
+    return np.asarray(expit((logit(one.clip(_EDGE, 1 - _EDGE)) + logit(other.clip(_EDGE, 1 - _EDGE))) / 2))
+
+
+def possible(label: pd.Series, features: Sequence[str], *, is_amount: bool) -> tuple[Rung, ...]:
+    """Give the rungs for which there is enough of each label, simplest first."""
+    positives = int((label > 0).sum()) if is_amount else int(label.sum())
+    # Where everybody spends something there is still an amount to learn.
+    least = positives if is_amount else min(positives, len(label) - positives)
+    has = {"recency": set(RECENCY) & set(features), "rfm": set(RFM) & set(features)}
+    return tuple(rung for rung in RUNGS if least >= NEEDED[rung] and has.get(rung, {""}))
+
+
+def fit_rungs(
+    x: pd.DataFrame, y: pd.Series, rungs: Sequence[Rung], recipe: Recipe, *, is_amount: bool, seed: int
+) -> dict[Rung, Model]:
+    """Fit some rungs on the same rows; a blend shares its parts with the rungs below it. `recipe.rung` is left aside."""
+    names = list(recipe.features)
+    found: dict[Rung, Model] = {}
+    for rung in RUNGS:
+        needed = rung in rungs or ("blend" in rungs and rung in ("logistic", "lightgbm"))
+        if not needed:
+            continue
+        match rung:
+            case "base_rate":
+                found[rung] = Constant(float(y.mean()) if is_amount else (float(y.sum()) + 0.5) / (len(y) + 1))
+            case "recency" | "rfm":
+                columns = [name for name in (RECENCY if rung == "recency" else RFM) if name in names]
+                found[rung] = fit_linear(x[columns], y, is_amount=is_amount, strength=WEAK, seed=seed)
+            case "logistic":
+                found[rung] = fit_linear(x[names], y, is_amount=is_amount, strength=STRONG, seed=seed, monotone=recipe.monotone)
+            case "lightgbm":
+                found[rung] = Trees(_booster(x[names], y, recipe, is_amount=is_amount, seed=seed))
+            case "blend":
+                trees, linear = found["lightgbm"], found["logistic"]
+                assert isinstance(trees, Trees) and isinstance(linear, Linear)
+                found[rung] = Blend(trees, linear)
+    return {rung: model for rung, model in found.items() if rung in rungs}
+
+
+def fit_recipe(x: pd.DataFrame, y: pd.Series, recipe: Recipe, *, is_amount: bool, seed: int) -> Model:
+    """Fit the one model of a recipe."""
+    return fit_rungs(x, y, [recipe.rung], recipe, is_amount=is_amount, seed=seed)[recipe.rung]
+
+
+def _booster(x: pd.DataFrame, y: pd.Series, recipe: Recipe, *, is_amount: bool, seed: int) -> lightgbm.Booster:
+    return fit_booster(
+        x, y, is_amount=is_amount, seed=seed, rounds=recipe.rounds, parameters=recipe.parameters, monotone=recipe.monotone
+    )
+
+
+def finite(frame: pd.DataFrame) -> pd.DataFrame:
+    """Turn infinities into unknown values: no feature means one, and a model would take it for the largest of all."""
+    values = frame.to_numpy(dtype=np.float64)
+    return frame if np.isfinite(values[~np.isnan(values)]).all() else frame.where(np.isfinite(values))

@@ -1,0 +1,138 @@
+"""Linear models on the log-odds of a probability or the logarithm of an amount: plain numbers, exact contributions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression, PoissonRegressor
+
+from models.propensity import Floats
+
+# A linear model of some hundred features has learned what it can from so many rows.
+MOST_ROWS = 100_000
+_SKEWED = 1.0
+_CLIP = 4.0
+_LARGEST_LINK = 30.0
+
+
+@dataclass(frozen=True)
+class Column:
+    """One feature on a common scale: logarithm where it is skewed, then centred, divided by its spread and clipped.
+
+    `unknown` is the weight of not knowing the feature, which counts as its mean otherwise.
+    """
+
+    feature: str
+    is_logged: bool
+    centre: float
+    spread: float
+    weight: float
+    unknown: float = 0.0
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A logistic regression (a probability) or a Poisson regression (an amount) of standardised features."""
+
+    columns: tuple[Column, ...]
+    intercept: float
+    is_amount: bool
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The features that it reads, in order."""
+        return tuple(column.feature for column in self.columns)
+
+    def link(self, frame: pd.DataFrame) -> Floats:
+        """Give the log-odds, or the logarithm of the amount, of each row."""
+        return np.asarray(self.contributions(frame).sum(axis=1) + self.intercept)
+
+    def raw(self, frame: pd.DataFrame) -> Floats:
+        """Give the probability or amount of each row, before calibration."""
+        link = self.link(frame)
+        return np.asarray(np.exp(np.clip(link, None, _LARGEST_LINK)) if self.is_amount else expit(link))
+
+    def contributions(self, frame: pd.DataFrame) -> Floats:
+        """Give rows × features: what each feature adds to `link`, against a user for whom it has its mean."""
+        parts = []
+        for column in self.columns:
+            values = frame[column.feature].to_numpy(dtype=np.float64)
+            known = ~np.isnan(values)
+            scaled = _scaled(values, column.is_logged, column.centre, column.spread)
+            parts.append(np.where(known, scaled * column.weight, column.unknown))
+        return np.stack(parts, axis=1) if parts else np.zeros((len(frame), 0))
+
+
+def fit_linear(
+    x: pd.DataFrame, y: pd.Series, *, is_amount: bool, strength: float, seed: int, monotone: Mapping[str, int] | None = None
+) -> Linear:
+    """Fit `y` (0/1, or an amount) on every column of `x` (null allowed) with a ridge penalty of `strength` per row.
+
+    A feature whose weight would go against `monotone` (1: only up, -1: only down) is left out, and the rest fitted anew. Not knowing
+    a feature gets a weight of its own where that is so for 1 % to 99 % of the rows. Constant and empty columns are left out. Of more
+    than 100,000 rows so many are drawn.
+    """
+    if len(x) > MOST_ROWS:
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(x))[:MOST_ROWS])
+        x, y = x.iloc[chosen], y.iloc[chosen]
+    scales, parts = [], []
+    for name in x.columns:
+        values = x[name].to_numpy(dtype=np.float64)
+        known = values[~np.isnan(values)]
+        if len(known) < 2 or known.min() == known.max():
+            continue
+        is_logged = bool(known.min() >= 0 and _skew(known) > _SKEWED)
+        told = np.log1p(known) if is_logged else known
+        scale = (is_logged, float(told.mean()), float(told.std()) or 1.0)
+        scales.append((str(name), *scale, bool(0.01 <= 1 - len(known) / len(values) <= 0.99)))
+        parts.append(np.nan_to_num(_scaled(values, *scale)))
+        if scales[-1][-1]:
+            # Centred, so that the intercept stays what the mean user has.
+            missing = np.isnan(values).astype(np.float64)
+            parts.append(missing - missing.mean())
+    if not parts:
+        mean = float(y.clip(lower=0).mean())
+        return Linear((), float(np.log(max(mean, 1e-9)) if is_amount else np.log(max(mean, 1e-9) / max(1 - mean, 1e-9))), is_amount)
+    weights, intercept = _fitted(np.stack(parts, axis=1), y, is_amount=is_amount, strength=strength)
+    columns, at = [], 0
+    for name, is_logged, centre, spread, has_unknown in scales:
+        unknown = 0.0
+        if has_unknown:
+            share = float(x[name].isna().mean())
+            unknown = float(weights[at + 1])
+            intercept -= unknown * share
+        columns.append(Column(name, is_logged, centre, spread, float(weights[at]), unknown))
+        at += 2 if has_unknown else 1
+    against = [column.feature for column in columns if column.weight * (monotone or {}).get(column.feature, 0) < 0]
+    if against:
+        return fit_linear(x.drop(columns=against), y, is_amount=is_amount, strength=strength, seed=seed, monotone=monotone)
+    return Linear(tuple(columns), intercept, is_amount)
+
+
+def _fitted(x: Floats, y: pd.Series, *, is_amount: bool, strength: float) -> tuple[Floats, float]:
+    if is_amount:
+        # The mean is divided out, so that one strength means the same for pence and for thousands.
+        mean = float(y.clip(lower=0).mean()) or 1.0
+        poisson = PoissonRegressor(alpha=strength, solver="newton-cholesky", max_iter=100).fit(x, y.clip(lower=0) / mean)
+        return np.asarray(poisson.coef_), float(poisson.intercept_) + float(np.log(mean))
+    logistic = LogisticRegression(C=1 / (strength * len(x)), solver="newton-cholesky", max_iter=100).fit(x, y)
+    return np.asarray(logistic.coef_[0]), float(logistic.intercept_[0])
+
+
+def _scaled(values: Floats, is_logged: bool, centre: float, spread: float) -> Floats:
+    told = np.log1p(np.clip(values, 0, None)) if is_logged else values
+    return np.asarray(np.clip((told - centre) / spread, -_CLIP, _CLIP))
+
+
+def _skew(known: Floats) -> float:
+    spread = known.std()
+    return float(((known - known.mean()) ** 3).mean() / spread**3) if spread > 0 else 0.0
+
+
+def linear_of(told: dict[str, object]) -> Linear:
+    """Read a linear model from plain values, as `dataclasses.asdict` gives them."""
+    columns: Sequence[dict[str, object]] = told["columns"]  # type: ignore[assignment]
+    made = tuple(Column(**column) for column in columns)  # type: ignore[arg-type]
+    return Linear(made, float(told["intercept"]), bool(told["is_amount"]))  # type: ignore[arg-type]

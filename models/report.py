@@ -1,0 +1,150 @@
+"""A report: every number that is shown of a target's backtest, with its interval, beside the simple rules on the same rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+
+from features.errors import GateError
+from models.backtest import CHAMPION, DISJOINT, Backtest, Predicted
+from models.bands import ScoreBand, coverage, score_bands
+from models.intervals import Interval, intervals, paired, pooled
+from models.ladder import Rung
+from models.propensity import Floats
+from models.slices import Slice, slices, tenure_bands
+from models.suspicion import suspicions
+
+TENURE, STAGE = "known_days", "journey_stage"
+# Users per origin whose contributions are looked at: the mean of so many is known well enough.
+_EXPLAINED = 500
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is told of one target's test origins.
+
+    `measures` and those of `baselines` are means over the origins, `pooled` are of all their rows together; intervals are over users.
+    `ahead` is what the score has over the best-known simple rule (`baseline`) in `measure`, and `memory` what it loses on users whom
+    its training never saw; both are null where they cannot be told. `importance` has per origin the mean absolute contribution of
+    each group of features.
+    """
+
+    measure: str
+    baseline: Rung
+    measures: Mapping[str, Interval]
+    pooled: Mapping[str, Interval]
+    baselines: Mapping[Rung, Mapping[str, Interval]]
+    ladder: Mapping[Rung, Interval]
+    ahead: Interval | None
+    memory: Interval | None
+    by_origin: Mapping[datetime, Mapping[str, float]]
+    bands: tuple[ScoreBand, ...]
+    coverage: float
+    slices: tuple[Slice, ...]
+    suspicions: tuple[str, ...]
+    importance: Mapping[datetime, Mapping[str, float]]
+    rows: int
+    positives: int | None
+
+
+def report(
+    backtest: Backtest,
+    rows: pd.DataFrame,
+    *,
+    by: Sequence[str],
+    features: Sequence[str],
+    importance: Mapping[datetime, Mapping[str, float]],
+    seed: int,
+) -> Report:
+    """Measure a backtest. `rows` has the features of its rows (`user_id`, `cutoff`, `label`); `by` names columns to tell apart by."""
+    tested = backtest.tested.merge(rows.drop(columns="label"), on=["user_id", "cutoff"], validate="one_to_one")
+    is_amount, contact = backtest.is_amount, backtest.contact
+    measure = main_measure(is_amount=is_amount)
+    own = intervals(tested, "score", is_amount=is_amount, contact=contact, seed=seed)
+    baselines = {
+        rung: intervals(tested, rung, is_amount=is_amount, contact=contact, seed=seed)
+        for rung in backtest.baselines
+        if rung != backtest.rung
+    }
+    ladder = {rung: intervals(tested, rung, is_amount=is_amount, seed=seed, only=[measure]) for rung in backtest.by_rung}
+    groupings = {"tenure": tenure_bands(tested[TENURE])} if TENURE in tested else {}
+    groupings |= {name: tested[name] for name in dict.fromkeys([STAGE, *by]) if name in tested}
+    label, score = (tested[name].to_numpy(dtype=np.float64) for name in ("label", "score"))
+    bands = [] if is_amount else score_bands(label, score, users=tested.user_id.to_numpy())
+    auc = own.get("auc")
+    return Report(
+        measure=measure,
+        baseline=backtest.baseline,
+        measures=own,
+        pooled=pooled(tested, "score", is_amount=is_amount, contact=contact, seed=seed),
+        baselines=baselines,
+        ladder={rung: found[measure] for rung, found in ladder.items() if measure in found},
+        ahead=_difference(backtest, tested, "score", backtest.baseline, measure, seed=seed),
+        memory=_difference(backtest, tested, DISJOINT, backtest.rung, measure, seed=seed)
+        if DISJOINT in tested and not is_amount
+        else None,
+        by_origin=backtest.by_origin(),
+        bands=tuple(bands),
+        coverage=coverage(bands),
+        slices=tuple(slices(tested, "score", groupings, is_amount=is_amount, seed=seed)),
+        suspicions=tuple(suspicions(tested, features, auc.value if auc else None)),
+        importance=importance,
+        rows=len(tested),
+        positives=None if is_amount else int(label.sum()),
+    )
+
+
+def main_measure(*, is_amount: bool) -> str:
+    """Name the measure that rungs are chosen by and that is told first."""
+    return "mean_absolute_error" if is_amount else "average_precision"
+
+
+def against_champion(backtest: Backtest, measure: str, *, confidence: float, seed: int) -> Interval | None:
+    """Give challenger less champion in a measure, on the same origins and users; None where it is not defined or not known."""
+    if CHAMPION not in backtest.tested or backtest.tested[CHAMPION].isna().any():
+        return None
+    return _difference(backtest, backtest.tested, "score", CHAMPION, measure, seed=seed, confidence=confidence)
+
+
+def importances(
+    predicted: Sequence[Predicted], rows: pd.DataFrame, backtest: Backtest, groups: Mapping[str, str]
+) -> dict[datetime, dict[str, float]]:
+    """Give per test origin the mean absolute contribution of each group of features, by the model that was tested there.
+
+    Of an origin's first 500 rows; none where the model reads nothing.
+    """
+    found = {}
+    for part in predicted:
+        if backtest.rung not in part.models or part.rows.empty or not part.rows.is_test.any():
+            continue
+        model, cutoff = part.models[backtest.rung], part.rows.cutoff.iloc[0]
+        if not model.features:
+            continue
+        values = model.contributions(rows[rows.cutoff == cutoff].head(_EXPLAINED))
+        found[cutoff.to_pydatetime()] = by_group(values, [groups[name] for name in model.features])
+    return found
+
+
+def by_group(values: Floats, groups: Sequence[str]) -> dict[str, float]:
+    """Give the mean absolute summed contribution of each group, largest first; `values` is rows × features.
+
+    >>> by_group(np.array([[1.0, -2.0, 0.5]]), ["spend", "spend", "gap"])
+    {'spend': 1.0, 'gap': 0.5}
+    """
+    names = np.asarray(groups)
+    found = {str(name): float(np.abs(values[:, names == name].sum(axis=1)).mean()) for name in sorted(set(groups))}
+    return dict(sorted(found.items(), key=lambda told: -told[1]))
+
+
+def _difference(
+    backtest: Backtest, tested: pd.DataFrame, column: str, against: str, measure: str, *, seed: int, confidence: float = 0.95
+) -> Interval | None:
+    if column == against or against not in tested or tested[against].isna().any() or tested[column].isna().any():
+        return None
+    try:
+        found = paired(tested, column, against, is_amount=backtest.is_amount, measure=measure, seed=seed, confidence=confidence)
+    except GateError:
+        return None
+    return found if np.isfinite(found.value) else None

@@ -1,0 +1,46 @@
+"""Suspicion: a ranking that is too good to be honest, and the features that know too much."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+# Churn and its like are never so predictable; what looks so has usually seen the label.
+TOO_GOOD = 0.97
+KNOWS_TOO_MUCH = 0.95
+_ROWS = 20_000
+
+
+def lone_aucs(rows: pd.DataFrame, features: Sequence[str]) -> dict[str, float]:
+    """Give for each feature how well it alone ranks `label` (0/1), whichever way round: 0.5 is chance, 1 is perfect.
+
+    Unknown values take part as the lowest, so that a feature that is known for one label only is seen. Of the first 20,000 rows.
+    """
+    read = rows.head(_ROWS)
+    label = read.label.to_numpy() > 0
+    positives, negatives = int(label.sum()), int((~label).sum())
+    if min(positives, negatives) == 0:
+        return {}
+    found = {}
+    for name in features:
+        ranks = rankdata(np.nan_to_num(read[name].to_numpy(dtype=np.float64), nan=-np.inf))
+        auc = (ranks[label].sum() - positives * (positives + 1) / 2) / (positives * negatives)
+        found[name] = float(max(auc, 1 - auc))
+    return found
+
+
+def suspicions(rows: pd.DataFrame, features: Sequence[str], auc: float | None) -> list[str]:
+    """Say what looks too good: features that almost tell the label alone, and a mean `auc` above 0.97 with its likely sources.
+
+    An empty list is no proof of honesty. Amounts are looked at as spent or not.
+    """
+    alone = sorted(lone_aucs(rows, features).items(), key=lambda told: -told[1])
+    knowing = [f"{name} (alone AUC {value:.3f})" for name, value in alone if value >= KNOWS_TOO_MUCH]
+    said = []
+    if auc is not None and auc >= TOO_GOOD:
+        likely = ", ".join(knowing or [f"{name} (alone AUC {value:.3f})" for name, value in alone[:3]])
+        said.append(f"AUC {auc:.3f} is too good to be honest; look first at {likely}")
+    elif knowing:
+        said.append(f"these features almost tell the label alone, as a leak would: {', '.join(knowing)}")
+    return said

@@ -1,0 +1,305 @@
+"""Backtests: past origins of every target, predicted from what was known before each; alone, or inside a training."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+
+from features.build import steps
+from features.errors import GateError, listed
+from features.labels import Target, build_labels
+from features.windows import label as window_label
+from features.windows import words
+from models.backtest import (
+    CHAMPION,
+    DISJOINT,
+    Backtest,
+    Origin,
+    Predicted,
+    assemble,
+    calibrated,
+    plan_origins,
+    predict_disjoint,
+    predict_origin,
+    rounds_for,
+)
+from models.bundle import TargetBundle
+from models.ladder import Recipe, finite
+from models.metrics import Contact
+from models.report import Report, importances, report
+from pipeline.events import EventLog, midnight, read_events
+from pipeline.frames import features_frame, shards
+from pipeline.progress import Narrator
+from pipeline.settings import Settings, TargetSettings
+from pipeline.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Past:
+    """What can be learned from on a date: features at past cutoffs and on the night itself, and what happened after the cutoffs.
+
+    `rows` has per target one row per eligible user and cutoff whose horizon has elapsed; `plans` its origins.
+    """
+
+    settings: Settings
+    log: EventLog
+    targets: tuple[Target, ...]
+    cutoffs: tuple[datetime, ...]
+    tonight: pd.DataFrame
+    rows: Mapping[str, pd.DataFrame]
+    plans: Mapping[str, tuple[Origin, ...]]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The features that models read, in order."""
+        return tuple(feature.name for feature in self.log.features.numbers)
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """Which story each of them tells in reasons."""
+        return {feature.name: feature.group for feature in self.log.features.numbers}
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One target's backtest: the recipe it would be made by from now on, and what is told of it.
+
+    `incomparable` says why the champion could not be tested beside it; it is null where it was, or where there is none.
+    """
+
+    target: Target
+    recipe: Recipe
+    backtest: Backtest
+    report: Report
+    incomparable: str | None = None
+
+
+def run_backtest(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator) -> tuple[Tested, ...]:
+    """Test every target on past origins, beside the champions where there are any; nothing is registered and nothing changes.
+
+    Raises what `gather` raises.
+    """
+    past = gather(settings, as_of, narrator)
+    recipes = {target.name: recipe_for(past, target) for target in past.targets}
+    return test(past, recipes, champions_in_charge(tracker, past.targets, narrator), narrator)
+
+
+def champions_in_charge(tracker: Tracker, targets: Sequence[Target], narrator: Narrator) -> dict[str, TargetBundle]:
+    """Load those champions that there are; raises StoreError when the registry or a model cannot be read."""
+    found = {}
+    for target in targets:
+        try:
+            bundle = tracker.champions([target.name])[target.name].bundle
+        except GateError:
+            continue
+        if isinstance(bundle, TargetBundle):
+            found[target.name] = bundle
+    if found:
+        narrator.say(f"  {len(found)} of {len(targets)} targets have a champion to be held against")
+    return found
+
+
+def gather(settings: Settings, as_of: date, narrator: Narrator) -> Past:
+    """Read the events, build features at the training cutoffs and tonight, and label what can be labelled.
+
+    Raises GateError when history is too short for one origin, nobody is eligible, or a target has one class only.
+    """
+    log = read_events(settings, as_of, narrator)
+    targets = settings.specs()
+    cutoffs = training_cutoffs(log, settings, targets)
+    frame = _features(log, cutoffs, settings, narrator)
+    rows = {target.name: _labelled(log, frame, target, cutoffs) for target in targets}
+    _refuse_one_class(rows, targets)
+    plans = {target.name: _plan(rows[target.name], target, settings) for target in targets}
+    return Past(settings, log, targets, tuple(cutoffs), frame[frame.cutoff == midnight(as_of)], rows, plans)
+
+
+def training_cutoffs(log: EventLog, settings: Settings, targets: Sequence[Target]) -> list[datetime]:
+    """Give the cutoffs to learn from, oldest first: the latest one's shortest horizon has just elapsed at `as_of`.
+
+    Raises GateError when the history holds fewer than the three that training and one test need.
+    """
+    training, shortest = settings.training, min(target.horizon for target in targets)
+    latest, earliest = midnight(log.as_of) - shortest, log.first + training.min_history
+    count = int((latest - earliest) / training.step) + 1 if latest >= earliest else 0
+    longest = max(target.horizon for target in targets)
+    needed = training.min_history + 2 * longest + 2 * training.step
+    covered = timedelta(days=(midnight(log.as_of) - log.first).days)
+    if covered < needed:
+        raise GateError(
+            f"the events before {log.as_of} cover {words(covered)}, training needs {words(needed)}: training.min_history "
+            f"({window_label(training.min_history)}), two of the longest horizon ({window_label(longest)}) and two steps "
+            f"({window_label(training.step)}); shorten them in the config, or wait for more events"
+        )
+    return [latest - training.step * index for index in reversed(range(min(count, training.max_cutoffs)))]
+
+
+def recipe_for(past: Past, target: Target, parameters: Mapping[str, Any] | None = None) -> Recipe:
+    """Give the recipe that a target is tested with before its rung is known: the number of rounds is that of the latest past.
+
+    Raises GateError when the config's `monotone` names a feature that is not built.
+    """
+    told = _settings_of(past.settings, target).monotone
+    unknown = sorted(set(told) - set(past.names))
+    if unknown:
+        raise GateError(f"targets.{target.name}.monotone names {listed(unknown)}, which is not a number among the features built")
+    monotone = {name: 1 if way == "up" else -1 for name, way in told.items()}
+    recipe = Recipe("lightgbm", past.names, parameters=parameters or {}, monotone=monotone)
+    rows, plan, seed = past.rows[target.name], past.plans[target.name], past.settings.training.seed
+    rounds = rounds_for(rows, plan, recipe, target.horizon, is_amount=target.is_amount, seed=seed)
+    return replace(recipe, rounds=rounds)
+
+
+def contact_of(settings: Settings, target: Target) -> Contact | None:
+    """Give what a contact may bring and costs, as the config says."""
+    told = _settings_of(settings, target).contact
+    return None if told is None else Contact(capacity=told.capacity, value=told.value, cost=told.cost)
+
+
+def test(
+    past: Past, recipes: Mapping[str, Recipe], champions: Mapping[str, TargetBundle], narrator: Narrator
+) -> tuple[Tested, ...]:
+    """Predict every origin of every target with every rung, choose the rungs, and measure; champions beside them.
+
+    A champion predicts those origins that lie after all it was trained on itself; at the others its recipe is made anew.
+    """
+    settings, seed = past.settings, past.settings.training.seed
+    incomparable = {name: why for name, bundle in champions.items() if (why := _why_incomparable(bundle, past)) is not None}
+    beside = {name: bundle.recipe for name, bundle in champions.items() if name not in incomparable}
+    jobs = [(target, origin) for target in past.targets for origin in past.plans[target.name]]
+    parallel = Parallel(n_jobs=settings.training.jobs, prefer="threads", return_as="generator")
+    with narrator.step("testing on past origins", total=len(jobs)) as step:
+        # Threads, not processes: LightGBM lets go of the interpreter, and nothing is copied.
+        found = parallel(
+            delayed(predict_origin)(
+                past.rows[target.name],
+                recipes[target.name],
+                origin,
+                is_amount=target.is_amount,
+                seed=seed,
+                champion=beside.get(target.name),
+            )
+            for target, origin in jobs
+        )
+        predicted: dict[str, list[Predicted]] = {target.name: [] for target in past.targets}
+        for (target, _), part in zip(jobs, found, strict=True):
+            predicted[target.name].append(part)
+            step.advance()
+        origins = sorted({sum(origin.is_test for origin in past.plans[target.name]) for target in past.targets})
+        step.note(f"{len(past.targets)} targets at {listed(origins)} test origins")
+    tested = []
+    with narrator.step("measuring", total=len(past.targets)) as step:
+        for target in past.targets:
+            tested.append(_measured(past, target, recipes[target.name], predicted[target.name], champions.get(target.name)))
+            step.advance()
+        step.note(", ".join(f"{made.target.name}: {made.backtest.rung}" for made in tested))
+    for made in tested:
+        for said in made.report.suspicions:
+            narrator.say(f"  {made.target.name}: {said}")
+    return tuple(replace(made, incomparable=incomparable.get(made.target.name)) for made in tested)
+
+
+def _measured(past: Past, target: Target, recipe: Recipe, predicted: Sequence[Predicted], champion: TargetBundle | None) -> Tested:
+    settings, rows = past.settings, past.rows[target.name]
+    seed = settings.training.seed
+    contact = contact_of(settings, target)
+    try:
+        backtest = assemble(predicted, target.horizon, is_amount=target.is_amount, contact=contact)
+    except GateError as error:
+        raise GateError(f"{target.name}: {error}") from None
+    recipe = replace(recipe, rung=backtest.rung)
+    if champion is not None and CHAMPION in backtest.predictions:
+        backtest = _with_champion(backtest, champion, rows, target.horizon)
+    if settings.training.disjoint_users:
+        backtest = _with_disjoint(backtest, past, target, recipe)
+    told = report(
+        backtest,
+        rows,
+        by=settings.training.slices,
+        features=past.names,
+        importance=importances(predicted, rows, backtest, past.groups),
+        seed=seed,
+    )
+    return Tested(target, recipe, backtest, told)
+
+
+def _with_champion(backtest: Backtest, champion: TargetBundle, rows: pd.DataFrame, horizon: timedelta) -> Backtest:
+    """Calibrate the champion's recipe like the challenger, and let the champion itself speak where the origin is news to it."""
+    predictions = backtest.predictions
+    score = calibrated(predictions, CHAMPION, horizon, is_amount=backtest.is_amount)[0].to_numpy()
+    news = (predictions.cutoff >= pd.Timestamp(champion.trained_until)).to_numpy()
+    if news.any():
+        own = predictions.loc[news, ["user_id", "cutoff"]].merge(rows, on=["user_id", "cutoff"], how="left")
+        score = score.copy()
+        score[news] = champion.predict(own).score.to_numpy()
+    return replace(backtest, predictions=predictions.assign(**{CHAMPION: score}))
+
+
+def _with_disjoint(backtest: Backtest, past: Past, target: Target, recipe: Recipe) -> Backtest:
+    """Add what models that never saw the user say at the test origins, raw: what is compared is the ranking."""
+    rows, seed = past.rows[target.name], past.settings.training.seed
+    score = np.full(len(backtest.predictions), np.nan)
+    for origin in past.plans[target.name]:
+        if origin.is_test:
+            raw = predict_disjoint(rows, recipe, origin, is_amount=target.is_amount, seed=seed)
+            here = (backtest.predictions.cutoff == origin.cutoff).to_numpy()
+            score[here] = backtest.predictions.user_id[here].map(raw).to_numpy()
+    return replace(backtest, predictions=backtest.predictions.assign(**{DISJOINT: score}))
+
+
+def _why_incomparable(champion: TargetBundle, past: Past) -> str | None:
+    missing = [name for name in champion.recipe.features if name not in past.names]
+    return f"it reads {len(missing)} features that are not built now: {listed(missing)}" if missing else None
+
+
+def _features(log: EventLog, cutoffs: Sequence[datetime], settings: Settings, narrator: Narrator) -> pd.DataFrame:
+    """Build the features of the training cutoffs and of the night itself, sorted by cutoff and user."""
+    with narrator.step("building features", total=steps(log.features, shards(log, len(cutoffs) + 1, settings))) as step:
+        frame = features_frame(log, [*cutoffs, midnight(log.as_of)], settings, step)
+        numbers = [feature.name for feature in log.features.numbers]
+        frame[numbers] = finite(frame[numbers])
+        step.note(
+            f"{len(log.features.features)} features at {len(cutoffs)} cutoffs, {cutoffs[0]:%Y-%m-%d} to {cutoffs[-1]:%Y-%m-%d}"
+        )
+    return frame.sort_values(["cutoff", "user_id"], ignore_index=True)
+
+
+def _labelled(log: EventLog, frame: pd.DataFrame, target: Target, cutoffs: Sequence[datetime]) -> pd.DataFrame:
+    """Join a target's labels to the features: one row per eligible user and cutoff whose horizon has elapsed."""
+    legal = [cutoff for cutoff in cutoffs if cutoff + target.horizon <= midnight(log.as_of)]
+    labels = log.engine.execute(build_labels(log.events, target, legal))
+    return frame.merge(labels, on=["user_id", "cutoff"], validate="one_to_one").sort_values(
+        ["cutoff", "user_id"], ignore_index=True
+    )
+
+
+def _refuse_one_class(rows: Mapping[str, pd.DataFrame], targets: Sequence[Target]) -> None:
+    problems = []
+    for target in targets:
+        label = rows[target.name].label
+        if len(label) == 0:
+            problems.append(f"{target.name}: nobody is eligible; widen eligible.active_within or check eligible.events")
+        elif label.nunique() < 2:
+            problems.append(
+                f"{target.name}: the label is {label.iloc[0]:g} in all {len(label):,} rows; there is nothing to tell apart. "
+                f"Check events ({target.events}), or change horizon"
+            )
+    if problems:
+        raise GateError("no model can be trained:\n  " + "\n  ".join(problems))
+
+
+def _plan(rows: pd.DataFrame, target: Target, settings: Settings) -> tuple[Origin, ...]:
+    cutoffs = [cutoff.to_pydatetime() for cutoff in sorted(rows.cutoff.unique())]
+    tests, calibrations = settings.training.test_origins, settings.training.calibration_origins
+    try:
+        return plan_origins(cutoffs, target.horizon, tests=tests, calibrations=calibrations, minimum=1)
+    except GateError as error:
+        raise GateError(f"{target.name}: {error}") from None
+
+
+def _settings_of(settings: Settings, target: Target) -> TargetSettings:
+    return next(told for told in settings.targets if told.name == target.name)

@@ -1,0 +1,219 @@
+"""Show backtests and trainings: how good each target is on dates that its model had not seen, with intervals, beside the rules."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from models.intervals import Interval
+from pipeline.show import plain_table
+
+if TYPE_CHECKING:
+    from pipeline.backtest import Tested
+    from pipeline.train import Training
+
+_SHOWN_SLICES = 3
+_FEW = 100
+
+
+def tell_backtest(tested: Sequence["Tested"]) -> dict[str, Any]:
+    """Gather what a backtest found, in plain values: everything that is printed, and the measures by origin, bands and slices."""
+    return {"targets": [_told(made) for made in tested]}
+
+
+def tell_training(training: "Training") -> dict[str, Any]:
+    """Gather what came of a training in plain values: the backtest of every target, its version, and what the gates said."""
+    return {
+        "run_id": training.run_id,
+        "targets": [
+            {
+                **_told(made.tested),
+                "version": made.version,
+                "method": made.bundle.method,
+                "is_champion": made.is_champion,
+                "gates": [asdict(verdict) for verdict in made.verdicts],
+            }
+            for made in training.trained
+        ],
+        "personas": [
+            {"persona": number, "name": name, "share": share}
+            for number, (name, share) in enumerate(zip(training.personas.names, training.personas.shares, strict=True))
+        ],
+    }
+
+
+def print_backtest(told: Mapping[str, Any], console: Console, *, currency: str) -> None:
+    """Print what `tell_backtest` gathered: a line per target, then for each its ladder, origins, bands, and where it is wrong."""
+    _print_summary(told, console, currency)
+    for row in told["targets"]:
+        _print_ladder(row, console, currency)
+        _print_origins(row, console, currency)
+        if row["bands"]:
+            _print_bands(row, console)
+        _print_slices(row, console, currency, most=None)
+
+
+def print_training(told: Mapping[str, Any], console: Console, *, currency: str) -> None:
+    """Print what `tell_training` gathered: a line per target, where each is most wrong, and who is in charge now."""
+    _print_summary(told, console, currency)
+    table = plain_table("Models")
+    for name in ("target", "model", "in charge", "why"):
+        table.add_column(name)
+    for row in told["targets"]:
+        said = [gate["said"] for gate in row["gates"] if not gate["passed"]] or [row["gates"][0]["said"]]
+        version = f"v{row['version']} {row['method']}"
+        table.add_row(row["target"], version, "yes" if row["is_champion"] else "no, stays a challenger", "; ".join(said))
+    console.print(table)
+    console.print(
+        f"MLflow run {told['run_id']}: model cards, figures and every measure; look with `beforehand ui`, or `beforehand backtest` "
+        "for the tests in full",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _told(made: "Tested") -> dict[str, Any]:
+    report = made.report
+    return {
+        "target": made.target.name,
+        "meaning": made.target.meaning,
+        "is_amount": made.target.is_amount,
+        "rung": made.backtest.rung,
+        "measure": report.measure,
+        "rows": report.rows,
+        "positives": report.positives,
+        "test_origins": [origin.date().isoformat() for origin in report.by_origin],
+        "measures": _plain(report.measures),
+        "pooled": _plain(report.pooled),
+        "baseline": report.baseline,
+        "baselines": {rung: _plain(found) for rung, found in report.baselines.items()},
+        "ladder": _plain(report.ladder),
+        "ahead": None if report.ahead is None else asdict(report.ahead),
+        "unseen_users": None if report.memory is None else asdict(report.memory),
+        "by_origin": {origin.date().isoformat(): dict(found) for origin, found in report.by_origin.items()},
+        "bands": [asdict(band) for band in report.bands],
+        "bands_as_stated": report.coverage if report.bands else None,
+        "slices": [asdict(part) for part in report.slices],
+        "suspicions": list(report.suspicions),
+        "champion": made.incomparable,
+    }
+
+
+def _plain(found: Mapping[Any, Interval]) -> dict[str, dict[str, float]]:
+    return {str(name): asdict(interval) for name, interval in found.items()}
+
+
+def _print_summary(told: Mapping[str, Any], console: Console, currency: str) -> None:
+    table = plain_table("Means over test origins that each model had not seen, with 95 % intervals over users")
+    columns = ("target", "tested on", "AUC", "average precision", "ahead of the rule", "calibration error", "mean error", "by")
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("target", "by") else "right")
+    for row in told["targets"]:
+        found, pooled = row["measures"], row["pooled"]
+        rows = f"{row['rows']:,} rows, {len(row['test_origins'])} origins"
+        if row["positives"] is not None:
+            rows += f"\n{row['positives']:,} positive"
+        ahead = "–" if row["ahead"] is None else f"{_said(row['ahead'], currency if row['is_amount'] else None, sign=True)}"
+        table.add_row(
+            row["target"],
+            rows,
+            _said(found.get("auc")),
+            _said(found.get("average_precision")),
+            f"{ahead}\n{row['baseline']}",
+            "–" if row["is_amount"] else _said(pooled.get("expected_calibration_error")),
+            _said(found.get("mean_absolute_error"), currency),
+            row["rung"],
+            end_section=True,
+        )
+    console.print(table)
+    for row in told["targets"]:
+        for line in _warnings(row):
+            console.print(f"  {row['target']}: {line}", highlight=False, soft_wrap=True)
+
+
+def _warnings(row: Mapping[str, Any]) -> Iterator[str]:
+    if row["positives"] is not None and min(row["positives"], row["rows"] - row["positives"]) < _FEW:
+        yield f"small: {row['positives']:,} positives in {row['rows']:,} test rows, so the intervals are wide"
+    if row["ahead"] is not None and row["ahead"]["low"] <= 0 <= row["ahead"]["high"]:
+        yield f"not clearly ahead of the rule {row['baseline']}: the interval of the difference holds zero"
+    if row["champion"] is not None:
+        yield f"the champion could not be tested beside it: {row['champion']}"
+    if row["unseen_users"] is not None:
+        moved = _said(row["unseen_users"], sign=True)
+        yield f"{row['measure'].replace('_', ' ')} on users whom the model never saw: {moved} (it learns from fewer users there)"
+    yield from row["suspicions"]
+
+
+def _print_ladder(row: Mapping[str, Any], console: Console, currency: str) -> None:
+    table = plain_table(f"{row['target']}: the ladder, by {row['measure'].replace('_', ' ')}")
+    for name in ("rung", "mean over origins", ""):
+        table.add_column(name, justify="right" if name == "mean over origins" else "left")
+    for rung, found in row["ladder"].items():
+        table.add_row(rung, _said(found, currency if row["is_amount"] else None), "chosen" if rung == row["rung"] else "")
+    console.print(table)
+
+
+def _print_origins(row: Mapping[str, Any], console: Console, currency: str) -> None:
+    names = ("mean_absolute_error", "rmsle", "decile_total_error", "gini", "total_error") if row["is_amount"] else (
+        *("auc", "average_precision", "log_loss", "brier", "expected_calibration_error", "calibration_slope"),
+        *("lift_10pct", "captured_10pct", "precision_at_capacity", "expected_profit", "base_rate"),
+    )  # fmt: skip
+    shown = [name for name in names if any(name in found for found in row["by_origin"].values())]
+    table = plain_table(f"{row['target']}: by origin")
+    for name in ("origin", "rows", *(name.replace("_", " ") for name in shown)):
+        table.add_column(name, justify="left" if name == "origin" else "right")
+    for origin, found in row["by_origin"].items():
+        values = [_number(found.get(name), currency if name == "mean_absolute_error" else None) for name in shown]
+        table.add_row(origin, f"{found['users']:,.0f}", *values)
+    console.print(table)
+
+
+def _print_bands(row: Mapping[str, Any], console: Console) -> None:
+    table = plain_table(f"{row['target']}: what scores said and what happened; {row['bands_as_stated']:.0%} of the bands as stated")
+    for name in ("scores", "rows", "mean score", "stated", "happened", "its interval"):
+        table.add_column(name, justify="right")
+    for band in row["bands"]:
+        table.add_row(
+            f"{band['low']:.1%} to {band['high']:.1%}",
+            f"{band['users']:,}",
+            f"{band['mean_score']:.1%}",
+            f"{band['stated_low']:.1%} to {band['stated_high']:.1%}",
+            f"{band['rate']:.1%}",
+            f"{band['rate_low']:.1%} to {band['rate_high']:.1%}",
+        )
+    console.print(table)
+
+
+def _print_slices(row: Mapping[str, Any], console: Console, currency: str, *, most: int | None = _SHOWN_SLICES) -> None:
+    if not row["slices"]:
+        return
+    table = plain_table(f"{row['target']}: for whom")
+    for name in ("users with", "", "rows", "mean score", "happened", row["measure"].replace("_", " ")):
+        table.add_column(name, justify="left" if name in ("users with", "") else "right")
+    for part in row["slices"][:most]:
+        is_rate = not row["is_amount"]
+        mean = f"{part['mean_score']:.1%}" if is_rate else f"{currency}{part['mean_score']:,.2f}"
+        happened = _share(part["rate"]) if is_rate else _said(part["rate"], currency)
+        found = _said(part["measures"].get(row["measure"]), None if is_rate else currency)
+        table.add_row(part["column"].replace("_", " "), part["value"], f"{part['users']:,}", mean, happened, found)
+    console.print(table)
+
+
+def _said(found: Mapping[str, float] | None, currency: str | None = None, *, sign: bool = False) -> str:
+    if found is None:
+        return "–"
+    plus = "+" if sign else ""
+    if currency is not None:
+        return f"{currency}{found['value']:{plus},.2f} ({found['low']:{plus},.2f} to {found['high']:{plus},.2f})"
+    return f"{found['value']:{plus}.3f} ({found['low']:{plus}.3f} to {found['high']:{plus}.3f})"
+
+
+def _share(found: Mapping[str, float]) -> str:
+    return f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%})"
+
+
+def _number(value: float | None, currency: str | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if currency is None else f"{currency}{value:,.2f}"

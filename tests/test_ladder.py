@@ -1,0 +1,171 @@
+"""The ladder: linear models with exact contributions, blends on one scale, and bundles of every rung in plain files."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
+
+from features.errors import DataError, StoreError
+from models.bundle import TargetBundle, load
+from models.calibration import Calibrator
+from models.ladder import RUNGS, Blend, Linear, Recipe, Rung, blended, finite, fit_recipe, fit_rungs, possible
+from models.linear import fit_linear
+from models.suspicion import lone_aucs, suspicions
+
+NAMES = ("purchase_recency_days", "purchase_frequency", "a", "b")
+
+
+def table(rows: int = 600, seed: int = 3) -> tuple[pd.DataFrame, pd.Series]:
+    random = np.random.default_rng(seed)
+    x = pd.DataFrame(random.normal(size=(rows, 4)), columns=list(NAMES))
+    x["purchase_recency_days"] = random.exponential(20, size=rows)
+    x.loc[::7, "b"] = np.nan
+    y = (x.a + x.b.fillna(1.0) * x.a + random.normal(size=rows) > 0).astype(float)
+    return x, y
+
+
+@pytest.fixture(scope="module")
+def rungs() -> dict[Rung, object]:
+    return dict(fit_rungs(*table(), RUNGS, Recipe("blend", NAMES, rounds=40), is_amount=False, seed=1))
+
+
+def test_a_linear_model_is_sklearns_on_standardised_columns() -> None:
+    x, y = table()
+    known = x[["a", "purchase_frequency"]]
+    found = fit_linear(known, y, is_amount=False, strength=1e-4, seed=1)
+    scaled = (known - known.mean()) / known.std(ddof=0)
+    theirs = LogisticRegression(C=1 / (1e-4 * len(x)), tol=1e-8, max_iter=1000).fit(scaled, y)
+    np.testing.assert_allclose(found.raw(x), theirs.predict_proba(scaled)[:, 1], atol=1e-4)
+
+
+@pytest.mark.parametrize("is_amount", [False, True])
+def test_linear_contributions_add_up_to_the_score(is_amount: bool) -> None:
+    x, y = table()
+    found = fit_linear(x, y * 20 if is_amount else y, is_amount=is_amount, strength=0.01, seed=1)
+    link = found.contributions(x).sum(axis=1) + found.intercept
+    np.testing.assert_allclose(found.raw(x), np.exp(link) if is_amount else expit(link))
+    # Amounts are right on average: Poisson's score equations.
+    assert found.raw(x).mean() == pytest.approx((y * 20 if is_amount else y).mean(), rel=0.02)
+
+
+def test_empty_and_constant_columns_are_left_out_and_nothing_at_all_is_the_base_rate() -> None:
+    x, y = table()
+    dull = x.assign(c=5.0, d=np.nan)
+    assert fit_linear(dull, y, is_amount=False, strength=0.01, seed=1).features == NAMES
+    empty = fit_linear(dull[["c", "d"]], y, is_amount=False, strength=0.01, seed=1)
+    assert empty.raw(dull) == pytest.approx(np.full(len(x), y.mean()))
+
+
+def test_a_weight_against_its_constraint_is_left_out() -> None:
+    x, y = table()
+    assert "a" in fit_linear(x, y, is_amount=False, strength=0.01, seed=1, monotone={"a": 1}).features
+    assert "a" not in fit_linear(x, y, is_amount=False, strength=0.01, seed=1, monotone={"a": -1}).features
+
+
+def test_trees_keep_their_constraints() -> None:
+    x, y = table()
+    model = fit_recipe(x, y, Recipe("blend", NAMES, rounds=60, monotone={"a": 1}), is_amount=False, seed=1)
+    line = pd.concat([x.head(1)] * 50, ignore_index=True).assign(a=np.linspace(-3, 3, 50))
+    assert (np.diff(model.raw(line)) >= -1e-12).all()
+
+
+def test_a_blend_lies_between_its_parts_and_so_do_its_contributions(rungs: dict[Rung, object]) -> None:
+    x, _ = table()
+    blend = rungs["blend"]
+    assert isinstance(blend, Blend)
+    np.testing.assert_allclose(logit(blend.raw(x)), (logit(blend.trees.raw(x)) + logit(blend.linear.raw(x))) / 2)
+    # Trees' contributions add up to the log-odds less a constant; the blend's, too.
+    rest = logit(blend.raw(x)) - blend.contributions(x).sum(axis=1)
+    np.testing.assert_allclose(rest, rest[0], atol=1e-4)
+    assert blended(np.array([4.0]), np.array([9.0]), is_amount=True) == pytest.approx([6.0])
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_every_rung_survives_its_folder(tmp_path: Path, rungs: dict[Rung, object], rung: Rung) -> None:
+    x, _ = table()
+    recipe = Recipe(rung, NAMES, rounds=40, parameters={"num_leaves": 4}, monotone={"a": 1})
+    made = TargetBundle("churn", {"horizon": "28d"}, recipe, "2024-01-01", Calibrator("platt", 0.9, 0.1), rungs[rung], {"a": "g"})
+    made.save(tmp_path / "bundle")
+    read = load(tmp_path / "bundle")
+    assert isinstance(read, TargetBundle)
+    assert (read.recipe, read.definition, read.groups, read.method) == (recipe, made.definition, made.groups, f"{rung}+platt")
+    pd.testing.assert_frame_equal(read.predict(x), made.predict(x))
+    np.testing.assert_array_equal(read.contributions(x), made.contributions(x))
+
+
+def test_a_bundle_of_the_first_format_still_loads(tmp_path: Path, rungs: dict[Rung, object]) -> None:
+    x, _ = table()
+    made = TargetBundle("churn", {}, Recipe("lightgbm", NAMES), "2024-01-01", Calibrator("platt", 0.9, 0.1), rungs["lightgbm"])
+    made.save(tmp_path / "bundle")
+    (tmp_path / "bundle" / "bundle.json").write_text(
+        '{"format": 1, "kind": "target", "target": "churn", "definition": {}, "method": "lightgbm+platt", '
+        '"trained_until": "2024-01-01", "calibrator": {"method": "platt", "slope": 0.9, "intercept": 0.1}}'
+    )
+    read = load(tmp_path / "bundle")
+    assert isinstance(read, TargetBundle) and read.method == "lightgbm+platt"
+    pd.testing.assert_frame_equal(read.predict(x), made.predict(x))
+
+
+def test_a_bundle_with_an_unknown_kind_of_model_is_damaged(tmp_path: Path, rungs: dict[Rung, object]) -> None:
+    made = TargetBundle("churn", {}, Recipe("rfm", NAMES), "2024-01-01", Calibrator(), rungs["rfm"])
+    made.save(tmp_path / "bundle")
+    head = tmp_path / "bundle" / "bundle.json"
+    head.write_text(head.read_text().replace('"kind": "linear"', '"kind": "oracle"'))
+    with pytest.raises(StoreError, match="damaged.*oracle"):
+        load(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("rung", ["logistic", "lightgbm", "blend"])
+def test_odd_values_at_scoring(rungs: dict[Rung, object], rung: Rung) -> None:
+    x, _ = table(20)
+    bundle = TargetBundle("churn", {}, Recipe(rung, NAMES), "2024-01-01", Calibrator(), rungs[rung])
+    with pytest.raises(DataError, match="the model of churn reads a, which the rows do not have"):
+        bundle.predict(x.drop(columns="a"))
+    with pytest.raises(DataError, match="reads a as numbers"):
+        bundle.predict(x.assign(a="text"))
+    # An infinity is unknown, not the largest of all.
+    odd = bundle.predict(x.assign(a=np.inf)).score
+    pd.testing.assert_series_equal(odd, bundle.predict(x.assign(a=np.nan)).score)
+    assert odd.between(0, 1).all()
+    assert bundle.predict(x.assign(a=None)).score.between(0, 1).all()
+
+
+def test_rungs_need_enough_of_both_labels() -> None:
+    def label(positives: int, rows: int = 1000) -> pd.Series:
+        return pd.Series([1.0] * positives + [0.0] * (rows - positives))
+
+    assert possible(label(0), NAMES, is_amount=False) == ("base_rate",)
+    assert possible(label(10), NAMES, is_amount=False) == ("base_rate", "recency")
+    assert possible(label(99), NAMES, is_amount=False) == ("base_rate", "recency", "rfm")
+    assert possible(label(100), NAMES, is_amount=False) == RUNGS
+    assert possible(label(950), NAMES, is_amount=False) == ("base_rate", "recency", "rfm")
+    assert possible(label(100), ["a"], is_amount=False) == ("base_rate", "logistic", "lightgbm", "blend")
+    assert possible(label(1000), NAMES, is_amount=True) == RUNGS
+
+
+def test_infinities_become_unknown() -> None:
+    frame = pd.DataFrame({"a": [1.0, np.inf, -np.inf, np.nan]})
+    assert finite(frame).a.isna().tolist() == [False, True, True, True]
+
+
+def test_a_feature_that_knows_the_label_is_named() -> None:
+    x, y = table()
+    rows = x.assign(label=y, leak=y * 3 + np.random.default_rng(0).normal(scale=0.1, size=len(y)))
+    assert lone_aucs(rows, ["leak", "purchase_frequency"])["leak"] == 1.0
+    assert suspicions(rows, [*NAMES, "leak"], 0.9) == [
+        "these features almost tell the label alone, as a leak would: leak (alone AUC 1.000)"
+    ]
+    assert suspicions(rows, [*NAMES, "leak"], 0.995)[0].startswith("AUC 0.995 is too good to be honest; look first at leak")
+    assert suspicions(rows, NAMES, 0.8) == []
+
+
+def test_what_is_known_for_one_label_only_is_suspicious() -> None:
+    rows = pd.DataFrame({"label": [0.0, 1.0] * 50, "told": [np.nan, 5.0] * 50})
+    assert lone_aucs(rows, ["told"]) == {"told": 1.0}
+
+
+def test_linear_models_are_plain(rungs: dict[Rung, object]) -> None:
+    assert isinstance(rungs["rfm"], Linear) and rungs["rfm"].features == ("purchase_recency_days", "purchase_frequency")
