@@ -209,4 +209,4 @@ def _captured_early(drawn: Drawn) -> Floats:
 
 def _products(left: Floats, right: Floats) -> Floats:
     """Sum the products of each draw."""
-    return np.asarray(np.vecdot(left, right))
+    return np.asarray(np.einsum("dg,dg->d", left, right))

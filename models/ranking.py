@@ -14,8 +14,9 @@ from scipy.special import expit, logit
 from features.errors import DataError
 from models.propensity import Floats
 
-# Weights held at once: each array that a chunk of draws passes through then has at most so many numbers of 8 bytes.
-CHUNK = 2_000_000
+# Weights measured at once, of as many draws as fit, but at least one. Arrays of 2 MB stay in the processor's cache: twice as fast
+# as arrays of 16 MB.
+CHUNK = 250_000
 _EDGE = 1e-6
 # Newton's steps, in standard deviations of the log-odds: after one shorter than `_NEAR`, what is left is about its square.
 _STEPS, _NEAR, _LONGEST = 40, 1e-3, 2.0
@@ -115,7 +116,7 @@ class Drawn:
 
     def mean(self, values: Floats) -> Floats:
         """Mean over a draw of what each row of the ranking has."""
-        return self.weights @ values / self.total
+        return np.asarray(np.einsum("dr,r->d", self.weights, values)) / self.total
 
     def at(self, curve: Floats, cut: Floats) -> Floats:
         """Height of a curve where the weight down to there is `cut` (draws × cuts)."""

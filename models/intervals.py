@@ -1,0 +1,221 @@
+"""How sure a measure is: a bootstrap over users, so that all that is known of one user comes and goes together.
+
+Rows of one user at several origins resemble each other; drawn one by one, they would make every interval too narrow.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from features.errors import GateError
+from models.metrics import Contact, measures_drawn
+from models.propensity import Floats
+from models.ranking import CHUNK, rank
+
+DRAWS = 200
+# Of more rows than these, fewer draws are made, in proportion and down to the fewest: their intervals are narrow anyway.
+FULL_ROWS, FEWEST_DRAWS = 200_000, 100
+# Means of distances: noise makes them too high, and a draw adds its own to that of the rows.
+_DISTANCES = ("expected_calibration_error", "decile_total_error")
+
+Places = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value, and the bounds it lies between with the confidence that was asked for."""
+
+    value: float
+    low: float
+    high: float
+
+
+def user_weights(users: npt.ArrayLike, *, draws: int, seed: int) -> Floats:
+    """Draw as many users as there are, with replacement: how often each row's user was drawn, draws × rows.
+
+    `users` has the user of each row. The weights of a user do not depend on the order of rows, nor on the users' other rows.
+    """
+    codes, count = _coded(users)
+    return np.concatenate([counts[:, codes] for counts in _drawn_users(count, draws=draws, seed=seed, most=draws)])
+
+
+def intervals(
+    tested: pd.DataFrame,
+    column: str,
+    *,
+    is_amount: bool,
+    contact: Contact | None = None,
+    seed: int,
+    draws: int = DRAWS,
+    confidence: float = 0.95,
+    only: Collection[str] | None = None,
+) -> dict[str, Interval]:
+    """Give each measure (or only those named), its mean over the origins where it is defined, and its percentile interval.
+
+    `tested` has one row a user and origin: `user_id`, `cutoff`, `label` and the scores in `column`. Above 200,000 rows fewer draws
+    are made, down to 100. The calibration error and the decile error, which noise makes too high, have the basic interval: as far
+    below the value as the draws go above it, and the other way round, though never without the value. Measures that no origin
+    defines are left out. Davison and Hinkley (1997).
+
+    Raises DataError when a score is null.
+    """
+    origins = list(tested.groupby("cutoff").indices.values())
+    table = _resampled(tested, [column], origins, is_amount=is_amount, contact=contact, seed=seed, draws=draws, only=only)[0]
+    return _summed_up(table, confidence=confidence)
+
+
+def pooled(
+    tested: pd.DataFrame,
+    column: str,
+    *,
+    is_amount: bool,
+    contact: Contact | None = None,
+    seed: int,
+    draws: int = DRAWS,
+    confidence: float = 0.95,
+    only: Collection[str] | None = None,
+) -> dict[str, Interval]:
+    """Give the same as `intervals` of the rows of all origins taken together, as calibration is judged."""
+    everything = [np.arange(len(tested))] if len(tested) else []
+    table = _resampled(tested, [column], everything, is_amount=is_amount, contact=contact, seed=seed, draws=draws, only=only)[0]
+    return _summed_up(table, confidence=confidence)
+
+
+def paired(
+    tested: pd.DataFrame,
+    column: str,
+    against: str,
+    *,
+    is_amount: bool,
+    measure: str,
+    contact: Contact | None = None,
+    seed: int,
+    draws: int = DRAWS,
+    confidence: float = 0.95,
+) -> Interval:
+    """Give a measure of `column` minus that of `against`, on the same rows and under the same draws; a mean over origins.
+
+    Raises GateError when no origin defines the measure for both.
+    """
+    origins = list(tested.groupby("cutoff").indices.values())
+    found = _resampled(
+        tested, [column, against], origins, is_amount=is_amount, contact=contact, seed=seed, draws=draws, only=[measure]
+    )
+    if all(measure in table for table in found):
+        difference = _mean(found[0][measure] - found[1][measure])
+        if np.isfinite(difference[0]):
+            return _interval(difference, confidence=confidence)
+    raise GateError(
+        f"{measure} of {column} and {against} is defined at none of {len(origins)} test origins: they hold one class only, or a "
+        "score is no probability. Compare by auc or average_precision, or test on more origins"
+    )
+
+
+def rate_interval(label: Floats, users: npt.ArrayLike, *, confidence: float = 0.95) -> Interval:
+    """Give the realised rate of rows (labels 0 or 1, at least one), in Wilson's interval for as many rows as they are worth.
+
+    Rows of one user say less than rows of as many users: they are worth what independent rows of the same variance would be, at
+    most as many as there are and at least as many as users, and as many as users when all labels are equal. Wilson (1927); the
+    effective size after Korn and Graubard (1998). Unlike a bootstrap, it has a width where nothing happened.
+
+    >>> round(rate_interval(np.zeros(10), np.arange(10)).high, 3)
+    0.278
+    """
+    codes, count = _coded(users)
+    rate = float(np.mean(label))
+    variance = float(np.sum(np.bincount(codes, label - rate, minlength=count) ** 2)) / len(label) ** 2
+    worth = float(np.clip(rate * (1 - rate) / variance, count, len(label))) if variance > 0 else float(count)
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    middle = (rate + z**2 / (2 * worth)) / (1 + z**2 / worth)
+    half = z / (1 + z**2 / worth) * float(np.sqrt(rate * (1 - rate) / worth + z**2 / (4 * worth**2)))
+    return Interval(rate, min(max(middle - half, 0.0), rate), max(min(middle + half, 1.0), rate))
+
+
+def mean_interval(label: Floats, users: npt.ArrayLike, *, seed: int, draws: int = DRAWS, confidence: float = 0.95) -> Interval:
+    """Give the mean amount of rows (at least one), in a percentile interval over draws of users."""
+    codes, count = _coded(users)
+    amounts, rows = np.bincount(codes, label, minlength=count), np.bincount(codes, minlength=count)
+    made = _drawn_users(count, draws=draws, seed=seed, most=max(CHUNK // count, 1))
+    means = [np.array([label.mean()]), *((counts @ amounts) / (counts @ rows) for counts in made)]
+    return _interval(np.concatenate(means), confidence=confidence)
+
+
+def _resampled(
+    tested: pd.DataFrame,
+    columns: Sequence[str],
+    groups: Sequence[Places],
+    *,
+    is_amount: bool,
+    contact: Contact | None,
+    seed: int,
+    draws: int,
+    only: Collection[str] | None,
+) -> list[dict[str, Floats]]:
+    """Measure groups of rows: for each column and measure draws × groups, of which the first draw has every user once."""
+    codes, count = _coded(tested.user_id)
+    label = tested.label.to_numpy(dtype=np.float64)
+    rankings = [[rank(label[rows], tested[name].to_numpy(dtype=np.float64)[rows]) for rows in groups] for name in columns]
+    if len(tested) > FULL_ROWS:
+        draws = min(draws, max(draws * FULL_ROWS // len(tested), FEWEST_DRAWS))
+    most = max(CHUNK // max(count, *(len(rows) for rows in groups)), 1) if groups else draws
+    parts: list[list[list[dict[str, Floats]]]] = [[[] for _ in groups] for _ in columns]
+    for counts in (np.ones((1, count)), *_drawn_users(count, draws=draws, seed=seed, most=most)):
+        for of_column, group_rankings in zip(parts, rankings, strict=True):
+            for of_group, rows, ranking in zip(of_column, groups, group_rankings, strict=True):
+                weights = counts[:, codes[rows][ranking.order]]
+                of_group.append(measures_drawn(ranking, weights, is_amount=is_amount, contact=contact, only=only))
+    return [_joined(of_column) for of_column in parts]
+
+
+def _joined(parts: Sequence[Sequence[dict[str, Floats]]]) -> dict[str, Floats]:
+    """Put chunks of draws under each other and groups beside each other; a group without a measure has it null."""
+    whole = [{name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]} for chunks in parts]
+    draws = sum(len(next(iter(chunk.values()), ())) for chunk in parts[0]) if parts else 0
+    names = dict.fromkeys(name for group in whole for name in group)
+    return {name: np.column_stack([group.get(name, np.full(draws, np.nan)) for group in whole]) for name in names}
+
+
+def _summed_up(table: dict[str, Floats], *, confidence: float) -> dict[str, Interval]:
+    means = {name: _mean(values) for name, values in table.items()}
+    return {
+        name: _interval(values, confidence=confidence, is_distance=name in _DISTANCES)
+        for name, values in means.items()
+        if np.isfinite(values[0])
+    }
+
+
+def _mean(values: Floats) -> Floats:
+    """Mean of each draw over the groups where it is defined."""
+    defined = np.isfinite(values)
+    count = defined.sum(axis=1)
+    sums = np.where(defined, values, 0.0).sum(axis=1)
+    return np.asarray(np.divide(sums, count, out=np.full(len(values), np.nan), where=count > 0))
+
+
+def _interval(values: Floats, *, confidence: float, is_distance: bool = False) -> Interval:
+    """Percentiles of the draws in which there is a value; the first of `values` is that of the rows as they are."""
+    value, drawn = float(values[0]), values[1:][np.isfinite(values[1:])]
+    if len(drawn) == 0:
+        return Interval(value, value, value)
+    low, high = (float(bound) for bound in np.quantile(drawn, [0.5 - confidence / 2, 0.5 + confidence / 2]))
+    if is_distance:
+        return Interval(value, min(max(2 * value - high, 0.0), value), max(2 * value - low, value))
+    return Interval(value, low, high)
+
+
+def _coded(users: npt.ArrayLike) -> tuple[Places, int]:
+    """Number users in their own order, so that the order of rows changes no draw."""
+    codes, known = pd.factorize(np.asarray(users), sort=True)
+    return codes, len(known)
+
+
+def _drawn_users(users: int, *, draws: int, seed: int, most: int) -> Iterator[Floats]:
+    """Give how often each user is drawn, in chunks of at most `most` draws: the same draws however they are cut."""
+    random = np.random.default_rng(seed)
+    for start in range(0, draws, most):
+        chunk = range(start, min(start + most, draws))
+        yield np.stack([np.bincount(random.integers(users, size=users), minlength=users) for _ in chunk]).astype(np.float64)
