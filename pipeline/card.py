@@ -118,7 +118,8 @@ def _use(told: Card) -> Iterator[str]:
 def _measured(told: Card) -> Iterator[str]:
     origins = ", ".join(f"{origin}" for origin in told.test_origins)
     yield f"On {len(told.test_origins)} test origins ({origins}), each predicted by a model that had not seen it."
-    yield f"Each number is a mean over them. In brackets: {told.confidence:.0%} intervals, by a bootstrap over users. The other columns are rules it has to beat."
+    sure = f"{told.confidence:.0%} intervals, by a bootstrap over users"
+    yield f"Each number is a mean over them. In brackets: {sure}. The other columns are rules it has to beat."
     yield ""
     names = list(dict.fromkeys(name for found in told.measures.values() for name in found))
     yield from table(

@@ -75,6 +75,9 @@ def test_the_newest_challenger_waits_beside_the_champion(tracker: Tracker) -> No
     assert tracker.promote({"churn": "2"}, reason="by hand") == {"churn": Change("churn", "2", "1")}
     assert (in_charge(tracker, "churn"), waiting(tracker, "churn")) == ({"churn": "2"}, {"churn": "3"})
     assert tags(tracker, "churn", "2") == {"promoted_because": "by hand", "replaces": "1"}
+    # As somebody may in MLflow's pages.
+    MlflowClient(tracker.uri).set_registered_model_alias(tracker.registered("churn"), "champion", "3")
+    assert (in_charge(tracker, "churn"), waiting(tracker, "churn")) == ({"churn": "3"}, {})
 
 
 def test_rolling_back_goes_the_way_of_the_promotions(tracker: Tracker) -> None:
