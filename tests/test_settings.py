@@ -8,6 +8,8 @@ import yaml
 from pydantic import BaseModel
 
 from features.errors import ConfigError
+from features.labels import definition
+from models.bands import Bands
 from pipeline.settings import Settings, read_settings
 from shops import shop_config
 
@@ -36,10 +38,12 @@ def test_the_template_shows_every_key() -> None:
 
     settings = Settings.model_validate(told)
     assert unshown(Settings, told) == set()
-    for section in ("contract", "features", "training", "personas", "engine"):
+    for section in ("contract", "features", "training", "gates", "personas", "engine"):
         assert unshown(type(getattr(settings, section)), told[section]) == set()
+    # What any kind of target may say is shown at the first.
     for target in settings.targets:
-        assert unshown(type(target), kinds[target.kind]) <= {"events"}
+        assert unshown(type(target), {**kinds["absence"], **kinds[target.kind]}) == set()
+    assert unshown(type(settings.targets[0].contact), kinds["absence"]["contact"]) == set()
     assert unshown(type(settings.targets[0].eligible), kinds["absence"]["eligible"]) == set()
     assert unshown(type(settings.segments[0]), told["segments"][0]) == set()
     assert unshown(type(settings.sources[0]), told["sources"][0]) == set()
@@ -131,3 +135,31 @@ def test_a_rule_that_compares_text_with_number_is_refused(tmp_path: Path, rule: 
 def test_a_target_may_not_take_the_name_of_the_personas(tmp_path: Path) -> None:
     target = {"name": "personas", "kind": "absence", "horizon": "28d", "eligible": {"active_within": "56d"}}
     assert "targets: the name 'personas' is taken" in problems(shop_config(tmp_path, targets=[target], segments=[]))[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"bands": [0.1, 0.2, 0.2, 0.4]}, r"targets.0.bands.*four rising scores cut five bands, such as"),
+        ({"bands": [0.1, 0.2]}, r"targets.0.bands.*four rising scores"),
+        ({"bands": "capacity"}, r"targets.0.*bands: capacity needs contact.capacity"),
+        ({"contact": {"capacity": 0}}, r"targets.0.contact.capacity: .*greater than or equal to 1 \(got 0\)"),
+        ({"contact": {"cost": -1}}, r"targets.0.contact.cost"),
+        ({"monotone": {"purchase_recency_days": "upwards"}}, r"targets.0.monotone.purchase_recency_days.*'up' or 'down'"),
+    ],
+)
+def test_what_a_target_says_of_its_use_is_checked(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    told = yaml.safe_load((CONFIGS / "template.yaml").read_text())
+    told["targets"][0] = {key: value for key, value in told["targets"][0].items() if key not in ("bands", "contact", "monotone")}
+    told["targets"][0] |= change
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(told))
+    with pytest.raises(ConfigError, match=said):
+        read_settings(path)
+
+
+def test_how_a_target_is_used_does_not_change_its_definition() -> None:
+    settings = read_settings(CONFIGS / "template.yaml")
+    assert not {"contact", "bands", "monotone"} & set(definition(settings.specs()[0]))
+    assert settings.bands()["churn_28d"].capacity == 500
+    assert settings.bands()["repeat_28d"] == Bands()
