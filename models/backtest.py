@@ -45,10 +45,10 @@ class Predicted:
 class Backtest:
     """What was predicted at the origins, and what happened.
 
-    `predictions` has one row per user and origin: `user_id, cutoff, is_test, label`, `score` (that of the chosen `rung`, calibrated
-    on origins whose horizon had elapsed), the raw score of every rung tried (amounts: to scale), and `champion` and `disjoint` where
-    they were asked for.
-    `calibrator` is fitted on all origins, for use after them. `by_rung` is the mean over test origins of what rungs were chosen by.
+    `predictions` has one row per user and origin: `user_id, cutoff, is_test, label`, `score` (that of the chosen `rung`,
+    calibrated on origins whose horizon had elapsed), the raw score of every rung tried (amounts: to scale), and `champion` and
+    `disjoint` where they were asked for. `calibrator` is fitted on all origins, for use after them. `by_rung` is the mean over
+    test origins of what rungs were chosen by.
     """
 
     predictions: pd.DataFrame

@@ -70,9 +70,9 @@ def fit_linear(
 ) -> Linear:
     """Fit `y` (0/1, or an amount) on every column of `x` (null allowed) with a ridge penalty of `strength` per row.
 
-    A feature whose weight would go against `monotone` (1: only up, -1: only down) is left out, and the rest fitted anew. Not knowing
-    a feature gets a weight of its own where that is so for 1 % to 99 % of the rows. Constant and empty columns are left out. Of more
-    than 100,000 rows so many are drawn.
+    A feature whose weight would go against `monotone` (1: only up, -1: only down) is left out, and the rest fitted anew. Not
+    knowing a feature gets a weight of its own where that is so for 1 % to 99 % of the rows. Constant and empty columns are left
+    out. Of more than 100,000 rows so many are drawn.
     """
     if len(x) > MOST_ROWS:
         chosen = np.sort(np.random.default_rng(seed).permutation(len(x))[:MOST_ROWS])

@@ -25,10 +25,10 @@ _EXPLAINED = 500
 class Report:
     """What is told of one target's test origins.
 
-    `measures` and those of `baselines` are means over the origins, `pooled` are of all their rows together; intervals are over users.
-    `ahead` is what the score has over the best-known simple rule (`baseline`) in `measure`, and `memory` what it loses on users whom
-    its training never saw; both are null where they cannot be told. `importance` has per origin the mean absolute contribution of
-    each group of features.
+    `measures` and those of `baselines` are means over the origins, `pooled` are of all their rows together; intervals are over
+    users. `ahead` is what the score has over the best-known simple rule (`baseline`) in `measure`, and `memory` what it loses on
+    users whom its training never saw; both are null where they cannot be told. `importance` has per origin the mean absolute
+    contribution of each group of features.
     """
 
     measure: str
@@ -58,7 +58,7 @@ def report(
     importance: Mapping[datetime, Mapping[str, float]],
     seed: int,
 ) -> Report:
-    """Measure a backtest. `rows` has the features of its rows (`user_id`, `cutoff`, `label`); `by` names columns to tell apart by."""
+    """Measure a backtest. `rows` has the features of its rows (`user_id`, `cutoff`, `label`); `by` names columns to slice by."""
     tested = backtest.tested.merge(rows.drop(columns="label"), on=["user_id", "cutoff"], validate="one_to_one")
     is_amount, contact = backtest.is_amount, backtest.contact
     measure = main_measure(is_amount=is_amount)

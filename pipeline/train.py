@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from platform import python_version
-from typing import Any
 
 import lightgbm
 import numpy as np
