@@ -101,8 +101,8 @@ def test_a_side_of_beta_that_falls_is_dropped(low: float, high: float, dropped: 
     raw = random.uniform(0.02, 0.98, size=20_000)
     label = (random.random(20_000) < expit(low * np.log(raw) - high * np.log(1 - raw) - 0.5)).astype(float)
     found = asdict(_beta(raw, label))
-    assert found.pop(dropped) == 0.0
-    assert max(found["slope"] if dropped != "slope" else 0, found["upper_slope"] if dropped != "upper_slope" else 0) > 0.5
+    assert (found.pop("method"), found.pop(dropped)) == ("beta", 0.0)
+    assert found["upper_slope" if dropped == "slope" else "slope"] > 0.5
 
 
 def test_isotonic_joins_the_centres_of_its_steps() -> None:
@@ -128,6 +128,12 @@ def test_isotonic_is_near_to_sklearns_nearer_to_the_truth_and_shares_no_score() 
     assert ours.mean() == pytest.approx(label.mean(), abs=0.002)
     assert len(np.unique(ours)) == len(np.unique(raw)) > 20 * len(np.unique(theirs))
     assert (np.diff(ours[np.argsort(raw)]) > 0).all()
+
+
+def test_an_isotonic_map_ends_at_its_last_point() -> None:
+    # 0.06 + (0.88 - 0.06) is more than 0.88 by a digit.
+    found = Calibrator("isotonic", x=(0.1, 0.9), y=(0.06, 0.88))(np.array([0.0, 0.1, 0.9, 1.0]))
+    assert found.tolist() == [0.06, 0.06, 0.88, 0.88]
 
 
 @pytest.mark.parametrize("ends", [[0.0, 1.0], [0.0, 0.5, 1.0]])
@@ -180,6 +186,7 @@ def test_one_block_gives_platt_however_much_there_is() -> None:
         ([[0.50, 0.49], [0.50, 0.50]], 1),  # It helps on the mean.
         ([[0.60, 0.50, 0.49], [0.60, 0.50, 0.51]], 1),
         ([[0.60, 0.50, 0.49], [0.60, 0.50, 0.505]], 1),  # Better on the mean, but one block says the opposite.
+        ([[0.60, 0.50, 0.46], [0.60, 0.50, 0.504]], 1),  # 0.018 better, with an error of 0.022.
         ([[0.60, 0.50, 0.49], [0.60, 0.50, 0.48]], 2),  # 0.015 better, with an error of 0.005.
         ([[9.60, 9.50, 9.49], [0.60, 0.50, 0.48]], 2),  # That blocks differ is no error of the maps.
     ],
