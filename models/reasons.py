@@ -1,4 +1,4 @@
-"""Reasons: which features moved a user's score, from exact Tree SHAP."""
+"""Reasons: which features moved a user's score, from exact Shapley values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,49 +6,77 @@ from dataclasses import dataclass
 import lightgbm
 import numpy as np
 import pandas as pd
-from woodelf import WoodelfExplainer
+from joblib import cpu_count
 
 from models.propensity import Floats
+from models.shapley import explainer
 
-CHUNK = 50_000
+# Users at a time: their values, features first, fit in the cache.
+_ROWS = 8_192
 
 
 @dataclass(frozen=True)
 class Reasons:
     """The strongest features per user: `feature` (index into the features) and `contribution`, both users × `most`.
 
-    A contribution is in the booster's own units before calibration (log-odds, or log of the amount); above zero it raises the
-    score.
+    A contribution is in the model's own units before calibration (log-odds, or log of the amount); above zero it raises the
+    score. Where there are fewer groups than `most`, there are fewer columns.
     """
 
     feature: np.ndarray
     contribution: Floats
 
 
-def contributions(booster: lightgbm.Booster, x: pd.DataFrame) -> Floats:
-    """Give the path-dependent Tree SHAP values of every user and feature (Lundberg et al., 2020; Nadel & Wettenstein, 2026).
+def contributions(booster: lightgbm.Booster, x: pd.DataFrame, *, threads: int | None = None) -> Floats:
+    """Give the path-dependent Tree SHAP values of every user and feature: users × the booster's features, in their order.
 
-    Computed in chunks of users, so memory is bounded by the chunk.
+    `x` has those features as floats, null allowed; an infinity is larger or smaller than every threshold, as it is for LightGBM.
+    They are LightGBM's `pred_contrib` without its last column, in log-odds or log of the amount; a booster that never split gives
+    zeros. Memory beside the values is bounded; `threads` are as many as there are cores, unless given.
+
+    Raises ValueError for a booster with categorical splits or several classes, and KeyError when `x` lacks a feature.
     """
-    explainer = WoodelfExplainer(booster)
-    names = booster.feature_name()
-    parts = [
-        np.asarray(explainer.shap_values(x[names].iloc[start : start + CHUNK], verbose=False), dtype=np.float64)
-        for start in range(0, len(x), CHUNK)
-    ]
-    return np.concatenate(parts) if parts else np.zeros((0, len(names)))
+    explain = explainer(booster, booster.num_trees())
+    return explain(x[booster.feature_name()], threads=threads or cpu_count())
 
 
 def strongest(values: Floats, groups: Sequence[str], *, most: int = 3) -> Reasons:
     """Pick each user's `most` strongest groups by their summed contributions, and one feature to tell each.
 
-    `groups` names the group of each column: ten windows of one thing are one reason.
+    `values` are contributions, users × features, of whatever model. `groups` names the group of each column: ten windows of one
+    thing are one reason. Of equals the group that comes first in the alphabet is picked, and the feature that comes first.
     """
-    members = [np.flatnonzero(np.asarray(groups) == name) for name in sorted(set(groups))]
-    net = np.stack([values[:, columns].sum(axis=1) for columns in members], axis=1)
-    # Told by the member that pulls hardest the way the whole group pulls, so that no arrow contradicts its group.
-    pulls = [values[:, columns] * np.where(net[:, [at]] < 0, -1, 1) for at, columns in enumerate(members)]
-    best = np.stack([columns[pull.argmax(axis=1)] for columns, pull in zip(members, pulls, strict=True)], axis=1)
-    order = np.argsort(-np.abs(net), axis=1, kind="stable")[:, :most]
-    chosen = np.take_along_axis(best, order, axis=1)
-    return Reasons(chosen, np.take_along_axis(values, chosen, axis=1))
+    names = sorted(set(groups))
+    members = [np.flatnonzero(np.asarray(groups) == name) for name in names]
+    shape = (len(values), min(most, len(names)))
+    feature, contribution = np.empty(shape, dtype=np.intp), np.empty(shape)
+    for start in range(0, len(values), _ROWS):
+        part = slice(start, start + _ROWS)
+        # Features first: sums over a group's features, and comparisons of groups, run along users.
+        columns = np.ascontiguousarray(values[part].T)
+        # Added one after another, so that a user's sum does not depend on who else is in the batch.
+        net = np.stack([sum((columns[at] for at in own[1:]), start=columns[own[0]]) for own in members])
+        weight = np.abs(net)
+        users = np.arange(columns.shape[1])
+        for rank in range(shape[1]):
+            picked = weight.argmax(axis=0)
+            weight[picked, users] = -1.0
+            feature[part, rank] = _told_by(columns, net[picked, users] < 0, picked, members)
+            contribution[part, rank] = columns[feature[part, rank], users]
+    return Reasons(feature, contribution)
+
+
+def _told_by(columns: Floats, lowers: np.ndarray, picked: np.ndarray, members: Sequence[np.ndarray]) -> np.ndarray:
+    """Give for each user the member of the picked group that pulls hardest the way the whole group pulls.
+
+    So no arrow contradicts its group.
+    """
+    order = np.argsort(picked, kind="stable")
+    bounds = np.searchsorted(picked[order], np.arange(len(members) + 1))
+    found = np.empty(len(picked), dtype=np.intp)
+    for at, own in enumerate(members):
+        users = order[bounds[at] : bounds[at + 1]]
+        if len(users):
+            pull = columns[own[:, None], users] * np.where(lowers[users], -1, 1)
+            found[users] = own[pull.argmax(axis=0)]
+    return found
