@@ -21,6 +21,7 @@ _EDGE = 1e-6
 # How far an isotonic curve goes on past its outer points, as a share of what is left to 0 or 1: it keeps the ranking there.
 _TAIL = 0.05
 _MOST_STEPS = 100
+_MOST_SCORES = 10_000
 
 MINIMUM_OF_EACH_CLASS = 30
 
@@ -109,33 +110,72 @@ def fit_calibrator(raw: Floats, label: Floats, *, is_amount: bool, blocks: npt.N
     if is_amount:
         total = float(raw.sum())
         return Calibrator("scale", slope=float(label.sum()) / total) if total > 0 and label.sum() > 0 else Calibrator()
-    platt = _platt(raw, label) if _fewest(label) >= MINIMUM_OF_EACH_CLASS else Calibrator()
-    if platt.method == "none" or blocks is None:
+    if min(label.sum(), (1 - label).sum()) < MINIMUM_OF_EACH_CLASS:
+        return Calibrator()
+    names = np.zeros(len(raw)) if blocks is None else np.asarray(blocks)[known]
+    told = _gathered(raw, label, pd.factorize(names, use_na_sentinel=False)[0])
+    everything = _joined(told)
+    platt = _platt(everything)
+    if platt.method == "none" or len(told) < 2:
         return platt
-    origin, origins = pd.factorize(np.asarray(blocks)[known], use_na_sentinel=False)
-    if len(origins) < 2:
-        return platt
-    candidates = [fit for fewest, fit in _LADDER if _fewest(label) >= fewest]
-    return candidates[_simplest(_left_out(raw, label, origin, candidates))](raw, label)
+    candidates = [fit for fewest, fit in _LADDER if everything.fewest >= fewest]
+    others = [_joined([*told[:at], *told[at + 1 :]]) for at in range(len(told))]
+    losses = [[_log_loss(out, fit(rest)) for fit in candidates] for out, rest in zip(told, others, strict=True)]
+    return candidates[_simplest(np.array(losses))](everything)
 
 
-def _fewest(label: Floats) -> int:
-    positives = int(label.sum())
-    return min(positives, len(label) - positives)
+@dataclass(frozen=True)
+class _Pairs:
+    """Raw scores in rising order, none twice, and how often each was followed by a label of 1 (`hits`) and of 0 (`misses`)."""
+
+    raw: Floats
+    hits: Floats
+    misses: Floats
+
+    @property
+    def fewest(self) -> int:
+        return int(min(self.hits.sum(), self.misses.sum()))
+
+    @property
+    def says_nothing(self) -> bool:
+        return self.fewest == 0 or len(self.raw) < 2
 
 
-def _left_out(raw: Floats, label: Floats, origin: npt.NDArray[np.intp], candidates: list["_Fit"]) -> Floats:
-    """Give the mean log loss of each left-out block (row) by each candidate (column)."""
-    losses = []
-    for block in range(origin.max() + 1):
-        out = origin == block
-        losses.append([_log_loss(label[out], fit(raw[~out], label[~out])(raw[out])) for fit in candidates])
-    return np.array(losses)
+def _gathered(raw: Floats, label: Floats, block: npt.NDArray[np.intp]) -> list[_Pairs]:
+    """Give the pairs of each block 0, 1, 2 …; of more than 10,000 different scores, neighbours count as the middle one of them.
+
+    A fit of millions of pairs then takes as long as one of thousands.
+    """
+    values, at = np.unique(np.clip(raw, 0, 1), return_inverse=True)
+    if len(values) > _MOST_SCORES:
+        counts = np.bincount(at)
+        group = (counts.cumsum() - counts) * _MOST_SCORES // len(raw)
+        starts = np.flatnonzero(np.diff(group, prepend=-1))
+        ends = np.append(starts[1:], len(values))
+        at = (np.searchsorted(starts, np.arange(len(values)), "right") - 1)[at]
+        values = values[(starts + ends - 1) // 2]
+    told = []
+    for number in range(block.max() + 1):
+        here = block == number
+        hits, misses = (_sums(at[here], happened[here], len(values)) for happened in (label, 1 - label))
+        seen = hits + misses > 0
+        told.append(_Pairs(values[seen], hits[seen], misses[seen]))
+    return told
 
 
-def _log_loss(label: Floats, score: Floats) -> float:
-    score = _inside(score)
-    return -float((xlogy(label, score) + xlog1py(1 - label, -score)).mean())
+def _joined(told: list[_Pairs]) -> _Pairs:
+    raw, at = np.unique(np.concatenate([pairs.raw for pairs in told]), return_inverse=True)
+    hits, misses = np.concatenate([pairs.hits for pairs in told]), np.concatenate([pairs.misses for pairs in told])
+    return _Pairs(raw, _sums(at, hits, len(raw)), _sums(at, misses, len(raw)))
+
+
+def _sums(at: npt.NDArray[np.intp], values: Floats, length: int) -> Floats:
+    return np.asarray(np.bincount(at, weights=values, minlength=length), dtype=float)
+
+
+def _log_loss(pairs: _Pairs, calibrate: Calibrator) -> float:
+    score = _inside(calibrate(pairs.raw))
+    return -float((xlogy(pairs.hits, score) + xlog1py(pairs.misses, -score)).sum() / (pairs.hits + pairs.misses).sum())
 
 
 def _simplest(losses: Floats) -> int:
@@ -149,45 +189,43 @@ def _simplest(losses: Floats) -> int:
     return int(np.argmax(close))
 
 
-def _none(_raw: Floats, _label: Floats) -> Calibrator:
+def _none(_pairs: _Pairs) -> Calibrator:
     return Calibrator()
 
 
-def _platt(raw: Floats, label: Floats) -> Calibrator:
-    # A curve that falls would turn the ranking around: the scores are then no better than chance, and stay as they are.
-    if _fewest(label) == 0 or raw.min() == raw.max():
+def _platt(pairs: _Pairs) -> Calibrator:
+    if pairs.says_nothing:
         return Calibrator()
-    slope, intercept = _logistic([logit(_inside(raw))], _softened(label))
+    slope, intercept = _logistic([logit(_inside(pairs.raw))], pairs)
+    # A curve that falls would turn the ranking around: the scores are then no better than chance, and stay as they are.
     return Calibrator("platt", slope=slope, intercept=intercept) if slope > 0 else Calibrator()
 
 
-def _beta(raw: Floats, label: Floats) -> Calibrator:
-    if _fewest(label) == 0 or raw.min() == raw.max():
+def _beta(pairs: _Pairs) -> Calibrator:
+    if pairs.says_nothing:
         return Calibrator()
-    low, high = _beta_columns(_inside(raw))
-    target = _softened(label)
-    slope, upper, intercept = _logistic([low, high], target)
+    low, high = _beta_columns(_inside(pairs.raw))
+    slope, upper, intercept = _logistic([low, high], pairs)
     # As in the paper: a side that falls is dropped, and the rest fitted again.
     if slope < 0:
-        slope, (upper, intercept) = 0.0, _logistic([high], target)
+        slope, (upper, intercept) = 0.0, _logistic([high], pairs)
     elif upper < 0:
-        upper, (slope, intercept) = 0.0, _logistic([low], target)
+        upper, (slope, intercept) = 0.0, _logistic([low], pairs)
     rises = min(slope, upper) >= 0 and max(slope, upper) > 0
     return Calibrator("beta", slope=slope, intercept=intercept, upper_slope=upper) if rises else Calibrator()
 
 
-def _isotonic(raw: Floats, label: Floats) -> Calibrator:
+def _isotonic(pairs: _Pairs) -> Calibrator:
     """Fit steps that never fall (Ayer et al., 1955) and join their centres (Oron and Flournoy, 2017), so that few share a score.
 
     A step of n pairs stays within 1/(2n + 2) of 0 and 1: that it never happened to 9 users does not say that it never will.
     """
-    if _fewest(label) == 0 or raw.min() == raw.max():
+    if pairs.says_nothing:
         return Calibrator()
-    x, at = np.unique(np.clip(raw, 0, 1), return_inverse=True)
-    pairs = np.bincount(at).astype(float)
-    x, y, pairs = _steps(x, np.bincount(at, weights=label) / pairs, pairs)
-    least = 1 / (2 * pairs + 2)
-    x, y, _ = _steps(x, np.clip(y, least, 1 - least), pairs)
+    count = pairs.hits + pairs.misses
+    x, y, count = _steps(pairs.raw, pairs.hits / count, count)
+    least = 1 / (2 * count + 2)
+    x, y, _ = _steps(x, np.clip(y, least, 1 - least), count)
     x = np.concatenate([[0.0], x, [1.0]])
     y = np.concatenate([[y[0] * (1 - _TAIL)], y, [1 - (1 - y[-1]) * (1 - _TAIL)]])
     # The outer steps may have their centres at 0 or 1 themselves.
@@ -195,14 +233,14 @@ def _isotonic(raw: Floats, label: Floats) -> Calibrator:
     return Calibrator("isotonic", x=tuple(x[first:last].tolist()), y=tuple(y[first:last].tolist()))
 
 
-def _steps(x: Floats, y: Floats, pairs: Floats) -> tuple[Floats, Floats, Floats]:
-    """Pool points whose rates fall: centre, rate and pairs of each step."""
-    fitted = isotonic_regression(y, weights=pairs)
+def _steps(x: Floats, y: Floats, count: Floats) -> tuple[Floats, Floats, Floats]:
+    """Pool points whose rates fall: centre, rate and count of each step."""
+    fitted = isotonic_regression(y, weights=count)
     starts = fitted.blocks[:-1]
-    weights = np.add.reduceat(pairs, starts)
+    counts = np.add.reduceat(count, starts)
     # Rounding could put a centre outside its step, and next to another's.
-    centres = np.clip(np.add.reduceat(x * pairs, starts) / weights, x[starts], x[fitted.blocks[1:] - 1])
-    return centres, fitted.x[starts], weights
+    centres = np.clip(np.add.reduceat(x * count, starts) / counts, x[starts], x[fitted.blocks[1:] - 1])
+    return centres, fitted.x[starts], counts
 
 
 def _inside(raw: Floats) -> Floats:
@@ -213,36 +251,37 @@ def _beta_columns(inside: Floats) -> tuple[Floats, Floats]:
     return np.log(inside), -np.log1p(-inside)
 
 
-def _softened(label: Floats) -> Floats:
-    """Replace 1 by (P + 1) / (P + 2) and 0 by 1 / (N + 2) (Platt, 1999): a perfect ranking then has a finite slope too."""
-    positives = label.sum()
-    return np.asarray(np.where(label > 0, (positives + 1) / (positives + 2), 1 / (len(label) - positives + 2)))
+def _logistic(columns: list[Floats], pairs: _Pairs) -> tuple[float, ...]:
+    """Give the slopes and the intercept of greatest likelihood, by Newton's method.
 
-
-def _logistic(columns: list[Floats], target: Floats) -> tuple[float, ...]:
-    """Give the slopes and the intercept of greatest likelihood, by Newton's method; `target` is between 0 and 1, ends excluded."""
-    design = np.column_stack([*columns, np.ones(len(target))])
+    A label of 1 counts as (P + 1) / (P + 2) and one of 0 as 1 / (N + 2), with P and N of each (Platt, 1999): a perfect ranking then
+    has a finite slope too.
+    """
+    positives, negatives = pairs.hits.sum(), pairs.misses.sum()
+    count = pairs.hits + pairs.misses
+    happened = pairs.hits * (positives + 1) / (positives + 2) + pairs.misses / (negatives + 2)
+    design = np.column_stack([*columns, np.ones(len(count))])
     found = np.zeros(design.shape[1])
-    found[-1] = logit(target.mean())
+    found[-1] = logit(happened.sum() / count.sum())
 
     def loss(coefficients: Floats) -> float:
         odds = design @ coefficients
-        return float((np.logaddexp(0, odds) - target * odds).sum())
+        return float((count * np.logaddexp(0, odds) - happened * odds).sum())
 
     for _ in range(_MOST_STEPS):
         score = expit(design @ found)
-        gradient = design.T @ (target - score)
-        curvature = (design * (score * (1 - score))[:, None]).T @ design
+        gradient = design.T @ (happened - count * score)
+        curvature = (design * (count * score * (1 - score))[:, None]).T @ design
         step = np.linalg.lstsq(curvature, gradient)[0]
         gain, now = gradient @ step, loss(found)
         # Far from the optimum a whole step can overshoot.
         while loss(found + step) > now and np.abs(step).max() > 1e-12:
             step = step / 2
         found = found + step
-        if gain <= 1e-12 * len(target):
+        if gain <= 1e-12 * count.sum():
             break
     return tuple(found.tolist())
 
 
-_Fit = Callable[[Floats, Floats], Calibrator]
+_Fit = Callable[[_Pairs], Calibrator]
 _LADDER: tuple[tuple[int, _Fit], ...] = ((0, _none), (MINIMUM_OF_EACH_CLASS, _platt), (100, _beta), (500, _isotonic))

@@ -10,7 +10,8 @@ from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from models.calibration import Calibrator, _beta, _isotonic, _simplest, fit_calibrator
+from models import calibration
+from models.calibration import Calibrator, _simplest, fit_calibrator
 
 GRID = np.linspace(0, 1, 2001)
 MAPS = {
@@ -29,6 +30,12 @@ def blocks(rows: int, *, curve: str = "right", seed: int = 0) -> tuple[np.ndarra
     truth = {"right": odds, "bold": odds * 0.5, "above": np.minimum(odds, -1.0)}[curve]
     when = np.repeat([datetime(2024, 1, 1) + timedelta(days=14 * at) for at in range(4)], rows)
     return expit(odds), (random.random(4 * rows) < expit(truth)).astype(float), when
+
+
+def fitted(method: str, raw: np.ndarray, label: np.ndarray) -> Calibrator:
+    """One map of the ladder on all pairs, chosen or not."""
+    (pairs,) = calibration._gathered(raw, label, np.zeros(len(raw), dtype=int))
+    return {"beta": calibration._beta, "isotonic": calibration._isotonic}[method](pairs)
 
 
 @pytest.mark.parametrize("method", MAPS)
@@ -90,7 +97,7 @@ def test_beta_is_an_unpenalised_logistic_regression_on_both_logs() -> None:
     label = (random.random(20_000) < expit(0.7 * np.log(raw) - 2.0 * np.log(1 - raw) + 0.2)).astype(float)
     columns = np.column_stack([np.log(raw), -np.log(1 - raw)])
     theirs = LogisticRegression(C=1e9, tol=1e-10, max_iter=10_000).fit(columns, label)
-    ours = _beta(raw, label)
+    ours = fitted("beta", raw, label)
     assert (ours.slope, ours.upper_slope, ours.intercept) == pytest.approx((*theirs.coef_[0], theirs.intercept_[0]), abs=5e-3)
     assert ours.slope == pytest.approx(0.7, abs=0.1)
 
@@ -100,7 +107,7 @@ def test_a_side_of_beta_that_falls_is_dropped(low: float, high: float, dropped: 
     random = np.random.default_rng(2)
     raw = random.uniform(0.02, 0.98, size=20_000)
     label = (random.random(20_000) < expit(low * np.log(raw) - high * np.log(1 - raw) - 0.5)).astype(float)
-    found = asdict(_beta(raw, label))
+    found = asdict(fitted("beta", raw, label))
     assert (found.pop("method"), found.pop(dropped)) == ("beta", 0.0)
     assert found["upper_slope" if dropped == "slope" else "slope"] > 0.5
 
@@ -111,7 +118,7 @@ def test_isotonic_joins_the_centres_of_its_steps() -> None:
     label = np.concatenate(
         [np.repeat([1.0, 0.0], [hits, rows - hits]) for hits, rows in zip(rates, (10, 10, 10, 20, 40), strict=True)]
     )
-    found = _isotonic(raw, label)
+    found = fitted("isotonic", raw, label)
     first, top = 0.2, 1 - 1 / 82
     # The first step is 0.2 of 0.1; then (3 + 1) of 20 is 0.2 too.
     assert found.x == pytest.approx((0.0, 0.2, 0.6, 0.8, 1.0))
@@ -121,7 +128,7 @@ def test_isotonic_joins_the_centres_of_its_steps() -> None:
 def test_isotonic_is_near_to_sklearns_nearer_to_the_truth_and_shares_no_score() -> None:
     raw, label, _ = blocks(5000, curve="bold")
     theirs = IsotonicRegression(out_of_bounds="clip").fit(raw, label).predict(raw)
-    ours = _isotonic(raw, label)(raw)
+    ours = fitted("isotonic", raw, label)(raw)
     truth = expit(logit(raw) * 0.5)
     assert np.abs(ours - theirs).mean() < 0.01
     assert np.abs(ours - truth).mean() < np.abs(theirs - truth).mean()
@@ -140,7 +147,7 @@ def test_an_isotonic_map_ends_at_its_last_point() -> None:
 def test_isotonic_of_scores_at_the_very_ends(ends: list[float]) -> None:
     raw = np.repeat(ends, 1000)
     label = (np.random.default_rng(0).random(len(raw)) < 0.2 + 0.6 * raw).astype(float)
-    found = _isotonic(raw, label)
+    found = fitted("isotonic", raw, label)
     assert found.x == tuple(ends)
     assert found.y == pytest.approx([label[raw == end].mean() for end in ends])
 
@@ -148,7 +155,7 @@ def test_isotonic_of_scores_at_the_very_ends(ends: list[float]) -> None:
 def test_what_never_happened_to_few_is_not_ruled_out() -> None:
     raw = np.repeat([0.01, 0.5], [9, 1000])
     label = np.concatenate([np.zeros(9), np.repeat([1.0, 0.0], [400, 600])])
-    assert _isotonic(raw, label)(np.array([0.01])) == pytest.approx(1 / 20)
+    assert fitted("isotonic", raw, label)(np.array([0.01])) == pytest.approx(1 / 20)
 
 
 @pytest.mark.parametrize(
@@ -221,3 +228,25 @@ def test_a_block_of_one_class_and_one_of_few_rows_are_no_obstacle() -> None:
     label[when == when[0]] = 0.0
     keep = (when != when[-1]) | (np.arange(len(when)) >= len(when) - 2)
     assert fit_calibrator(raw[keep], label[keep], is_amount=False, blocks=when[keep]).method == "platt"
+
+
+def test_a_million_scores_give_the_map_of_ten_thousand_neighbourhoods(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, label, when = blocks(6000, curve="above")
+    near = fit_calibrator(raw, label, is_amount=False, blocks=when)
+    platt = fit_calibrator(raw, label, is_amount=False)
+    monkeypatch.setattr(calibration, "_MOST_SCORES", 10**9)
+    exact = fit_calibrator(raw, label, is_amount=False, blocks=when)
+    assert near.method == exact.method == "isotonic" and near != exact
+    # Steps of few pairs move, where the curve is steep.
+    assert np.abs(near(raw) - exact(raw)).mean() < 1e-3
+    whole = LogisticRegression(C=1e9).fit(logit(raw).reshape(-1, 1), label)
+    np.testing.assert_allclose(platt(raw), whole.predict_proba(logit(raw).reshape(-1, 1))[:, 1], atol=1e-3)
+
+
+def test_neighbourhoods_keep_every_pair_and_part_no_equal_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "_MOST_SCORES", 3)
+    raw = np.array([0.1, 0.2, 0.2, 0.2, 0.3, 0.4, 0.5, 0.6, 0.6])
+    one, two = calibration._gathered(raw, np.array([1.0, 0, 1, 0, 1, 0, 1, 0, 1]), np.array([0, 0, 0, 0, 1, 0, 1, 0, 0]))
+    # 0.1 and 0.2 begin in the first third of the nine rows, 0.3 and 0.4 in the second; the lower of two is their middle.
+    assert [one.raw.tolist(), one.hits.tolist(), one.misses.tolist()] == [[0.1, 0.3, 0.5], [2, 0, 1], [2, 1, 1]]
+    assert [two.raw.tolist(), two.hits.tolist(), two.misses.tolist()] == [[0.3, 0.5], [1, 1], [0, 0]]
