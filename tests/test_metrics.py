@@ -136,6 +136,13 @@ def test_a_cut_through_ties_takes_their_share() -> None:
     assert found["lift_20pct"] == pytest.approx(found["captured_20pct"] / 0.2)
 
 
+def test_a_capacity_beyond_the_rows_reaches_them_all() -> None:
+    label, score = scored()
+    found = measures(label, score, is_amount=False, contact=Contact(capacity=1000, value=5.0, cost=0.0))
+    assert found["precision_at_capacity"] == pytest.approx(label.mean())
+    assert found["expected_profit"] == pytest.approx(5 * label[score > 0].sum() / 300)
+
+
 def test_profit_is_of_those_worth_a_contact_up_to_capacity() -> None:
     label, score = np.array([1.0, 0.0, 1.0, 0.0]), np.array([0.9, 0.5, 0.3, 0.2])
     assert measures(label, score, is_amount=False, contact=Contact(value=10, cost=2))["expected_profit"] == (20 - 6) / 4
@@ -175,6 +182,9 @@ def test_nothing_bought_has_no_shares() -> None:
         ([0.0, 0.0, 1.0, 1.0], [0.1, 0.2, 0.2, 0.4]),
         ([1.0, 1.0, 0.0, 0.0], [0.1, 0.2, 0.3, 0.4]),
         ([0.0, 1.0, 0.0, 1.0], [0.2, 0.2, 0.2, 0.2]),
+        # Newton's full steps would stop at a slope of 33 here, and short ones are still under way when they have been enough.
+        ([0.0, 1.0, 0.0, 0.0], [0.5, 0.9, 0.5, 0.2]),
+        ([0.0, 0.0, 1.0, 1.0], [0.1, 0.3, 0.3001, 0.9]),
     ],
 )
 def test_no_slope_where_none_is_likeliest(label: list[float], score: list[float]) -> None:
