@@ -134,24 +134,53 @@ def rounds_for(
 
 
 def predict_origin(
-    rows: pd.DataFrame, recipe: Recipe, origin: Origin, *, is_amount: bool, seed: int, champion: Recipe | None = None
+    rows: pd.DataFrame,
+    recipe: Recipe,
+    origin: Origin,
+    *,
+    is_amount: bool,
+    seed: int,
+    only: Rung | None = None,
+    champion: Recipe | None = None,
 ) -> Predicted:
-    """Fit every rung for which there is enough on the origin's train cutoffs, and predict the origin.
+    """Fit every rung for which there is enough on the origin's train cutoffs, and predict the origin; or the `only` one asked for.
 
     `rows` has one row per eligible user and cutoff: `user_id`, `cutoff`, `label` and the features. `champion` is the recipe of the
     model in charge, made anew from the same rows.
     """
     train, test = _split(rows, origin)
-    found = test[KEYS[:2] + ["label"]].assign(is_test=origin.is_test)[KEYS]
+    found = test[["user_id", "cutoff", "label"]].assign(is_test=origin.is_test)[KEYS]
     if len(test) == 0 or len(train) == 0:
         return Predicted(found.head(0), {})
     names = list(recipe.features)
-    rungs = possible(train.label, names, is_amount=is_amount)
+    rungs = [rung for rung in possible(train.label, names, is_amount=is_amount) if only in (None, rung)]
     fitted = fit_rungs(train[names], train.label, rungs, recipe, is_amount=is_amount, seed=seed)
     models: dict[str, Model] = {str(rung): model for rung, model in fitted.items()}
     if champion is not None and champion.rung in possible(train.label, champion.features, is_amount=is_amount):
         models[CHAMPION] = fit_recipe(train, train.label, champion, is_amount=is_amount, seed=seed)
     return Predicted(found.assign(**{name: model.raw(test) for name, model in models.items()}), models)
+
+
+def worth(predicted: Sequence[Predicted], *, is_amount: bool) -> dict[Rung, float]:
+    """Give the mean over test origins of each rung's average precision, or of its negative absolute error; simplest rung first.
+
+    Of the rungs that had enough to learn from at every test origin. Where the measure is defined at none it is 0.
+
+    Raises GateError when no test origin has a row.
+    """
+    tested = pd.concat([part.rows[part.rows.is_test] for part in predicted], ignore_index=True)
+    if tested.empty:
+        raise GateError("no test origin has a row to predict: nobody was eligible then")
+    return {rung: _worth(tested, rung, is_amount=is_amount) for rung in RUNGS if rung in tested and tested[rung].notna().all()}
+
+
+def best(by_rung: Mapping[Rung, float]) -> Rung:
+    """Choose the rung that is worth most, of equals the simplest: it loses to no simpler one.
+
+    >>> best({"base_rate": 0.1, "rfm": 0.3, "lightgbm": 0.3})
+    'rfm'
+    """
+    return max(by_rung, key=lambda rung: (by_rung[rung], -RUNGS.index(rung)))
 
 
 def predict_disjoint(rows: pd.DataFrame, recipe: Recipe, origin: Origin, *, is_amount: bool, seed: int) -> pd.Series:
@@ -173,32 +202,22 @@ def predict_disjoint(rows: pd.DataFrame, recipe: Recipe, origin: Origin, *, is_a
 
 def assemble(
     predicted: Sequence[Predicted],
+    rung: Rung,
     horizon: timedelta,
     *,
     is_amount: bool,
     contact: Contact | None = None,
-    only: Rung | None = None,
 ) -> Backtest:
-    """Choose the rung, and calibrate its score at each origin on the origins whose horizon had elapsed before it.
-
-    The rung is the one with the best mean average precision over the test origins (of amounts: the smallest mean absolute error),
-    of equals the simplest, among those that had enough to learn from at every test origin; `only` names one to take instead.
+    """Calibrate the score of a rung at each origin on the origins whose horizon had elapsed before it.
 
     Raises GateError when no test origin has a row.
     """
+    by_rung = worth(predicted, is_amount=is_amount)
     pooled = pd.concat([part.rows for part in predicted], ignore_index=True)
     pooled = pooled.sort_values(["cutoff", "user_id"], ignore_index=True)
-    if not pooled.is_test.any():
-        raise GateError("no test origin has a row to predict: nobody was eligible then")
-    tried = tuple(rung for rung in RUNGS if rung in pooled and pooled[rung][pooled.is_test].notna().all())
-    # An amount's error depends on its scale; a ranking does not.
-    scaled = {rung: calibrated(pooled, rung, horizon, is_amount=True)[0] for rung in tried} if is_amount else {}
-    compared = pooled.assign(**scaled)
-    by_rung = {rung: _worth(compared[compared.is_test], rung, is_amount=is_amount) for rung in tried}
-    rung = only if only in tried else max(tried, key=lambda tried_rung: (by_rung[tried_rung], -RUNGS.index(tried_rung)))
     score, calibrator = calibrated(pooled, rung, horizon, is_amount=is_amount)
     told = {name: abs(value) for name, value in by_rung.items()}
-    return Backtest(compared.assign(score=score), rung, told, calibrator, is_amount, contact)
+    return Backtest(pooled.assign(score=score), rung, told, calibrator, is_amount, contact)
 
 
 def calibrated(pooled: pd.DataFrame, column: str, horizon: timedelta, *, is_amount: bool) -> tuple[pd.Series, Calibrator]:

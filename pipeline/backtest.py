@@ -21,14 +21,16 @@ from models.backtest import (
     Origin,
     Predicted,
     assemble,
+    best,
     calibrated,
     plan_origins,
     predict_disjoint,
     predict_origin,
     rounds_for,
+    worth,
 )
 from models.bundle import TargetBundle
-from models.ladder import Recipe, finite
+from models.ladder import Recipe, Rung, finite
 from models.metrics import Contact
 from models.report import Report, importances, report
 from pipeline.events import EventLog, midnight, read_events
@@ -170,31 +172,37 @@ def test(
     settings, seed = past.settings, past.settings.training.seed
     incomparable = {name: why for name, bundle in champions.items() if (why := _why_incomparable(bundle, past)) is not None}
     beside = {name: bundle.recipe for name, bundle in champions.items() if name not in incomparable}
-    jobs = [(target, origin) for target in past.targets for origin in past.plans[target.name]]
-    parallel = Parallel(n_jobs=settings.training.jobs, prefer="threads", return_as="generator")
-    with narrator.step("testing on past origins", total=len(jobs)) as step:
-        # Threads, not processes: LightGBM lets go of the interpreter, and nothing is copied.
-        found = parallel(
-            delayed(predict_origin)(
-                past.rows[target.name],
-                recipes[target.name],
-                origin,
-                is_amount=target.is_amount,
-                seed=seed,
-                champion=beside.get(target.name),
+    asked = [(target, origin) for target in past.targets for origin in past.plans[target.name]]
+    predicted: dict[str, list[Predicted]] = {target.name: [] for target in past.targets}
+    rungs: dict[str, Rung] = {}
+    with narrator.step("testing on past origins", total=len(asked)) as step:
+        # Every rung at the test origins; then the chosen one at those before them, to calibrate it.
+        for is_test in (True, False):
+            jobs = [(target, origin) for target, origin in asked if origin.is_test == is_test]
+            # Threads, not processes: LightGBM lets go of the interpreter, and nothing is copied.
+            found = Parallel(n_jobs=settings.training.jobs, prefer="threads", return_as="generator")(
+                delayed(predict_origin)(
+                    past.rows[target.name],
+                    recipes[target.name],
+                    origin,
+                    is_amount=target.is_amount,
+                    seed=seed,
+                    only=rungs.get(target.name),
+                    champion=beside.get(target.name),
+                )
+                for target, origin in jobs
             )
-            for target, origin in jobs
-        )
-        predicted: dict[str, list[Predicted]] = {target.name: [] for target in past.targets}
-        for (target, _), part in zip(jobs, found, strict=True):
-            predicted[target.name].append(part)
-            step.advance()
+            for (target, _), part in zip(jobs, found, strict=True):
+                predicted[target.name].append(part)
+                step.advance()
+            rungs |= {target.name: _best(target, predicted[target.name]) for target in past.targets} if is_test else {}
         origins = sorted({sum(origin.is_test for origin in past.plans[target.name]) for target in past.targets})
         step.note(f"{len(past.targets)} targets at {listed(origins)} test origins")
     tested = []
     with narrator.step("measuring", total=len(past.targets)) as step:
         for target in past.targets:
-            tested.append(_measured(past, target, recipes[target.name], predicted[target.name], champions.get(target.name)))
+            recipe = replace(recipes[target.name], rung=rungs[target.name])
+            tested.append(_measured(past, target, recipe, predicted[target.name], champions.get(target.name)))
             step.advance()
         step.note(", ".join(f"{made.target.name}: {made.backtest.rung}" for made in tested))
     for made in tested:
@@ -207,11 +215,7 @@ def _measured(past: Past, target: Target, recipe: Recipe, predicted: Sequence[Pr
     settings, rows = past.settings, past.rows[target.name]
     seed = settings.training.seed
     contact = contact_of(settings, target)
-    try:
-        backtest = assemble(predicted, target.horizon, is_amount=target.is_amount, contact=contact)
-    except GateError as error:
-        raise GateError(f"{target.name}: {error}") from None
-    recipe = replace(recipe, rung=backtest.rung)
+    backtest = assemble(predicted, recipe.rung, target.horizon, is_amount=target.is_amount, contact=contact)
     if champion is not None and CHAMPION in backtest.predictions:
         backtest = _with_champion(backtest, champion, rows, target.horizon)
     if settings.training.disjoint_users:
@@ -225,6 +229,13 @@ def _measured(past: Past, target: Target, recipe: Recipe, predicted: Sequence[Pr
         seed=seed,
     )
     return Tested(target, recipe, backtest, told)
+
+
+def _best(target: Target, predicted: Sequence[Predicted]) -> Rung:
+    try:
+        return best(worth(predicted, is_amount=target.is_amount))
+    except GateError as error:
+        raise GateError(f"{target.name}: {error}") from None
 
 
 def _with_champion(backtest: Backtest, champion: TargetBundle, rows: pd.DataFrame, horizon: timedelta) -> Backtest:

@@ -9,8 +9,19 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from features.errors import GateError
-from models.backtest import Origin, Predicted, assemble, plan_origins, predict_disjoint, predict_origin, rounds_for
-from models.ladder import Recipe
+from models.backtest import (
+    Backtest,
+    Origin,
+    Predicted,
+    assemble,
+    best,
+    plan_origins,
+    predict_disjoint,
+    predict_origin,
+    rounds_for,
+    worth,
+)
+from models.ladder import Recipe, Rung
 from models.propensity import ROUNDS
 
 DAY = timedelta(days=1)
@@ -64,6 +75,10 @@ def predicted(frame: pd.DataFrame, origins: Sequence[Origin], recipe: Recipe = R
     return [predict_origin(frame, recipe, origin, is_amount=False, seed=1) for origin in origins]
 
 
+def assembled(parts: Sequence[Predicted], rung: Rung | None = None) -> Backtest:
+    return assemble(parts, rung or best(worth(parts, is_amount=False)), 28 * DAY, is_amount=False)
+
+
 def test_an_origin_is_predicted_from_its_train_cutoffs_alone() -> None:
     origins = plan_origins(CUTOFFS, 28 * DAY, tests=1, calibrations=0)
     found = predicted(rows(), origins)[0].rows
@@ -78,18 +93,18 @@ def test_an_origin_is_predicted_from_its_train_cutoffs_alone() -> None:
 
 def test_scores_are_calibrated_on_elapsed_origins_only() -> None:
     parts = predicted(rows(), plan_origins(CUTOFFS, 28 * DAY, tests=2, calibrations=3))
-    scores = assemble(parts, 28 * DAY, is_amount=False, only="lightgbm").predictions.set_index(["cutoff", "user_id"]).score
+    scores = assembled(parts, "lightgbm").predictions.set_index(["cutoff", "user_id"]).score
     late = [
         Predicted(part.rows.assign(label=1 - part.rows.label), part.models) if index >= 3 else part
         for index, part in enumerate(parts)
     ]
-    again = assemble(late, 28 * DAY, is_amount=False, only="lightgbm").predictions.set_index(["cutoff", "user_id"]).score
+    again = assembled(late, "lightgbm").predictions.set_index(["cutoff", "user_id"]).score
     # Origins 3 and 4 end after every origin, so turning their labels around may change no score.
     pd.testing.assert_series_equal(scores, again)
 
 
 def test_the_rung_with_the_best_average_precision_is_chosen_and_loses_to_no_simpler_one() -> None:
-    backtest = assemble(predicted(rows(), plan_origins(CUTOFFS, 28 * DAY, tests=2, calibrations=1)), 28 * DAY, is_amount=False)
+    backtest = assembled(predicted(rows(), plan_origins(CUTOFFS, 28 * DAY, tests=2, calibrations=1)))
     assert list(backtest.by_origin()) == CUTOFFS[-2:]
     assert backtest.mean()["users"] == 400
     assert 0.75 < backtest.mean()["auc"] < 0.95
@@ -102,14 +117,14 @@ def test_noise_is_left_to_the_simplest_rung() -> None:
     frame = rows()
     frame["label"] = (frame.index % 2).astype(float)
     frame[["strength", "noise", "purchase_recency_days"]] = 1.0
-    backtest = assemble(predicted(frame, plan_origins(CUTOFFS, 28 * DAY, tests=2, calibrations=0)), 28 * DAY, is_amount=False)
+    backtest = assembled(predicted(frame, plan_origins(CUTOFFS, 28 * DAY, tests=2, calibrations=0)))
     assert backtest.rung == "base_rate"
 
 
 def test_few_positives_take_the_lower_rungs_and_still_answer() -> None:
     frame = rows()
     frame["label"] = (frame.groupby("cutoff").strength.rank(ascending=False) <= 4).astype(float)
-    backtest = assemble(predicted(frame, plan_origins(CUTOFFS, 28 * DAY, tests=2, calibrations=0)), 28 * DAY, is_amount=False)
+    backtest = assembled(predicted(frame, plan_origins(CUTOFFS, 28 * DAY, tests=2, calibrations=0)))
     assert set(backtest.by_rung) == {"base_rate", "recency", "rfm"}
     assert backtest.rung in ("recency", "rfm")
     assert backtest.tested.score.between(0, 1).all()
@@ -117,7 +132,7 @@ def test_few_positives_take_the_lower_rungs_and_still_answer() -> None:
 
 def test_one_class_before_an_origin_leaves_the_base_rate() -> None:
     parts = predicted(rows().assign(label=0.0), plan_origins(CUTOFFS, 28 * DAY, tests=1, calibrations=0))
-    backtest = assemble(parts, 28 * DAY, is_amount=False)
+    backtest = assembled(parts)
     assert backtest.rung == "base_rate"
     # Half a success among a thousand: nothing is impossible because it was never seen.
     assert backtest.tested.score.unique() == pytest.approx([0.5 / (6 * 200 + 1)])
@@ -125,7 +140,7 @@ def test_one_class_before_an_origin_leaves_the_base_rate() -> None:
 
 def test_nobody_at_the_test_origins_is_refused() -> None:
     with pytest.raises(GateError, match="no test origin has a row"):
-        assemble(predicted(rows().head(0), plan_origins(CUTOFFS, 28 * DAY, tests=1, calibrations=0)), 28 * DAY, is_amount=False)
+        assembled(predicted(rows().head(0), plan_origins(CUTOFFS, 28 * DAY, tests=1, calibrations=0)))
 
 
 def test_users_apart_are_predicted_by_models_that_never_saw_them() -> None:
@@ -153,3 +168,10 @@ def test_rounds_are_chosen_before_the_first_test_origin() -> None:
     assert rounds_for(poisoned, plan, RECIPE, **told) == found
     # Too short a past has the usual number.
     assert rounds_for(frame, [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)], RECIPE, **told) == ROUNDS
+
+
+def test_one_rung_alone_is_predicted_as_among_all() -> None:
+    origin = plan_origins(CUTOFFS, 28 * DAY, tests=1, calibrations=0)[0]
+    both = [predict_origin(rows(), RECIPE, origin, is_amount=False, seed=1, only=only).rows for only in (None, "blend")]
+    assert list(both[1]) == ["user_id", "cutoff", "is_test", "label", "blend"]
+    pd.testing.assert_frame_equal(both[0][list(both[1])], both[1])
