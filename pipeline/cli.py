@@ -77,7 +77,8 @@ def nightly(config: ConfigPath = DEFAULT_CONFIG, as_of: AsOf = None, json_: Json
     """Train when no champion is there or the last training is older than `training.every`, then score."""
     with told_errors() as narrator:
         settings, day = read_settings(config), typed_date(as_of)
-        why, refused = _why_train(settings, day), {}
+        refused: Mapping[str, str] = {}
+        why = _why_train(settings, day)
         if why:
             narrator.say(f"training on what was known on {day}: {why}")
             training = _train(settings, day, narrator, tune=0)

@@ -1,5 +1,6 @@
 """Who is in charge: the aliases `champion` and `challenger` in MLflow's registry, moved with a reason that stays as a tag."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from features.errors import ConfigError, GateError, StoreError, first_line, list
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 UNTIL, PROMOTED, REPLACES, ROLLED_BACK = "trained_until", "promoted_because", "replaces", "rolled_back_because"
+_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,19 @@ def asking(uri: str, to: str) -> Iterator[None]:
             f"the MLflow store {without_password(uri)} did not {to}: {without_password(first_line(error))[:200]}. "
             "Check that it is up and may be written to, then run this again"
         ) from None
+
+
+@contextmanager
+def few_retries() -> Iterator[None]:
+    """Learn within seconds that a server is down, which MLflow asks for minutes; once it is known to be up, patience is right."""
+    if _RETRIES in os.environ:
+        yield
+        return
+    os.environ[_RETRIES] = "2"
+    try:
+        yield
+    finally:
+        del os.environ[_RETRIES]
 
 
 def without_password(text: str) -> str:

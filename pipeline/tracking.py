@@ -26,7 +26,7 @@ from models import bundle
 from models.bundle import PersonaBundle, TargetBundle
 from pipeline import registry
 from pipeline.progress import Narrator
-from pipeline.registry import CHALLENGER, CHAMPION, UNTIL, Change, without_password
+from pipeline.registry import CHALLENGER, CHAMPION, UNTIL, Change, few_retries, without_password
 from pipeline.settings import Settings
 
 # Opens the experiment among trainings; without it MLflow's pages open on traces and prompts.
@@ -66,7 +66,9 @@ class Tracker:
         _use(self.uri)
         try:
             client = MlflowClient(self.uri)
-            if client.get_experiment_by_name(self._experiment) is None:
+            with few_retries():
+                there = client.get_experiment_by_name(self._experiment)
+            if there is None:
                 artifacts = (self._folder / "artifacts").as_uri() if self.is_local else None
                 client.create_experiment(self._experiment, artifact_location=artifacts, tags=_KIND)
         except Exception as error:  # every kind of store fails in its own way: SQLAlchemy, HTTP, files
@@ -133,7 +135,8 @@ class Tracker:
         `outputs` maps the columns of a prediction to MLflow types. It is in charge of nothing before `promote`.
         """
         signature = ModelSignature(
-            inputs=Schema([ColSpec("double", name, required=True) for name in fitted.features]),
+            # A base rate reads nothing, and takes any row.
+            inputs=Schema([ColSpec("double", name, required=True) for name in fitted.features]) if fitted.features else None,
             outputs=Schema([ColSpec(kind, name) for name, kind in outputs.items()]),
         )
         with tempfile.TemporaryDirectory() as temporary, self._asking(f"register {model}"):

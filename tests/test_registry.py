@@ -1,15 +1,23 @@
 """Who is in charge: champions, challengers, the way back, and a registry that does not do what it is asked."""
 
 import json
+import os
+import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
+import mlflow
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from features.errors import BeforehandError, ConfigError, GateError, StoreError
-from models.bundle import PersonaBundle
+from models.bundle import PersonaBundle, TargetBundle
+from models.calibration import Calibrator
+from models.ladder import Constant, Recipe
 from models.personas import Personas, Trait
 from pipeline.cli import app
 from pipeline.registry import Change
@@ -229,17 +237,48 @@ def test_a_registry_that_is_down(
     assert isinstance(raised.value, StoreError) and "secret" not in str(raised.value)
 
 
+def test_a_server_that_is_down_is_not_asked_for_minutes(shop: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(Tracker(shop).champions, ["churn"])
+            while not answer.done():
+                with suppress(TimeoutError):
+                    server.accept()[0].close()
+                    asked += 1
+    assert isinstance(answer.exception(), StoreError)
+    assert asked == 3
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+
+
+def guess(until: str) -> TargetBundle:
+    """The simplest rung there is: it reads no feature at all."""
+    return TargetBundle("churn", {"horizon": "28d"}, Recipe("base_rate", ()), until, Calibrator(), Constant(0.25))
+
+
 def test_the_age_of_the_models_is_that_of_the_newest_training_refused_or_not(tracker: Tracker) -> None:
     assert tracker.trained_until(["churn"]) is None
-    client = MlflowClient(tracker.uri)
     for day in ("2024-01-01", "2024-02-01"):
-        for model, version in registered(tracker, "churn", "tea").items():
-            client.set_model_version_tag(tracker.registered(model), version, "trained_until", day)
+        with tracker.run("train", tags={}):
+            for model in ("churn", "tea"):
+                tracker.register(model, guess(day), {"score": "double"})
     tracker.promote({"churn": "1"}, reason="first")
     assert tracker.trained_until(["churn", "tea"]) == "2024-02-01"
-    registered(tracker, "churn")  # of an earlier release: without a date
+    registered(tracker, "churn")  # as an earlier release did: without a date
     assert tracker.trained_until(["churn", "tea"]) == "2024-02-01"
     assert tracker.trained_until(["churn", "coffee"]) is None
+
+
+def test_a_model_that_reads_nothing_is_registered_and_answers_any_row(tracker: Tracker) -> None:
+    with tracker.run("train", tags={}):
+        tracker.register("churn", guess("2024-01-01"), {"score": "double"})
+    tracker.promote({"churn": "1"}, reason="first")
+    assert tracker.champions(["churn"])["churn"].bundle == guess("2024-01-01")
+    served = mlflow.pyfunc.load_model(f"models:/{tracker.registered('churn')}@champion")
+    pd.testing.assert_frame_equal(served.predict(pd.DataFrame({"any": [1.0, 2.0]})), pd.DataFrame({"score": [0.25, 0.25]}))
 
 
 def run(shop: Settings, *words: str) -> tuple[int, str, str]:
