@@ -179,15 +179,6 @@ def normalised_gini(drawn: Drawn) -> Floats:
     return np.where(best > 1e-12, _captured_early(drawn) / best, np.nan)
 
 
-def lift(label: Floats, score: Floats, *, share: float) -> float:
-    """Rate among the top `share` of scores over the overall rate.
-
-    >>> lift(np.array([1.0, 0.0, 0.0, 0.0]), np.array([0.9, 0.1, 0.1, 0.1]), share=0.25)
-    4.0
-    """
-    return float(top_lift(Drawn(rank(label, score), np.ones((1, len(label)))), share=share)[0])
-
-
 def _top(drawn: Drawn, share: float) -> Floats:
     return np.minimum(np.maximum(np.round(drawn.total * share), 1.0), drawn.total)
 
