@@ -158,16 +158,28 @@ def coarse(windows: Sequence[timedelta]) -> list[timedelta]:
     return [window for at, window in enumerate(windows) if at % 2 == 0 or window == windows[-1]]
 
 
-def phrase(feature: Feature, row: Mapping[str, float | None], by_name: Mapping[str, Feature], *, currency: str = "") -> str:
+def phrase(
+    feature: Feature,
+    row: Mapping[str, float | None],
+    by_name: Mapping[str, Feature],
+    *,
+    currency: str = "",
+    typical: float | None = None,
+) -> str:
     """Say one user's value of a feature as a marketer would: "no purchase for 23 days, usually every 5 days".
 
-    A value that is null says so; the comparison is left out when it is unknown.
+    A value that is null says so; the comparison is left out when it is unknown. Where the user has no usual value, the population's
+    `typical` one is added, unless it reads the same: "spent $12.00 in 28 days (typically $8.50)".
     """
     value = row.get(feature.name)
     if value is None or value != value:
         return feature.unknown.format(meaning=feature.meaning)
-    said = feature.phrase.format(value=amount(value, feature.unit, currency=currency))
+    own = amount(value, feature.unit, currency=currency)
+    said = feature.phrase.format(value=own)
     usual = row.get(feature.usual) if feature.usual else None
-    if feature.usual is None or usual is None or usual != usual:
+    if feature.usual is not None and usual is not None and usual == usual:
+        return f"{said}, " + feature.usual_phrase.format(value=amount(usual, by_name[feature.usual].unit, currency=currency))
+    if typical is None or typical != typical:
         return said
-    return f"{said}, " + feature.usual_phrase.format(value=amount(usual, by_name[feature.usual].unit, currency=currency))
+    common = amount(typical, feature.unit, currency=currency)
+    return said if common == own else f"{said} (typically {common})"

@@ -45,12 +45,13 @@ def strongest(values: Floats, groups: Sequence[str], *, most: int = 3) -> Reason
 
     `values` are contributions, users × features, of whatever model. `groups` names the group of each column: ten windows of one
     thing are one reason. Of equals the group that comes first in the alphabet is picked, and the feature that comes first.
+    A model without features has no reasons: then there are no columns.
     """
     names = sorted(set(groups))
     members = [np.flatnonzero(np.asarray(groups) == name) for name in names]
     shape = (len(values), min(most, len(names)))
     feature, contribution = np.empty(shape, dtype=np.intp), np.empty(shape)
-    for start in range(0, len(values), _ROWS):
+    for start in range(0, len(values) if names else 0, _ROWS):
         part = slice(start, start + _ROWS)
         # Features first: sums over a group's features, and comparisons of groups, run along users.
         columns = np.ascontiguousarray(values[part].T)

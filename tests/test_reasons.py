@@ -148,3 +148,8 @@ def test_the_strongest_do_not_depend_on_who_else_is_asked(monkeypatch: pytest.Mo
     monkeypatch.setattr(reasons, "_ROWS", 9)
     np.testing.assert_array_equal(strongest(values, list("aabbca")).feature, whole.feature)
     np.testing.assert_array_equal(strongest(values[:1], list("aabbca")).contribution, whole.contribution[:1])
+
+
+def test_a_model_without_features_has_no_reasons() -> None:
+    found = strongest(np.zeros((4, 0)), [])
+    assert found.feature.shape == found.contribution.shape == (4, 0)
