@@ -97,7 +97,7 @@ def nightly(config: ConfigPath = DEFAULT_CONFIG, as_of: AsOf = None, json_: Json
 def backtest(config: ConfigPath = DEFAULT_CONFIG, as_of: AsOf = None, json_: Json = False) -> None:
     """Predict past origins from what was known before each, and show how good that was; no champion changes."""
     from pipeline.backtest import run_backtest
-    from pipeline.show import print_backtest, tell_backtest
+    from pipeline.show_models import print_backtest, tell_backtest
     from pipeline.tracking import Tracker
 
     with told_errors() as narrator:
@@ -268,7 +268,7 @@ def _why_train(settings: Settings, day: date) -> str | None:
 
 
 def _tell(training: "Training", settings: Settings, console: Console, *, as_json: bool = False) -> None:
-    from pipeline.show import print_training, tell_training
+    from pipeline.show_models import print_training, tell_training
 
     told = tell_training(training)
     if as_json:

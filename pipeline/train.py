@@ -41,6 +41,7 @@ from pipeline.tune import tuned
 
 _SWARM = 1_000
 _GROUPS = 12
+_ENOUGH = 30
 _REASON = "it passed every gate"
 
 
@@ -124,8 +125,14 @@ def judge(past: Past, tested: Tested, *, has_champion: bool) -> tuple[Verdict, .
         difference = against_champion(tested.backtest, measure, confidence=told.confidence, seed=seed) if has_champion else None
         undefined = Interval(float("nan"), float("nan"), float("nan"))
         compared = gates.not_worse(difference or undefined if has_champion else None, measure=measure)
-    values = {origin: found[measure] for origin, found in report.by_origin.items() if measure in found}
-    rates = {origin: found["base_rate"] for origin, found in report.by_origin.items() if "base_rate" in found}
+    # An origin with a handful of either label says more about chance than about the model.
+    known = {
+        origin: found
+        for origin, found in report.by_origin.items()
+        if is_amount or min(found["positives"], found["users"] - found["positives"]) >= _ENOUGH
+    }
+    values = {origin: found[measure] for origin, found in known.items() if measure in found}
+    rates = {origin: found["base_rate"] for origin, found in known.items() if "base_rate" in found}
     rejected = len(past.log.rejected) / max(1, len(past.log.rejected) + past.log.count + past.log.later)
     return (
         compared,
