@@ -179,6 +179,17 @@ def test_beta_wins_where_its_own_curve_is_the_truth() -> None:
     assert fit_calibrator(raw, label, is_amount=False, blocks=np.arange(4000) % 4).method == "beta"
 
 
+@pytest.mark.parametrize(("rows", "is_isotonic"), [(900, False), (1200, True)])
+def test_isotonic_waits_for_500_of_each_class(rows: int, is_isotonic: bool) -> None:
+    random = np.random.default_rng(4)
+    raw = random.random(rows)
+    # Three plateaus, which no logistic curve is near to, with half of the labels 1.
+    label = (random.random(rows) < np.select([raw < 0.3, raw < 0.7], [0.02, 0.5], 0.98)).astype(float)
+    assert bool(min(label.sum(), (1 - label).sum()) >= 500) == is_isotonic
+    found = fit_calibrator(raw, label, is_amount=False, blocks=np.arange(rows) % 4)
+    assert (found.method == "isotonic") is is_isotonic
+
+
 def test_one_block_gives_platt_however_much_there_is() -> None:
     raw, label, _ = blocks(6000, curve="above")
     alone = fit_calibrator(raw, label, is_amount=False)
