@@ -100,7 +100,7 @@ def command_page() -> str:
     lines.append("Results go to stdout (`--json` for machines), progress to stderr.\n")
     lines += ["| exit code | meaning |", "|---|---|", "| 0 | done |", "| 2 | wrong config or usage |", "| 3 | bad data |"]
     lines += [
-        "| 4 | refused by a gate (too little history, one class only, no champion) |",
+        "| 4 | refused by a gate (too little history, one class only, no champion, or a new model that stays a challenger) |",
         "| 130 | interrupted |",
         "| 1 | anything else |",
         "",
@@ -109,7 +109,7 @@ def command_page() -> str:
         lines += [f"## beforehand {name}\n", f"{command.help}\n", "| option | default | meaning |", "|---|---|---|"]
         for option in command.params:
             if option.name != "help":
-                lines.append(f"| `{', '.join(option.opts)}` | {_default(option.default)} | {option.help} |")
+                lines.append(f"| `{', '.join([*option.opts, *option.secondary_opts])}` | {_default(option.default)} | {option.help} |")
         lines.append("")
     return "\n".join(lines)
 

@@ -10,7 +10,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from features.build import steps
-from features.errors import GateError, listed
+from features.errors import GateError, StoreError, listed
 from features.labels import Target, build_labels
 from features.windows import label as window_label
 from features.windows import words
@@ -90,16 +90,24 @@ def run_backtest(settings: Settings, as_of: date, tracker: Tracker, narrator: Na
     return test(past, recipes, champions_in_charge(tracker, past.targets, narrator), narrator)
 
 
-def champions_in_charge(tracker: Tracker, targets: Sequence[Target], narrator: Narrator) -> dict[str, TargetBundle]:
-    """Load those champions that there are; raises StoreError when the registry or a model cannot be read."""
-    found = {}
+def champions_in_charge(tracker: Tracker, targets: Sequence[Target], narrator: Narrator) -> dict[str, TargetBundle | None]:
+    """Load those champions that there are; None stands for one that cannot be read, which a new model may then replace.
+
+    Raises StoreError when the registry does not answer.
+    """
+    found: dict[str, TargetBundle | None] = {}
+    if not tracker.exists():
+        return found
+    tracker.open()
     for target in targets:
         try:
             bundle = tracker.champions([target.name])[target.name].bundle
         except GateError:
             continue
-        if isinstance(bundle, TargetBundle):
-            found[target.name] = bundle
+        except StoreError as error:
+            narrator.say(f"  {error}")
+            bundle = None
+        found[target.name] = bundle if isinstance(bundle, TargetBundle) else None
     if found:
         narrator.say(f"  {len(found)} of {len(targets)} targets have a champion to be held against")
     return found
@@ -163,7 +171,7 @@ def contact_of(settings: Settings, target: Target) -> Contact | None:
 
 
 def test(
-    past: Past, recipes: Mapping[str, Recipe], champions: Mapping[str, TargetBundle], narrator: Narrator
+    past: Past, recipes: Mapping[str, Recipe], champions: Mapping[str, TargetBundle | None], narrator: Narrator
 ) -> tuple[Tested, ...]:
     """Predict every origin of every target with every rung, choose the rungs, and measure; champions beside them.
 
@@ -171,7 +179,7 @@ def test(
     """
     settings, seed = past.settings, past.settings.training.seed
     incomparable = {name: why for name, bundle in champions.items() if (why := _why_incomparable(bundle, past)) is not None}
-    beside = {name: bundle.recipe for name, bundle in champions.items() if name not in incomparable}
+    beside = {name: bundle.recipe for name, bundle in champions.items() if bundle is not None and name not in incomparable}
     asked = [(target, origin) for target in past.targets for origin in past.plans[target.name]]
     predicted: dict[str, list[Predicted]] = {target.name: [] for target in past.targets}
     rungs: dict[str, Rung] = {}
@@ -262,7 +270,9 @@ def _with_disjoint(backtest: Backtest, past: Past, target: Target, recipe: Recip
     return replace(backtest, predictions=backtest.predictions.assign(**{DISJOINT: score}))
 
 
-def _why_incomparable(champion: TargetBundle, past: Past) -> str | None:
+def _why_incomparable(champion: TargetBundle | None, past: Past) -> str | None:
+    if champion is None:
+        return "its files cannot be read"
     missing = [name for name in champion.recipe.features if name not in past.names]
     return f"it reads {len(missing)} features that are not built now: {listed(missing)}" if missing else None
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from ibis import _
 
 from features.build import steps
-from features.errors import ConfigError, GateError, listed
+from features.errors import ConfigError, GateError, StoreError, listed
 from features.labels import Target, definition, eligible_users
 from models.bundle import PersonaBundle, TargetBundle
 from pipeline.answers import (
@@ -108,7 +108,7 @@ def load_champions(night: NightRun) -> NightRun:
     names = [target.name for target in night.settings.targets]
     with night.narrator.step("loading champions") as step:
         champions = night.tracker.champions([*names, PERSONAS])
-        challengers = night.tracker.challengers(names) if night.settings.shadow else {}
+        challengers = _challengers(night, names) if night.settings.shadow else {}
         step.note(f"{len(champions)} models" + (f", and {len(challengers)} challengers in shadow" if challengers else ""))
     changed = []
     for target in night.settings.specs():
@@ -243,6 +243,15 @@ def run_night(settings: Settings, as_of: date, tracker: Tracker, narrator: Narra
         for stage in STAGES:
             night = stage(night)
         return night
+
+
+def _challengers(night: NightRun, names: Sequence[str]) -> dict[str, Champion]:
+    try:
+        return night.tracker.challengers(names)
+    except StoreError as error:
+        # A challenger that cannot be read is no reason to have no night.
+        night.narrator.say(f"  nothing is scored in shadow: {error}")
+        return {}
 
 
 def _models(champions: Mapping[str, Champion]) -> dict[str, TargetBundle]:

@@ -132,16 +132,16 @@ def judge(past: Past, tested: Tested, *, has_champion: bool) -> tuple[Verdict, .
         if is_amount or min(found["positives"], found["users"] - found["positives"]) >= _ENOUGH
     }
     values = {origin: found[measure] for origin, found in known.items() if measure in found}
-    rates = {origin: found["base_rate"] for origin, found in known.items() if "base_rate" in found}
+    # Most measures move with the base rate: what counts is how they compare with saying it to everybody.
+    plain = tested.backtest.by_origin("base_rate") if measure != "auc" else {}
+    references = {origin: found[measure] for origin, found in plain.items() if measure in found and origin in values}
     rejected = len(past.log.rejected) / max(1, len(past.log.rejected) + past.log.count + past.log.later)
     return (
         compared,
         gates.amounts_told(report.pooled.get("decile_total_error"))
         if is_amount
         else gates.calibrated(report.pooled.get("expected_calibration_error"), most=told.max_calibration_error),
-        gates.stable(
-            values, measure=measure, max_swing=told.max_swing, references=rates if measure == "average_precision" else None
-        ),
+        gates.stable(values, measure=measure, max_swing=told.max_swing, references=references or None),
         gates.sound_data(rejected, allowed=past.settings.contract.max_bad_share, beyond_history=past.log.beyond_history),
     )
 

@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 
 from features.errors import ConfigError, StoreError
 from pipeline import simulate as simulation
-from pipeline.cli import _console, app
+from pipeline.cli import app
 from pipeline.progress import Narrator
 from pipeline.settings import read_settings
 from pipeline.simulate import TABLES, simulate
+from pipeline.terminal import terminal
 
 DAYS = 400
 START, END = pd.Timestamp("2024-01-01"), pd.Timestamp("2025-02-04")
@@ -23,7 +24,7 @@ WHEN = {"clicks": "clicked_at", "orders": "ordered_at", "returns": "returned_at"
 
 
 def run(output: Path, **changes: int) -> dict[str, object]:
-    return simulate(output, Narrator(_console(stderr=True)), **{"users": 300, "days": 60, "seed": 7, "jobs": 1, **changes})
+    return simulate(output, Narrator(terminal(stderr=True)), **{"users": 300, "days": 60, "seed": 7, "jobs": 1, **changes})
 
 
 def read(shop: Path) -> dict[str, pa.Table]:
