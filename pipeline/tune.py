@@ -116,8 +116,8 @@ def _try(study: optuna.Study, tuning: _Tuning, tracker: Tracker, number: int) ->
     """Run the trial after `number` completed ones; one that does not complete counts as failed, in the study and in MLflow."""
     if number == 0 and not study.get_trials(states=(TrialState.WAITING,)):
         study.enqueue_trial(place_in(tuning.space, tuning.recipe, tuning.count), user_attrs={_AS_GIVEN: True})
-    study.sampler = _sampler(tuning.seed, number)
-    trial = study.ask({name: _distribution(allowed) for name, allowed in tuning.space.items()})
+    study.sampler = sampler_of(tuning.seed, number)
+    trial = study.ask(distributions_of(tuning.space))
     name, is_amount = tuning.target.name, tuning.target.is_amount
     tags = {"target": name, "kind": "tuning"}
     try:
@@ -157,10 +157,15 @@ def _value(trial: FrozenTrial) -> float:
     return float(trial.values[0])
 
 
-def _sampler(seed: int, number: int) -> TPESampler:
+def sampler_of(seed: int, number: int) -> TPESampler:
     """Draw a trial from its own seed and the completed trials alone: neither a failed one nor a restart changes what comes next."""
     own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     return TPESampler(seed=own, multivariate=True, constant_liar=False)
+
+
+def distributions_of(space: Space) -> dict[str, BaseDistribution]:
+    """Say a space in Optuna's words."""
+    return {name: _distribution(allowed) for name, allowed in space.items()}
 
 
 def _distribution(allowed: Range | Choice) -> BaseDistribution:
