@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression, PoissonRegressor
+from threadpoolctl import threadpool_limits
 
 from models.propensity import Floats
 
@@ -112,6 +113,12 @@ def fit_linear(
 
 
 def _fitted(x: Floats, y: pd.Series, *, is_amount: bool, strength: float) -> tuple[Floats, float]:
+    # Fits run side by side already; on small matrices more threads wait for each other five times as long as they work.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _solved(x, y, is_amount=is_amount, strength=strength)
+
+
+def _solved(x: Floats, y: pd.Series, *, is_amount: bool, strength: float) -> tuple[Floats, float]:
     if is_amount:
         # The mean is divided out, so that one strength means the same for pence and for thousands.
         mean = float(y.clip(lower=0).mean()) or 1.0
