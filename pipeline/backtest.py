@@ -35,6 +35,7 @@ from models.metrics import Contact
 from models.report import Report, importances, report
 from pipeline.events import EventLog, midnight, read_events
 from pipeline.frames import features_frame, shards
+from pipeline.past_segments import with_segments
 from pipeline.progress import Narrator
 from pipeline.settings import Settings, TargetSettings
 from pipeline.tracking import Tracker
@@ -216,7 +217,7 @@ def test(
     for made in tested:
         for said in made.report.suspicions:
             narrator.say(f"  {made.target.name}: {said}")
-    return tuple(replace(made, incomparable=incomparable.get(made.target.name)) for made in tested)
+    return with_segments(past, [replace(made, incomparable=incomparable.get(made.target.name)) for made in tested])
 
 
 def _measured(past: Past, target: Target, recipe: Recipe, predicted: Sequence[Predicted], champion: TargetBundle | None) -> Tested:

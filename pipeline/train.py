@@ -88,10 +88,10 @@ def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator,
     Raises what `gather` raises, GateError when users are too few for personas, and StoreError when the registry cannot be used.
     """
     with exclusive(settings.output, "training"):
-        # Asked first: hours of work are lost on a registry that takes nothing.
-        tracker.open()
+        # Asked first: work is lost on a registry that does not answer. A local one is only made once there is something to keep.
         champions = champions_in_charge(tracker, settings.specs(), narrator)
         past = gather(settings, as_of, narrator)
+        tracker.open()
         with narrator.step("finding personas") as step:
             personas = _personas(past)
             step.note(f"{len(personas.names)} personas of {len(active(past.tonight, max(settings.features.windows))):,} users")

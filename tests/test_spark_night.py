@@ -26,6 +26,7 @@ KEYS = {
     "quarantine": ["source", "reason", "row"],
     "features": ["user_id"],
     "scores": ["target", "user_id"],
+    "shadow": ["target", "user_id"],
     "segments": ["user_id"],
 }
 

@@ -28,6 +28,7 @@ def rows(day: dt.date, value: float, users: str = "a") -> dict[str, pa.Table]:
         "quarantine": pa.Table.from_pylist([], QUARANTINE),
         "features": pa.Table.from_pylist([{"as_of": day, "user_id": user, "x": value} for user in users], FEATURES),
         "scores": pa.Table.from_pylist([{"as_of": day, "user_id": user, "target": "t", "score": value} for user in users], SCORES),
+        "shadow": pa.Table.from_pylist([], SCORES),
         "segments": pa.Table.from_pylist(
             [{"as_of": day, "user_id": user, "segments": ["s"]} for user in users], segments_schema([])
         ),
@@ -173,7 +174,7 @@ def test_a_night_that_is_not_there(tmp_path: Path) -> None:
 def files(root: Path, tables_: dict[str, pa.Table]) -> dict[str, pa.Table | Files]:
     """Put all but the quarantine into Parquet files that wait for their commit, as Spark does."""
     staged: dict[str, pa.Table | Files] = {"quarantine": tables_["quarantine"]}
-    for name in ("features", "scores", "segments"):
+    for name in ("features", "scores", "shadow", "segments"):
         place = root / STAGED / name / "part-0.parquet"
         place.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(tables_[name].select(without_date(tables_[name].schema).names), place)

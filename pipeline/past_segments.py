@@ -1,0 +1,54 @@
+"""Segments at past origins: who would have been in them, by the scores of then, and what happened to them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from features.snapshot import KEYS
+from models.slices import slices
+from pipeline.columns import RULE_COLUMNS
+from pipeline.segments import form_segments
+
+if TYPE_CHECKING:
+    from pipeline.backtest import Past, Tested
+
+_SEGMENT = "segment"
+
+
+def with_segments(past: "Past", tested: Sequence["Tested"]) -> "tuple[Tested, ...]":
+    """Add to each target's slices its rows by primary segment at the test origins; without segments nothing is added.
+
+    Personas are of tonight and were not known then, so a rule that reads them is not met.
+    """
+    settings = past.settings
+    if not settings.segments:
+        return tuple(tested)
+    night = _nights(past, tested)
+    formed = form_segments(night, settings.segments, settings.rule_columns())
+    segment = night[KEYS].assign(**{_SEGMENT: formed.primary_segment.fillna("in none").to_numpy()})
+    found = []
+    for made in tested:
+        rows = made.backtest.tested.merge(segment, on=KEYS, how="left", validate="one_to_one")
+        by = {_SEGMENT: rows[_SEGMENT]}
+        more = slices(rows, "score", by, is_amount=made.target.is_amount, seed=settings.training.seed)
+        found.append(replace(made, report=replace(made.report, slices=(*made.report.slices, *more))))
+    return tuple(found)
+
+
+def _nights(past: "Past", tested: Sequence["Tested"]) -> pd.DataFrame:
+    """Give every user whom a target asks about at a test origin, as a night would have: features, scores, percentiles, bands."""
+    parts = [past.rows[made.target.name].drop(columns="label").merge(made.backtest.tested[KEYS], on=KEYS) for made in tested]
+    night = pd.concat(parts, ignore_index=True).drop_duplicates(KEYS, ignore_index=True)
+    bands = past.settings.bands()
+    for made in tested:
+        name = made.target.name
+        placed = []
+        for _, rows in made.backtest.tested.groupby("cutoff"):
+            score = rows.score.to_numpy(dtype=np.float64)
+            percentile, band = bands[name].place(score, np.sort(score[~np.isnan(score)]))
+            placed.append(rows[KEYS].assign(**{f"{name}_score": score, f"{name}_percentile": percentile, f"{name}_band": band}))
+        night = night.merge(pd.concat(placed), on=KEYS, how="left")
+    return night.assign(**{name: None for name in RULE_COLUMNS if name not in night})

@@ -1,0 +1,149 @@
+"""Champion and challenger, end to end on a small shop: refused by a gate, in shadow, promoted and rolled back by hand."""
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from click.testing import Result
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from pipeline.settings import read_settings
+from pipeline.tables import read
+from pipeline.tracking import Tracker
+from shops import shop_config, write_orders
+
+FIRST, LATER = date(2024, 9, 1), date(2024, 10, 1)
+NAMES = ["churn_28d", "tea_28d", "value_28d"]
+# No model is the same at every origin to a thousandth.
+STRICT = {"gates": {"max_swing": 0.001}}
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def config_of(folder: Path, name: str, **changes: object) -> Path:
+    told = yaml.safe_load(shop_config(folder).read_text()) | changes
+    told["training"] = {"test_origins": 3, "calibration_origins": 1, "max_cutoffs": 8}
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(told, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shop with champions from September, and one night."""
+    folder = tmp_path_factory.mktemp("shop")
+    write_orders(folder / "orders.csv")
+    done = run("nightly", "--config", config_of(folder, "shop"), "--as-of", FIRST)
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+@pytest.fixture(scope="module")
+def refused(folder: Path) -> Result:
+    """A training in October whose challengers no gate lets through."""
+    return run("train", "--config", config_of(folder, "strict", **STRICT), "--as-of", LATER)
+
+
+def versions(folder: Path) -> dict[str, str]:
+    champions = Tracker(read_settings(folder / "shop.yaml")).champions(NAMES)
+    return {name: champion.version for name, champion in champions.items()}
+
+
+def scores(folder: Path, table: str, day: date) -> pd.DataFrame:
+    return read(folder / "out", table, day).to_pandas()
+
+
+def test_a_refused_challenger_changes_nothing_and_ends_in_code_4(folder: Path, refused: Result) -> None:
+    assert refused.exit_code == 4
+    assert "value_28d" in refused.stderr and "stability" in refused.stderr
+    assert "no, stays a challenger" in refused.stdout
+    assert versions(folder)["value_28d"] == "1"
+    waiting = Tracker(read_settings(folder / "shop.yaml")).challengers(NAMES)
+    assert waiting["value_28d"].version == "2"
+
+
+def test_challengers_are_held_against_the_champions(folder: Path, refused: Result) -> None:
+    tracker = Tracker(read_settings(folder / "shop.yaml"))
+    client = tracker.open()
+    runs = client.search_runs([client.get_experiment_by_name("tea_shop").experiment_id], "tags.target = 'churn_28d'")
+    newest = max(runs, key=lambda told: told.info.start_time)
+    card = Path(client.download_artifacts(newest.info.run_id, "model_card.md")).read_text()
+    assert "average_precision is" in card and "that of the champion" in card
+
+
+def test_shadow_scores_are_of_challengers_and_leave_the_night_as_it_is(folder: Path, refused: Result) -> None:
+    config = folder / "shop.yaml"
+    assert run("score", "--config", config, "--as-of", LATER).exit_code == 0
+    before = {name: scores(folder, name, LATER) for name in ("scores", "segments")}
+    assert scores(folder, "shadow", LATER).empty
+    done = run("score", "--config", config, "--as-of", LATER, "--shadow")
+    assert done.exit_code == 0, done.output
+    shadow = scores(folder, "shadow", LATER)
+    assert "value_28d" in set(shadow.target) and set(shadow.model_version) == {"2"}
+    value = scores(folder, "scores", LATER).query("target == 'value_28d'")
+    assert set(value.model_version) == {"1"} and len(value) == len(shadow.query("target == 'value_28d'"))
+    for name, frame in before.items():
+        keys = ["target", "user_id"] if name == "scores" else ["user_id"]
+        now = scores(folder, name, LATER).sort_values(keys, ignore_index=True)
+        pd.testing.assert_frame_equal(now.drop(columns="reasons", errors="ignore"), frame.sort_values(keys, ignore_index=True).drop(
+            columns="reasons", errors="ignore"))  # fmt: skip
+
+
+def test_promoted_and_rolled_back_by_hand(folder: Path, refused: Result) -> None:
+    config = folder / "shop.yaml"
+    told = run("promote", "--config", config, "--model", "value_28d", "--version", 2, "--reason", "we know better", "--json")
+    assert json.loads(told.stdout) == {"model": "value_28d", "champion": "2", "former": "1", "reason": "we know better"}
+    assert versions(folder)["value_28d"] == "2"
+    back = run("rollback", "--config", config, "--model", "value_28d", "--reason", "we did not")
+    assert back.exit_code == 0 and versions(folder)["value_28d"] == "1"
+    assert run("promote", "--config", config, "--model", "value", "--version", 2, "--reason", "x").exit_code == 2
+    missing = run("promote", "--config", config, "--model", "value_28d", "--version", 9, "--reason", "x")
+    assert missing.exit_code == 2 and "9" in missing.stderr
+
+
+def test_a_nightly_with_refused_models_still_scores_with_the_old_ones(folder: Path) -> None:
+    config = config_of(folder, "strict", **STRICT)
+    done = run("nightly", "--config", config, "--as-of", date(2024, 10, 30))
+    assert done.exit_code == 4
+    assert not scores(folder, "scores", date(2024, 10, 30)).empty
+
+
+def backtested(folder: Path) -> dict[str, Any]:
+    done = run("backtest", "--config", folder / "shop.yaml", "--as-of", FIRST, "--json")
+    assert done.exit_code == 0, done.output
+    return {row["target"]: row for row in json.loads(done.stdout)["targets"]}
+
+
+def test_a_backtest_tells_intervals_rules_bands_and_slices_and_registers_nothing(folder: Path) -> None:
+    before = versions(folder)
+    told = backtested(folder)
+    assert versions(folder) == before
+    churn = told["churn_28d"]
+    for found in (churn["measures"]["auc"], churn["ladder"]["base_rate"], churn["pooled"]["expected_calibration_error"]):
+        assert found["low"] <= found["value"] <= found["high"]
+    assert set(churn["ladder"]) >= {"base_rate", "recency", "rfm"}
+    assert churn["ladder"][churn["rung"]]["value"] == max(found["value"] for found in churn["ladder"].values())
+    assert sum(band["users"] for band in churn["bands"]) == churn["rows"]
+    by = {part["column"] for part in churn["slices"]}
+    assert {"tenure", "journey_stage", "segment"} <= by
+    segments = [part for part in churn["slices"] if part["column"] == "segment"]
+    assert sum(part["users"] for part in segments) == churn["rows"]
+    assert {part["value"] for part in segments} <= {"leaving", "tea_next", "in none"}
+
+
+def test_the_same_training_twice_gives_the_same_models(folder: Path) -> None:
+    config = config_of(folder, "again", output=str(folder / "again"))
+    for _ in range(2):
+        run("train", "--config", config, "--as-of", FIRST)
+    found = sorted((folder / "again" / "mlflow").rglob("bundle.json"))
+    heads = [path.read_text() for path in found]
+    assert len(heads) == 8 and len(set(heads)) == 4
+    boosters = [path.read_text() for path in sorted((folder / "again" / "mlflow").rglob("booster.txt"))]
+    assert len(set(boosters)) * 2 == len(boosters)
