@@ -58,7 +58,7 @@ def reasons_column(
     return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(columns, fields=list(REASON)), type=REASONS)
 
 
-def everybody(told: pa.Array, asked: np.ndarray) -> pa.Array:
+def among_all(told: pa.Array, asked: np.ndarray) -> pa.Array:
     """Spread what is told of the users who were `asked` (booleans) over all users; the others have nulls."""
     return told.take(pa.array(np.cumsum(asked) - 1, mask=~asked))
 

@@ -13,7 +13,7 @@ from ibis import _
 from features.catalogue import Feature, amount, phrase
 from models.reasons import Reasons
 from pipeline.columns import REASONS, with_arrow
-from pipeline.phrases import alike, everybody, reason_columns, reasons_column
+from pipeline.phrases import alike, among_all, reason_columns, reasons_column
 
 UNITS = ["days", "hour", "money", "share", "times", "number", "score", "mixture", "percentile", "o'clock", "purchase", "category"]
 
@@ -115,7 +115,7 @@ def test_nobody_has_no_reasons() -> None:
 
 
 def test_who_was_not_asked_has_nulls() -> None:
-    assert everybody(pa.array([[1], [2]]), np.array([False, True, False, True])).to_pylist() == [None, [1], None, [2]]
+    assert among_all(pa.array([[1], [2]]), np.array([False, True, False, True])).to_pylist() == [None, [1], None, [2]]
 
 
 def told(*users: list[tuple[float, str]] | None) -> pa.ListArray:
