@@ -11,7 +11,8 @@ from rich.console import Console
 
 from features.build import build_features
 from features.labels import build_labels
-from models.backtest import assemble, plan_origins, predict_origin
+from models.backtest import assemble, best, plan_origins, predict_origin, worth
+from models.ladder import Recipe
 from pipeline.events import EventLog, midnight, read_events
 from pipeline.progress import Narrator
 from pipeline.settings import Settings, read_settings
@@ -60,10 +61,13 @@ def test_models_are_as_good_as_the_reference_and_not_suspiciously_better(
     frame = build_features(log.engine, log.events, log.features, cutoffs).execute()
     rows = frame.merge(build_labels(log.events, target, cutoffs).execute(), on=["user_id", "cutoff"])
     rows = rows.sort_values(["cutoff", "user_id"], ignore_index=True)
-    names = [feature.name for feature in log.features.numbers]
+    recipe = Recipe("lightgbm", tuple(feature.name for feature in log.features.numbers))
     origins = plan_origins(cutoffs, target.horizon, tests=2, calibrations=2)
-    backtest = assemble([predict_origin(rows, names, o, is_amount=False, seed=7) for o in origins], target.horizon, is_amount=False)
-    mean, base = backtest.mean(), backtest.mean("baseline")
+    predicted = [predict_origin(rows, recipe, origin, is_amount=False, seed=7) for origin in origins]
+    by_rung = worth(predicted, is_amount=False)
+    backtest = assemble(predicted, best(by_rung), target.horizon, is_amount=False)
+    mean, base = backtest.mean(), backtest.mean("rfm")
+    assert by_rung[backtest.rung] == max(by_rung.values()) > by_rung["rfm"] > by_rung["recency"] > by_rung["base_rate"]
     assert auc - 0.02 < mean["auc"] < auc + 0.02
     assert precision - 0.03 < mean["average_precision"] < precision + 0.05
     assert mean["auc"] > base["auc"]
