@@ -107,6 +107,26 @@ def test_chunks_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     np.testing.assert_array_equal(contributions(booster, x, threads=3), whole)
 
 
+def test_a_booster_that_has_grown_or_was_stopped_early_is_explained_as_it_predicts() -> None:
+    x, y = table()
+    booster = lightgbm.Booster({**PLAIN, "objective": "binary"}, lightgbm.Dataset(x, y))
+    for _ in range(2):
+        booster.update()
+        # LightGBM's own explanation of one in training crashes.
+        copy = lightgbm.Booster(model_str=booster.model_to_string())
+        np.testing.assert_allclose(contributions(booster, x), theirs(copy, x), atol=1e-10)
+    stopped = lightgbm.train({**PLAIN, "objective": "binary"}, lightgbm.Dataset(x, y), 10)
+    stopped.best_iteration = 4
+    np.testing.assert_allclose(contributions(stopped, x), theirs(stopped, x), atol=1e-10)
+
+
+def test_several_classes_are_refused() -> None:
+    x, y = table()
+    booster = lightgbm.train({**PLAIN, "objective": "multiclass", "num_class": 3}, lightgbm.Dataset(x, y + (x.e > 0)), 2)
+    with pytest.raises(ValueError, match="reasons need one tree per round, got 3"):
+        contributions(booster, x)
+
+
 def test_categorical_splits_are_refused() -> None:
     x, y = table(nulls=False)
     categories = x.assign(a=(x.a + 3) % 4)
