@@ -9,10 +9,9 @@ them adds.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,13 @@ import pandas as pd
 import pyarrow as pa
 from ibis import _
 
-from features.catalogue import Feature, feature_name, phrase
+from features.catalogue import Feature, feature_name
 from features.expressions import columns_of
+from models.bands import Bands, spaced
 from models.bundle import PersonaBundle, TargetBundle
-from models.reasons import contributions, strongest
-from pipeline.columns import BANDS, PERSONA, REASONS, SCORES, features_schema, segments_schema, with_arrow, without_date
+from models.reasons import strongest
+from pipeline.columns import PERSONA, REASONS, SCORES, features_schema, segments_schema, without_date
+from pipeline.phrases import among_all, reason_columns, reasons_column
 from pipeline.segments import form_segments
 from pipeline.settings import SegmentSettings
 
@@ -34,7 +35,11 @@ Places = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Known:
-    """What the rows of a night are made with; it is sent to every executor."""
+    """What the rows of a night are made with; it is sent to every executor.
+
+    `bands` are by target; `ladders` are groups of targets that ask one question over several horizons, and whether their scores
+    rise with the horizon.
+    """
 
     run_id: str
     models: Mapping[str, TargetBundle]
@@ -45,6 +50,8 @@ class Known:
     currency: str
     segments: tuple[SegmentSettings, ...]
     rule_columns: Mapping[str, str]
+    bands: Mapping[str, Bands] = field(default_factory=dict)
+    ladders: tuple[tuple[Mapping[timedelta, str], bool], ...] = ()
 
     @property
     def model_version(self) -> str:
@@ -83,14 +90,25 @@ def answered(users: pa.Table, known: Known) -> pa.Table:
     frame = users.to_pandas()
     by_name = {feature.name: feature for feature in known.features}
     said = {"user_id": frame.user_id, **{feature.name: frame[feature.name] for feature in known.read}}
+    reasons = {}
     for name, bundle in known.models.items():
-        asked = frame[frame[asked_column(name)]]
+        asks = frame[asked_column(name)].to_numpy(dtype=bool)
+        asked = frame[asks]
         # LightGBM refuses an empty frame, and nobody being asked about tonight is no mistake.
         score = bundle.predict(asked).score if len(asked) else pd.Series(dtype="float64")
-        reasons = pd.Series(_reasons(bundle, asked, by_name, known.currency), index=asked.index, dtype=object)
-        said |= {f"{name}_score": score.reindex(frame.index), f"{name}_reasons": reasons.reindex(frame.index)}
+        said[f"{name}_score"] = score.reindex(frame.index)
+        reasons[f"{name}_reasons"] = among_all(_reasons(bundle, asked, by_name, known.currency), asks)
+    for horizons, is_rising in known.ladders:
+        raw = {horizon: said[f"{name}_score"].to_numpy(dtype=np.float64) for horizon, name in horizons.items()}
+        said |= {
+            f"{horizons[horizon]}_score": pd.Series(score, index=frame.index)
+            for horizon, score in spaced(raw, rising=is_rising).items()
+        }
     personas = known.personas.predict(active(frame, known.longest)).reindex(frame.index)
-    return _table(pd.DataFrame({**said, **personas}, index=frame.index), answers_schema(known))
+    table = _table(pd.DataFrame({**said, **personas}, index=frame.index), answers_schema(known))
+    for name, lists in reasons.items():
+        table = table.set_column(table.column_names.index(name), table.schema.field(name), lists)
+    return table
 
 
 def active(frame: pd.DataFrame, longest: timedelta) -> pd.DataFrame:
@@ -107,7 +125,7 @@ def scores_rows(answers: pa.Table, known: Known, places: Places) -> pa.Table:
         said = {"user_id": asked["user_id"], "score": asked[f"{name}_score"], "reasons": asked[f"{name}_reasons"]}
         same = {"target": name, "method": bundle.method, "model_version": known.versions[name]}
         said |= {column: pa.array([value] * len(asked), pa.string()) for column, value in same.items()}
-        said |= {column: pa.array(values) for column, values in _placed(score, places[name]).items()}
+        said |= {column: pa.array(values) for column, values in _placed(score, places[name], known, name).items()}
         schema = without_date(SCORES)
         parts.append(pa.table(said).select(schema.names).cast(schema))
     return pa.concat_tables(parts)
@@ -118,41 +136,24 @@ def segments_rows(answers: pa.Table, known: Known, places: Places, schema: pa.Sc
     wide = answers.drop_columns([f"{name}_reasons" for name in known.models]).to_pandas()
     for name in known.models:
         asked = wide[f"{name}_score"].dropna()
-        placed = pd.DataFrame(_placed(asked.to_numpy(), places[name]), index=asked.index)
+        placed = pd.DataFrame(_placed(asked.to_numpy(), places[name], known, name), index=asked.index)
         wide = wide.join(placed.add_prefix(f"{name}_"))
     wide = pd.concat([wide, form_segments(wide, known.segments, known.rule_columns)], axis=1)
     wide = pd.concat([wide, _segment_reasons(answers, wide, known)], axis=1)
     return _table(wide.assign(model_version=known.model_version, run_id=known.run_id), schema)
 
 
-def _placed(score: np.ndarray, everybody: np.ndarray) -> dict[str, Any]:
-    """Rank scores among everybody's, in percent; those that are equal share the mean of their ranks."""
-    ranks = (np.searchsorted(everybody, score, "left") + 1 + np.searchsorted(everybody, score, "right")) / 2
-    percentile = ranks / len(everybody) * 100
-    return {"percentile": percentile, "band": [BANDS[ceil(value / 20) - 1] for value in percentile]}
+def _placed(score: np.ndarray, everybody: np.ndarray, known: Known, target: str) -> dict[str, Any]:
+    percentile, band = known.bands.get(target, Bands()).place(score, everybody)
+    return {"percentile": percentile, "band": band}
 
 
-def _reasons(
-    bundle: TargetBundle, frame: pd.DataFrame, by_name: Mapping[str, Feature], currency: str
-) -> list[list[dict[str, Any]]]:
+def _reasons(bundle: TargetBundle, asked: pd.DataFrame, by_name: Mapping[str, Feature], currency: str) -> pa.ListArray:
+    """Give the three strongest reasons of each user who is asked about."""
     names = list(bundle.features)
-    if frame.empty:
-        return []
-    found = strongest(contributions(bundle.booster, frame), [by_name[name].group for name in names])
-    told = {name for feature in names for name in (feature, by_name[feature].usual) if name}
-    rows = frame[sorted(told & set(frame.columns))].to_dict("records")
-    return [
-        [
-            {
-                "feature": names[column],
-                "value": None if np.isnan(row[names[column]]) else row[names[column]],
-                "contribution": float(moved),
-                "phrase": phrase(by_name[names[column]], row, by_name, currency=currency),
-            }
-            for column, moved in zip(columns, contribution, strict=True)
-        ]
-        for row, columns, contribution in zip(rows, found.feature, found.contribution, strict=True)
-    ]
+    groups = [bundle.groups.get(name) or by_name[name].group for name in names]
+    values = bundle.contributions(asked) if len(asked) else np.zeros((0, len(names)))
+    return reasons_column(asked, strongest(values, groups), names, by_name, currency=currency, typical=bundle.typical)
 
 
 def _segment_reasons(answers: pa.Table, wide: pd.DataFrame, known: Known) -> pd.DataFrame:
@@ -160,15 +161,11 @@ def _segment_reasons(answers: pa.Table, wide: pd.DataFrame, known: Known) -> pd.
 
     An arrow says whether a reason raises or lowers that score. Who has no score has no reasons.
     """
-    told = {name: answers[f"{name}_reasons"].to_pylist() for name in known.models}
+    told = {name: answers[f"{name}_reasons"].combine_chunks() for name in known.models}
     target_of = {segment.name: segment.target(list(told)) for segment in known.segments}
-    rows = []
-    for at, primary in enumerate(wide.primary_segment):
-        named = target_of.get(primary)
-        own = told[named][at] if named else None
-        reasons = own or next((said[at] for said in told.values() if said[at] is not None), None)
-        rows.append([*(with_arrow(reason) for reason in reasons or []), None, None, None][:3])
-    return pd.DataFrame(rows, columns=["reason_1", "reason_2", "reason_3"], index=wide.index)
+    columns = reason_columns(told, [target_of.get(primary) for primary in wide.primary_segment])
+    named = {f"reason_{at}": column.to_pandas() for at, column in enumerate(columns, start=1)}
+    return pd.DataFrame(named).set_axis(wide.index)
 
 
 def _table(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:

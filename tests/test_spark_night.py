@@ -12,7 +12,9 @@ from deltalake import DeltaTable
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.settings import read_settings
 from pipeline.tables import ORDER, STAGED, nights, read
+from pipeline.tracking import Tracker
 from shops import shop_config, write_orders
 
 DAY = dt.date(2024, 10, 1)
@@ -47,8 +49,13 @@ def shops(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     broken = "\n".join(["u1,not a time,x1,3.0,tea", ",2024-02-01 10:00:00,x2,3.0,tea"])
     (folder / "orders.csv").write_text((folder / "orders.csv").read_text() + broken + "\n")
     assert len(orders) > 1_000
-    config = shop_config(folder)
+    config = shop_config(folder, shadow=True)
     run("train", "--config", config, "--as-of", DAY)
+    run("train", "--config", config, "--as-of", DAY)
+    # The models that were replaced are scored in shadow.
+    client = Tracker(read_settings(config)).open()
+    for name in ("churn_28d", "value_28d"):
+        client.set_registered_model_alias(f"tea_shop.{name}", "challenger", "1")
     shutil.copytree(folder / "out" / "mlflow", folder / "spark" / "mlflow")
     told = yaml.safe_load(config.read_text()) | {"output": str(folder / "spark"), "engine": CLUSTER}
     on_spark = folder / "on_spark.yaml"
