@@ -27,8 +27,8 @@ class Report:
 
     `measures` and those of `baselines` are means over the origins, `pooled` are of all their rows together; intervals are over
     users. `ahead` is what the score has over the best-known simple rule (`baseline`) in `measure`, and `memory` what it loses on
-    users whom its training never saw; both are null where they cannot be told. `importance` has per origin the mean absolute
-    contribution of each group of features.
+    users whom its training never saw; both are null where they cannot be told, or where the rule itself is used. `importance` has
+    per origin the mean absolute contribution of each group of features.
     """
 
     measure: str
@@ -81,7 +81,9 @@ def report(
         pooled=pooled(tested, "score", is_amount=is_amount, contact=contact, seed=seed),
         baselines=baselines,
         ladder={rung: found[measure] for rung, found in ladder.items() if measure in found},
-        ahead=_difference(backtest, tested, "score", backtest.baseline, measure, seed=seed),
+        ahead=None
+        if backtest.rung == backtest.baseline
+        else _difference(backtest, tested, "score", backtest.baseline, measure, seed=seed),
         memory=_difference(backtest, tested, DISJOINT, backtest.rung, measure, seed=seed)
         if DISJOINT in tested and not is_amount
         else None,

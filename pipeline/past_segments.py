@@ -51,4 +51,5 @@ def _nights(past: "Past", tested: Sequence["Tested"]) -> pd.DataFrame:
             percentile, band = bands[name].place(score, np.sort(score[~np.isnan(score)]))
             placed.append(rows[KEYS].assign(**{f"{name}_score": score, f"{name}_percentile": percentile, f"{name}_band": band}))
         night = night.merge(pd.concat(placed), on=KEYS, how="left")
-    return night.assign(**{name: None for name in RULE_COLUMNS if name not in night})
+    unknown = pd.DataFrame({name: None for name in RULE_COLUMNS if name not in night}, index=night.index)
+    return pd.concat([night, unknown], axis=1)
