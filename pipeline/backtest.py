@@ -37,7 +37,8 @@ from pipeline.events import EventLog, midnight, read_events
 from pipeline.frames import features_frame, shards
 from pipeline.past_segments import with_segments
 from pipeline.progress import Narrator
-from pipeline.settings import Settings, TargetSettings
+from pipeline.settings import Settings
+from pipeline.target_settings import TargetSettings
 from pipeline.tracking import Tracker
 
 

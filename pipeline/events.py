@@ -24,7 +24,8 @@ from features.sources import read_sources
 from features.windows import label, words
 from pipeline.columns import QUARANTINE
 from pipeline.progress import Narrator
-from pipeline.settings import ATTRIBUTES, GrowthSettings, Settings, ValueSettings
+from pipeline.settings import ATTRIBUTES, Settings
+from pipeline.target_settings import GrowthSettings, ValueSettings
 
 
 @dataclass(frozen=True)
