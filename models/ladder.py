@@ -171,5 +171,5 @@ def _booster(x: pd.DataFrame, y: pd.Series, recipe: Recipe, *, is_amount: bool, 
 
 def finite(frame: pd.DataFrame) -> pd.DataFrame:
     """Turn infinities into unknown values: no feature means one, and a model would take it for the largest of all."""
-    values = frame.to_numpy(dtype=np.float64)
-    return frame if np.isfinite(values[~np.isnan(values)]).all() else frame.where(np.isfinite(values))
+    infinite = np.isinf(frame.to_numpy(dtype=np.float64))
+    return frame.mask(infinite) if infinite.any() else frame

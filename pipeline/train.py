@@ -246,8 +246,12 @@ def _figures(made: Tested, bundle: TargetBundle, latest: pd.DataFrame) -> tuple[
     title = f"{target.name}: {target.meaning}" if target.meaning else target.name
     mean, base = made.backtest.mean(), made.backtest.mean(report.baseline)
     tested = made.backtest.tested.assign(baseline=made.backtest.tested[report.baseline])
-    figures = target_figures(tested, mean, base, title=title, is_amount=target.is_amount, method=made.recipe.rung)
-    figures["ladder"] = ladder_figure(report.ladder, chosen=made.backtest.rung, measure=report.measure, title=title)
+    figures = target_figures(
+        tested, mean, base, title=title, is_amount=target.is_amount, method=made.recipe.rung, against=report.baseline
+    )
+    figures["ladder"] = ladder_figure(
+        report.ladder, chosen=made.backtest.rung, measure=report.measure, title=title, origins=len(report.by_origin)
+    )
     if not bundle.features:
         return {}, figures
     read = latest[list(bundle.features)]
