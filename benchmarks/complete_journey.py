@@ -106,8 +106,8 @@ def _table(targets: list[dict[str, Any]], timed: list[tuple[str, tuple[float, fl
     lines += [
         "",
         f"Means over the test origins ({', '.join(sorted(rows))}) with 95 % intervals from a bootstrap over users; RFM is a linear "
-        "model of recency, frequency, T and monetary value on the same rows, and `ahead` the paired difference in average precision "
-        "(of amounts: in mean absolute error, where less is better). The calibration error is of all origins together.",
+        "model of recency, frequency, T and monetary value on the same rows, and `ahead` the paired difference in average "
+        "precision (of amounts: in mean absolute error, where less is better). The calibration error is of all origins together.",
         f"Time and peak memory on {os.cpu_count()} cores: {took}; {total:.0f} s in all. Measured on {day} by `make bench` "
         "(`benchmarks/complete_journey.py`).",
     ]

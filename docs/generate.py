@@ -109,7 +109,8 @@ def command_page() -> str:
         lines += [f"## beforehand {name}\n", f"{command.help}\n", "| option | default | meaning |", "|---|---|---|"]
         for option in command.params:
             if option.name != "help":
-                lines.append(f"| `{', '.join([*option.opts, *option.secondary_opts])}` | {_default(option.default)} | {option.help} |")
+                names = ", ".join([*option.opts, *option.secondary_opts])
+                lines.append(f"| `{names}` | {_default(option.default)} | {option.help} |")
         lines.append("")
     return "\n".join(lines)
 
