@@ -147,3 +147,26 @@ def test_the_same_training_twice_gives_the_same_models(folder: Path) -> None:
     assert len(heads) == 8 and len(set(heads)) == 4
     boosters = [path.read_text() for path in sorted((folder / "again" / "mlflow").rglob("booster.txt"))]
     assert len(set(boosters)) * 2 == len(boosters)
+
+
+def test_a_longer_horizon_of_one_question_is_never_likelier_to_see_nothing(folder: Path) -> None:
+    eligible = {"active_within": "56d"}
+    targets = [
+        {"name": f"{name}_{days}d", "kind": kind, "horizon": f"{days}d", "eligible": eligible}
+        for name, kind in (("churn", "absence"), ("purchase", "occurrence"))
+        for days in (28, 56)
+    ]
+    config = config_of(folder, "horizons", output=str(folder / "horizons"), targets=targets, segments=[])
+    done = run("nightly", "--config", config, "--as-of", LATER)
+    assert done.exit_code in (0, 4), done.output
+    if done.exit_code == 4:
+        for target in targets:
+            run("promote", "--config", config, "--model", target["name"], "--version", 1, "--reason", "for the test")
+        assert run("score", "--config", config, "--as-of", LATER).exit_code == 0
+    night = read(folder / "horizons", "segments", LATER).to_pandas()
+    asked = night[night.churn_28d_score.notna()]
+    assert len(asked) > 50
+    assert (asked.churn_56d_score <= asked.churn_28d_score).all()
+    assert (asked.purchase_56d_score >= asked.purchase_28d_score).all()
+    # Two models that were merely clipped would agree to the last digit for many.
+    assert (asked.churn_56d_score < asked.churn_28d_score).mean() > 0.5
