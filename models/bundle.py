@@ -6,6 +6,7 @@ MLflow's pyfunc flavour loads a bundle through `_load_pyfunc`, so a registered m
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,22 @@ class TargetBundle:
     def save(self, folder: Path) -> None:
         """Write the bundle into `folder`, which is made."""
         folder.mkdir(parents=True)
-        head = {"format": FORMAT, "kind": "target", "target": self.target, "definition": dict(self.definition)}
-        head |= {"recipe": asdict(self.recipe), "trained_until": self.trained_until, "calibrator": asdict(self.calibrator)}
-        head |= {"model": _plain(self.model), "groups": dict(self.groups), "typical": dict(self.typical)}
-        (folder / _HEAD).write_text(json.dumps(head, indent=1))
+        (folder / _HEAD).write_text(json.dumps(self._head, indent=1))
         if (trees := _trees(self.model)) is not None:
             trees.booster.save_model(str(folder / _BOOSTER))
+
+    @property
+    def digest(self) -> str:
+        """Identify what it says: of two models read from a registry, equal ones have equal digests, whatever their versions."""
+        trees = _trees(self.model)
+        told = json.dumps(self._head, sort_keys=True) + ("" if trees is None else trees.booster.model_to_string())
+        return sha256(told.encode()).hexdigest()[:16]
+
+    @property
+    def _head(self) -> dict[str, Any]:
+        head = {"format": FORMAT, "kind": "target", "target": self.target, "definition": dict(self.definition)}
+        head |= {"recipe": asdict(self.recipe), "trained_until": self.trained_until, "calibrator": asdict(self.calibrator)}
+        return head | {"model": _plain(self.model), "groups": dict(self.groups), "typical": dict(self.typical)}
 
 
 @dataclass(frozen=True)
@@ -100,8 +111,16 @@ class PersonaBundle:
     def save(self, folder: Path) -> None:
         """Write the bundle into `folder`, which is made."""
         folder.mkdir(parents=True)
-        head = {"format": FORMAT, "kind": "personas", "personas": asdict(self.personas)}
-        (folder / _HEAD).write_text(json.dumps(head, indent=1))
+        (folder / _HEAD).write_text(json.dumps(self._head, indent=1))
+
+    @property
+    def digest(self) -> str:
+        """Identify what they say: equal personas have equal digests, whatever their versions."""
+        return sha256(json.dumps(self._head, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def _head(self) -> dict[str, Any]:
+        return {"format": FORMAT, "kind": "personas", "personas": asdict(self.personas)}
 
 
 def load(folder: Path) -> TargetBundle | PersonaBundle:

@@ -71,7 +71,9 @@ class NightRun:
     @property
     def run_id(self) -> str:
         """Identify what the night was made of: its date, events, config, models and our version. Same inputs, same id."""
-        versions = ",".join(f"{name}={champion.version}" for name, champion in sorted(self.champions.items()))
+        # A version says little by itself: another registry has another first version.
+        told = sorted(self.champions.items())
+        versions = ",".join(f"{name}={champion.version}:{champion.bundle.digest}" for name, champion in told)
         made_of = f"{version('beforehand')}|{self.as_of}|{self.events.digest}|{self.settings.digest()}|{versions}"
         return sha256(made_of.encode()).hexdigest()[:16]
 

@@ -1,5 +1,6 @@
 """The ladder: linear models with exact contributions, blends on one scale, and bundles of every rung in plain files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,8 @@ def test_every_rung_survives_its_folder(tmp_path: Path, rungs: dict[Rung, object
     assert (read.recipe, read.definition, read.groups, read.method) == (recipe, made.definition, made.groups, f"{rung}+platt")
     pd.testing.assert_frame_equal(read.predict(x), made.predict(x))
     np.testing.assert_array_equal(read.contributions(x), made.contributions(x))
+    again = load(tmp_path / "bundle")
+    assert read.digest == again.digest != replace(read, calibrator=Calibrator()).digest
 
 
 def test_a_bundle_of_the_first_format_still_loads(tmp_path: Path, rungs: dict[Rung, object]) -> None:
