@@ -86,13 +86,6 @@ class ScoreBand:
     stated_high: float
 
 
-@dataclass(frozen=True)
-class GroupRate(ScoreBand):
-    """The same for one value of a column, such as a journey stage."""
-
-    group: str
-
-
 def score_bands(label: Floats, score: Floats, *, users: npt.NDArray[Any] | None = None, bands: int = 10) -> list[ScoreBand]:
     """Give realised rates per tenth of the rows by score, lowest first; `users` has ids, one a row.
 
@@ -111,20 +104,6 @@ def score_bands(label: Floats, score: Floats, *, users: npt.NDArray[Any] | None 
     # Where many are equal some parts have no rows.
     _, part = np.unique(part, return_inverse=True)
     return [ScoreBand(*numbers) for numbers in _rates(label, score, part, users)]
-
-
-def group_rates(
-    label: Floats, score: Floats, groups: npt.NDArray[Any] | pd.Series, *, users: npt.NDArray[Any] | None = None
-) -> list[GroupRate]:
-    """Give realised rates per value of `groups` (one a row), in order of the values; who has none is in `missing`.
-
-    The numbers and their sources are those of `score_bands`.
-    """
-    known = np.isfinite(label) & np.isfinite(score)
-    part, values = pd.factorize(pd.Series(groups)[known], sort=True, use_na_sentinel=False)
-    names = ["missing" if pd.isna(value) else str(value) for value in values]
-    found = _rates(label[known], score[known], part, None if users is None else np.asarray(users)[known])
-    return [GroupRate(*numbers, group=name) for name, numbers in zip(names, found, strict=True)]
 
 
 def coverage(bands: Sequence[ScoreBand]) -> float:

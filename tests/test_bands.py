@@ -13,7 +13,7 @@ from scipy.stats import binom, binomtest
 from sklearn.isotonic import IsotonicRegression
 
 from features.errors import ConfigError
-from models.bands import NAMES, Bands, coverage, group_rates, score_bands, spaced
+from models.bands import NAMES, Bands, coverage, score_bands, spaced
 
 DAYS = tuple(timedelta(days=days) for days in (14, 28, 56, 84))
 NAN = float("nan")
@@ -140,7 +140,6 @@ def test_unknown_rows_are_left_out_and_nothing_gives_nothing() -> None:
     (band,) = score_bands(label, score, users=np.array(["a", "b", "c"]))
     assert (band.users, band.rate, band.rate_high) == (1, 1.0, 1.0)
     assert score_bands(label[1:], score[1:]) == []
-    assert group_rates(label[1:], score[1:], np.array(["x", "y"])) == []
     assert np.isnan(coverage([]))
 
 
@@ -188,19 +187,6 @@ def test_wrong_scores_are_no_excuse_for_wide_intervals() -> None:
     # No luck is shared by a user's rows, so the intervals are as wide as without users.
     for one, alone in zip(found, score_bands(label, score), strict=True):
         assert one.stated_high - one.stated_low == pytest.approx(alone.stated_high - alone.stated_low, rel=0.05)
-
-
-def test_rates_of_groups_in_their_own_order() -> None:
-    label, score = np.array([1.0, 0.0, 0.0, 1.0, 1.0]), np.array([0.5, 0.4, 0.2, 0.8, 0.6])
-    stage = pd.Series(pd.Categorical(["new", "loyal", None, "new", "loyal"], categories=["new", "loyal"]))
-    found = group_rates(label, score, stage)
-    assert [(one.group, one.users, one.mean_score, one.rate, one.low, one.high) for one in found] == [
-        ("new", 2, pytest.approx(0.65), 1.0, 0.5, 0.8),
-        ("loyal", 2, pytest.approx(0.5), 0.5, 0.4, 0.6),
-        ("missing", 1, pytest.approx(0.2), 0.0, 0.2, 0.2),
-    ]
-    assert [one.group for one in group_rates(label, score, np.array([10, 2, 10, 2, 2]))] == ["2", "10"]
-    assert coverage(found) == 1.0
 
 
 @given(
