@@ -13,6 +13,7 @@ import pandas as pd
 from scipy.stats import binom
 
 from features.errors import ConfigError
+from models.intervals import wilson
 from models.propensity import Floats
 
 NAMES = ("very_low", "low", "medium", "high", "very_high")
@@ -195,7 +196,7 @@ def _rates(
     np.minimum.at(low, part, score)
     np.maximum.at(high, part, score)
     effect = np.ones(len(rows)) if users is None else _design_effects(label - score, part, users)
-    rate_low, rate_high = _wilson(rate, rows / effect)
+    rate_low, rate_high = _realised(rate, rows / effect)
     stated_low, stated_high = _stated(mean, _sums(part, score * (1 - score)), rows, effect)
     columns = (low, high, rows.astype(int), mean, rate, rate_low, rate_high, stated_low, stated_high)
     return list(zip(*(column.tolist() for column in columns), strict=True))
@@ -222,11 +223,10 @@ def _sums(part: npt.NDArray[np.intp], values: Floats) -> Floats:
     return np.asarray(np.bincount(part, weights=values), dtype=float)
 
 
-def _wilson(rate: Floats, rows: Floats) -> tuple[Floats, Floats]:
-    centre = (rate + _Z**2 / (2 * rows)) / (1 + _Z**2 / rows)
-    half = _Z * np.sqrt(rate * (1 - rate) / rows + _Z**2 / (4 * rows**2)) / (1 + _Z**2 / rows)
+def _realised(rate: Floats, rows: Floats) -> tuple[Floats, Floats]:
+    low, high = wilson(rate, rows, z=_Z)
     # At 0 and at 1 an end is the rate itself, but for the last digit.
-    return np.where(rate == 0, 0.0, centre - half), np.where(rate == 1, 1.0, centre + half)
+    return np.where(rate == 0, 0.0, low), np.where(rate == 1, 1.0, high)
 
 
 def _stated(mean: Floats, variance: Floats, rows: Floats, effect: Floats) -> tuple[Floats, Floats]:

@@ -130,9 +130,18 @@ def rate_interval(label: Floats, users: npt.ArrayLike, *, confidence: float = 0.
     variance = float(np.sum(np.bincount(codes, label - rate, minlength=count) ** 2)) / len(label) ** 2
     worth = float(np.clip(rate * (1 - rate) / variance, count, len(label))) if variance > 0 else float(count)
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    middle = (rate + z**2 / (2 * worth)) / (1 + z**2 / worth)
-    half = z / (1 + z**2 / worth) * float(np.sqrt(rate * (1 - rate) / worth + z**2 / (4 * worth**2)))
-    return Interval(rate, min(max(middle - half, 0.0), rate), max(min(middle + half, 1.0), rate))
+    low, high = wilson(np.array(rate), np.array(worth), z=z)
+    return Interval(rate, min(max(float(low), 0.0), rate), max(min(float(high), 1.0), rate))
+
+
+def wilson(rate: Floats, rows: Floats, *, z: float) -> tuple[Floats, Floats]:
+    """Give the ends of Wilson's score interval (1927) of realised rates, for a two-sided normal quantile `z`.
+
+    It has a width at rates of 0 and 1, where its outer end is the rate itself but for the last digit.
+    """
+    centre = (rate + z**2 / (2 * rows)) / (1 + z**2 / rows)
+    half = z * np.sqrt(rate * (1 - rate) / rows + z**2 / (4 * rows**2)) / (1 + z**2 / rows)
+    return centre - half, centre + half
 
 
 def mean_interval(label: Floats, users: npt.ArrayLike, *, seed: int, draws: int = DRAWS, confidence: float = 0.95) -> Interval:

@@ -105,8 +105,6 @@ def main_measure(*, is_amount: bool) -> str:
 
 def against_champion(backtest: Backtest, measure: str, *, confidence: float, seed: int) -> Interval | None:
     """Give challenger less champion in a measure, on the same origins and users; None where it is not defined or not known."""
-    if CHAMPION not in backtest.tested or backtest.tested[CHAMPION].isna().any():
-        return None
     return _difference(backtest, backtest.tested, "score", CHAMPION, measure, seed=seed, confidence=confidence)
 
 

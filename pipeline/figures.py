@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from models.intervals import Interval
+from models.intervals import Interval, wilson
 from models.ladder import Rung
 from models.propensity import Floats
 
@@ -243,7 +243,7 @@ def _reliability(label: Floats, score: Floats, title: str) -> Figure:
     said = np.array([score[part].mean() for part in parts])
     rate = np.array([label[part].mean() for part in parts])
     # The intervals are drawn around the realised rate; Wald's would reach zero width at rates of 0 and 1, Wilson's does not.
-    low, high = np.array([_wilson(label[part].sum(), len(part)) for part in parts]).T
+    low, high = wilson(rate, np.array([len(part) for part in parts], dtype=np.float64), z=_Z95)
     top = max(said.max(), high.max()) * 1.05
     axes.plot([0, top], [0, top], color=_QUIET, linestyle=":", label="perfect")
     axes.errorbar(
@@ -279,11 +279,3 @@ def _deciles(label: Floats, score: Floats, title: str) -> Figure:
     axes.set(xlabel="tenth of rows by score", ylabel="amount", xticks=places)
     axes.legend(frameon=False)
     return figure
-
-
-def _wilson(positives: float, total: int) -> tuple[float, float]:
-    """Wilson's score interval (1927) of a rate, 95 %."""
-    rate, z2 = positives / total, _Z95**2
-    centre = (rate + z2 / (2 * total)) / (1 + z2 / total)
-    half = _Z95 / (1 + z2 / total) * np.sqrt(rate * (1 - rate) / total + z2 / (4 * total**2))
-    return float(centre - half), float(centre + half)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
+from itertools import islice
 from platform import python_version
 
 import lightgbm
@@ -21,7 +22,7 @@ from models.intervals import Interval
 from models.ladder import Model, Recipe, fit_recipe
 from models.personas import Personas, fit_personas
 from models.propensity import PARAMETERS
-from models.report import against_champion
+from models.report import against_champion, by_group
 from pipeline.answers import active
 from pipeline.backtest import Past, Tested, champions_in_charge, gather, recipe_for, test
 from pipeline.card import Card, model_card
@@ -241,7 +242,7 @@ def _metrics(made: Tested) -> Iterator[tuple[str, float]]:
 
 
 def _figures(made: Tested, bundle: TargetBundle, latest: pd.DataFrame) -> tuple[dict[str, float], dict[str, Figure]]:
-    """Draw everything, and give the importance of feature groups at the latest cutoff."""
+    """Draw everything, and give the importance of feature groups at the latest cutoff, largest first."""
     target, report = made.target, made.report
     title = f"{target.name}: {target.meaning}" if target.meaning else target.name
     mean, base = made.backtest.mean(), made.backtest.mean(report.baseline)
@@ -262,16 +263,13 @@ def _figures(made: Tested, bundle: TargetBundle, latest: pd.DataFrame) -> tuple[
     figures["importance_groups"] = group_importance(values, groups, title=title)
     if len(report.importance) > 1:
         figures["importance_stability"] = importance_stability(report.importance, title=title)
-    names = sorted(set(groups))
-    moved = {name: float(np.abs(values[:, np.asarray(groups) == name].sum(axis=1)).mean()) for name in names}
-    return moved, figures
+    return by_group(values, groups), figures
 
 
 def _card(past: Past, made: Tested, bundle: TargetBundle, importance: Mapping[str, float], verdicts: Sequence[Verdict]) -> Card:
     report, target, log = made.report, made.target, past.log
     rows = past.rows[target.name]
     total = sum(importance.values()) or 1.0
-    largest = sorted(importance.items(), key=lambda told: -told[1])[:_GROUPS]
     return Card(
         target=target,
         currency=past.settings.currency,
@@ -286,7 +284,7 @@ def _card(past: Past, made: Tested, bundle: TargetBundle, importance: Mapping[st
         method=bundle.method,
         why=why_rung(made),
         features=len(bundle.features),
-        groups=[(name, value / total) for name, value in largest],
+        groups=[(name, value / total) for name, value in islice(importance.items(), _GROUPS)],
         confidence=0.95,
         measures={made.backtest.rung: report.measures, **{str(rung): found for rung, found in report.baselines.items()}},
         bands=report.bands,
