@@ -202,6 +202,7 @@ def predict_disjoint(rows: pd.DataFrame, recipe: Recipe, origin: Origin, *, is_a
 
 def assemble(
     predicted: Sequence[Predicted],
+    by_rung: Mapping[Rung, float],
     rung: Rung,
     horizon: timedelta,
     *,
@@ -210,9 +211,8 @@ def assemble(
 ) -> Backtest:
     """Calibrate the score of a rung at each origin on the origins whose horizon had elapsed before it.
 
-    Raises GateError when no test origin has a row.
+    `by_rung` is what each rung is `worth`.
     """
-    by_rung = worth(predicted, is_amount=is_amount)
     pooled = pd.concat([part.rows for part in predicted], ignore_index=True)
     pooled = pooled.sort_values(["cutoff", "user_id"], ignore_index=True)
     score, calibrator = calibrated(pooled, rung, horizon, is_amount=is_amount)

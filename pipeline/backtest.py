@@ -184,7 +184,7 @@ def test(
     beside = {name: bundle.recipe for name, bundle in champions.items() if bundle is not None and name not in incomparable}
     asked = [(target, origin) for target in past.targets for origin in past.plans[target.name]]
     predicted: dict[str, list[Predicted]] = {target.name: [] for target in past.targets}
-    rungs: dict[str, Rung] = {}
+    by_rung: dict[str, dict[Rung, float]] = {}
     with narrator.step("testing on past origins", total=len(asked)) as step:
         # Every rung at the test origins; then the chosen one at those before them, to calibrate it.
         for is_test in (True, False):
@@ -197,7 +197,7 @@ def test(
                     origin,
                     is_amount=target.is_amount,
                     seed=seed,
-                    only=rungs.get(target.name),
+                    only=None if is_test else best(by_rung[target.name]),
                     champion=beside.get(target.name),
                 )
                 for target, origin in jobs
@@ -205,14 +205,15 @@ def test(
             for (target, _), part in zip(jobs, found, strict=True):
                 predicted[target.name].append(part)
                 step.advance()
-            rungs |= {target.name: _best(target, predicted[target.name]) for target in past.targets} if is_test else {}
+            if is_test:
+                by_rung = {target.name: _worth(target, predicted[target.name]) for target in past.targets}
         origins = sorted({sum(origin.is_test for origin in past.plans[target.name]) for target in past.targets})
         step.note(f"{len(past.targets)} targets at {listed(origins)} test origins")
     tested = []
     with narrator.step("measuring", total=len(past.targets)) as step:
         for target in past.targets:
-            recipe = replace(recipes[target.name], rung=rungs[target.name])
-            tested.append(_measured(past, target, recipe, predicted[target.name], champions.get(target.name)))
+            told = predicted[target.name], by_rung[target.name]
+            tested.append(_measured(past, target, recipes[target.name], *told, champions.get(target.name)))
             step.advance()
         step.note(", ".join(f"{made.target.name}: {made.backtest.rung}" for made in tested))
     for made in tested:
@@ -221,11 +222,19 @@ def test(
     return with_segments(past, [replace(made, incomparable=incomparable.get(made.target.name)) for made in tested])
 
 
-def _measured(past: Past, target: Target, recipe: Recipe, predicted: Sequence[Predicted], champion: TargetBundle | None) -> Tested:
+def _measured(
+    past: Past,
+    target: Target,
+    recipe: Recipe,
+    predicted: Sequence[Predicted],
+    by_rung: Mapping[Rung, float],
+    champion: TargetBundle | None,
+) -> Tested:
     settings, rows = past.settings, past.rows[target.name]
     seed = settings.training.seed
     contact = contact_of(settings, target)
-    backtest = assemble(predicted, recipe.rung, target.horizon, is_amount=target.is_amount, contact=contact)
+    recipe = replace(recipe, rung=best(by_rung))
+    backtest = assemble(predicted, by_rung, recipe.rung, target.horizon, is_amount=target.is_amount, contact=contact)
     if champion is not None and CHAMPION in backtest.predictions:
         backtest = _with_champion(backtest, champion, rows, target.horizon)
     if settings.training.disjoint_users:
@@ -241,9 +250,9 @@ def _measured(past: Past, target: Target, recipe: Recipe, predicted: Sequence[Pr
     return Tested(target, recipe, backtest, told)
 
 
-def _best(target: Target, predicted: Sequence[Predicted]) -> Rung:
+def _worth(target: Target, predicted: Sequence[Predicted]) -> dict[Rung, float]:
     try:
-        return best(worth(predicted, is_amount=target.is_amount))
+        return worth(predicted, is_amount=target.is_amount)
     except GateError as error:
         raise GateError(f"{target.name}: {error}") from None
 

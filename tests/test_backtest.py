@@ -76,7 +76,8 @@ def predicted(frame: pd.DataFrame, origins: Sequence[Origin], recipe: Recipe = R
 
 
 def assembled(parts: Sequence[Predicted], rung: Rung | None = None) -> Backtest:
-    return assemble(parts, rung or best(worth(parts, is_amount=False)), 28 * DAY, is_amount=False)
+    by_rung = worth(parts, is_amount=False)
+    return assemble(parts, by_rung, rung or best(by_rung), 28 * DAY, is_amount=False)
 
 
 def test_an_origin_is_predicted_from_its_train_cutoffs_alone() -> None:
