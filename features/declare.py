@@ -13,15 +13,21 @@ from features.errors import ConfigError
 from features.event_types import DERIVED_FROM, KNOWN
 from features.families import FAMILIES, FIXED_WINDOWS
 from features.families.attributes import attribute_features
+from features.families.contacts import contact_features
 from features.snapshot import KEYS
 
 CUSTOM = "custom"
 ATTRIBUTES = "attributes"
+CONTACTS = "contacts"
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a config asks for: windows, families by name, named values, custom features and attributes."""
+    """What a config asks for: windows, families by name, named values, custom features and attributes.
+
+    `contacts` are the windows in which contacts are counted for plays, None where there are no plays; features in `left_out` are
+    not built.
+    """
 
     windows: tuple[timedelta, ...]
     families: tuple[str, ...] = tuple(FAMILIES)
@@ -29,6 +35,8 @@ class Wanted:
     custom: tuple[Custom, ...] = ()
     # Attribute to whether it is a number.
     attributes: Mapping[str, bool] = field(default_factory=dict)
+    contacts: tuple[timedelta, ...] | None = None
+    left_out: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ class FeatureSet:
     @property
     def numbers(self) -> tuple[Feature, ...]:
         """The features that are numbers: what models read."""
-        return tuple(feature for feature in self.features if not feature.is_text)
+        return tuple(feature for feature in self.features if not feature.is_text and not feature.is_aside)
 
 
 def declared(wanted: Wanted, columns: Collection[str], types: Collection[str] = KNOWN) -> FeatureSet:
@@ -89,11 +97,12 @@ def declared(wanted: Wanted, columns: Collection[str], types: Collection[str] = 
     reads = _reads(everything)
     possible = _with_what_they_read(possible, reads)
     chosen = {feature.name for name in wanted.families for feature in by_family.get(name, ())}
-    chosen |= {feature.name for feature in (*custom, *by_family[ATTRIBUTES])}
+    chosen |= {feature.name for feature in (*custom, *by_family[ATTRIBUTES], *by_family[CONTACTS])}
+    chosen -= wanted.left_out
     asked = tuple(feature for feature in possible if feature.name in chosen)
     needed_names = _closure([feature.name for feature in asked], reads)
     hidden = tuple(feature for feature in possible if feature.name in needed_names and feature not in asked)
-    looked = {window for told in wanted.custom for window in told.windows}
+    looked = {window for told in wanted.custom for window in told.windows} | set(wanted.contacts or ())
     return FeatureSet(asked, hidden, tuple(measures), tuple(sorted({*windows, *looked, *FIXED_WINDOWS})), windows[-1])
 
 
@@ -104,7 +113,8 @@ def declared_by_family(wanted: Wanted) -> dict[str, tuple[Feature, ...]]:
     for name, family in FAMILIES.items():
         more = family.value_features(wanted.values, windows) if hasattr(family, "value_features") else ()
         found[name] = (*family.features(windows), *more)
-    return {**found, ATTRIBUTES: tuple(attribute_features(wanted.attributes))}
+    contacts = () if wanted.contacts is None else tuple(contact_features(wanted.contacts))
+    return {**found, ATTRIBUTES: tuple(attribute_features(wanted.attributes)), CONTACTS: contacts}
 
 
 def switched_off(wanted: Wanted, columns: Collection[str], types: Collection[str]) -> dict[str, int]:

@@ -27,7 +27,7 @@ from models.reasons import strongest
 from pipeline.columns import PERSONA, REASONS, SCORES, features_schema, segments_schema, without_date
 from pipeline.phrases import among_all, reason_columns, reasons_column
 from pipeline.segments import form_segments
-from pipeline.settings import SegmentSettings
+from pipeline.segment_settings import SegmentSettings
 
 # Every score of the night by target, in order.
 Places = Mapping[str, np.ndarray]

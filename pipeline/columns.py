@@ -10,7 +10,7 @@ from features.labels import Target
 
 # Columns of a target and of a persona, with the types that a segment's rule meets.
 TARGET_COLUMNS: Mapping[str, str] = {"{target}_score": "DOUBLE", "{target}_percentile": "DOUBLE", "{target}_band": "VARCHAR"}
-RULE_COLUMNS: Mapping[str, str] = {"persona": "INTEGER", "persona_name": "VARCHAR"}
+RULE_COLUMNS: Mapping[str, str] = {"persona": "INTEGER", "persona_name": "VARCHAR", "persona_typicality": "DOUBLE"}
 
 AS_OF = pa.field("as_of", pa.date32(), nullable=False)
 USER = pa.field("user_id", pa.string(), nullable=False)
@@ -24,7 +24,34 @@ REASON = pa.struct(
     ]
 )
 REASONS = pa.list_(REASON)
-PERSONA = (pa.field("persona", pa.int32()), pa.field("persona_name", pa.string()))
+# `persona_typicality` is the share of the persona's users who lie no nearer to its centre: 1 is the most typical.
+PERSONA = (
+    pa.field("persona", pa.int32()),
+    pa.field("persona_name", pa.string()),
+    pa.field("persona_typicality", pa.float64()),
+)
+STAGE, TIER = "journey_stage", "loyalty_tier"
+# What to do about a user tonight, and why not; null where the user's primary segment has no play. `play` is the offer's key,
+# `contact_on` the first date on which the play's delay is over, `contact_hour` a local hour outside quiet hours, `contacts` how
+# many there were in the time that the play's cap looks back. `actionable` users may be contacted tonight.
+PLAY = (
+    pa.field("play", pa.string()),
+    pa.field("contact_channel", pa.string()),
+    pa.field("contact_on", pa.date32()),
+    pa.field("contact_hour", pa.int32()),
+    pa.field("contacts", pa.int32()),
+    pa.field("holdout", pa.bool_()),
+    pa.field("no_consent", pa.bool_()),
+    pa.field("capped", pa.bool_()),
+    pa.field("contacted_recently", pa.bool_()),
+    pa.field("actionable", pa.bool_()),
+)
+# `segments` in order of priority, and for each the night on which the user entered.
+MEMBER = (
+    pa.field("primary_segment", pa.string()),
+    pa.field("segments", pa.list_(pa.string())),
+    pa.field("segments_since", pa.list_(pa.date32())),
+)
 
 SCORES = pa.schema(
     [
@@ -42,13 +69,25 @@ SCORES = pa.schema(
 
 QUARANTINE = pa.schema([AS_OF, *(pa.field(name, pa.string()) for name in ("source", "reason", "row"))])
 
+# One row is a stay of a user in a segment; `left_on` is the first night on which the user was out, null while the stay lasts.
+MEMBERSHIPS = pa.schema(
+    [
+        USER,
+        pa.field("segment", pa.string(), nullable=False),
+        pa.field("entered_on", pa.date32(), nullable=False),
+        pa.field("left_on", pa.date32()),
+        pa.field("enter_reason", pa.string()),
+        pa.field("leave_reason", pa.string()),
+    ]
+)
+
 NIGHTS = pa.schema(
     [
         AS_OF,
         pa.field("run_id", pa.string(), nullable=False),
         pa.field("started_at", pa.timestamp("us", tz="UTC")),
         pa.field("finished_at", pa.timestamp("us", tz="UTC")),
-        *(pa.field(name, pa.string()) for name in ("status", "counts", "checks", "versions")),
+        *(pa.field(name, pa.string()) for name in ("status", "counts", "checks", "versions", "settings")),
     ]
 )
 
@@ -68,7 +107,7 @@ def with_arrow(reason: Mapping[str, Any]) -> str:
 
 
 def segments_schema(targets: Sequence[Target]) -> pa.Schema:
-    """Give the schema of `segments`, the table that consumers read; columns whose logic is not built yet stay null."""
+    """Give the schema of `segments`, the table that consumers read."""
     types = (pa.float64(), pa.float64(), pa.string())
     scores = [
         pa.field(column.format(target=target.name), kind)
@@ -79,16 +118,15 @@ def segments_schema(targets: Sequence[Target]) -> pa.Schema:
         [
             AS_OF,
             USER,
-            pa.field("journey_stage", pa.string()),
+            pa.field(STAGE, pa.string()),
+            pa.field(TIER, pa.string()),
             *PERSONA,
             *scores,
-            pa.field("primary_segment", pa.string()),
-            pa.field("segments", pa.list_(pa.string())),
+            *MEMBER,
             *(pa.field(f"reason_{number}", pa.string()) for number in (1, 2, 3)),
             pa.field("preferred_channel", pa.string()),
             pa.field("best_hour", pa.int32()),
-            pa.field("play", pa.string()),
-            pa.field("holdout", pa.bool_()),
+            *PLAY,
             pa.field("model_version", pa.string()),
             pa.field("run_id", pa.string()),
         ]

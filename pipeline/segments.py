@@ -7,7 +7,7 @@ import pandas as pd
 
 from features.errors import ConfigError, did_you_mean
 from features.expressions import DIALECT, columns_of, condition
-from pipeline.settings import SegmentSettings
+from pipeline.segment_settings import SegmentSettings
 
 _IBIS_TYPES = {"DOUBLE": "float64", "VARCHAR": "string", "INTEGER": "int32"}
 

@@ -4,10 +4,12 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator
+from copy import deepcopy
 from datetime import timedelta
 from difflib import get_close_matches
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
@@ -29,8 +31,10 @@ from features.families import FAMILIES
 from features.labels import Kind, Target
 from features.sources import Source
 from features.windows import label
-from pipeline.columns import RULE_COLUMNS, TARGET_COLUMNS
+from pipeline.columns import RULE_COLUMNS, STAGE, TARGET_COLUMNS, TIER
 from pipeline.engine_settings import DuckDBSettings, EngineSettings
+from pipeline.rules import both_met
+from pipeline.segment_settings import PREFERRED, PlaysSettings, SegmentSettings, StageSettings, is_quiet
 from pipeline.strict import Duration, Name, Strict, as_value_error
 from pipeline.target_settings import TargetSettings
 from pipeline.training_settings import GateSettings, TrainingSettings
@@ -163,30 +167,28 @@ class FeatureSettings(Strict):
 
 
 class PersonaSettings(Strict):
-    """How many personas there may be."""
+    """How many personas there may be, and what they are called."""
 
     fewest: int = Field(4, ge=2, le=20, description="Smallest number of personas tried.")
     most: int = Field(8, ge=2, le=20, description="Largest number of personas tried.")
     smallest_share: float = Field(0.05, ge=0, lt=0.5, description="Share of users that the smallest persona must hold.")
+    stability: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="Share of users whom fits on resampled users must leave in their persona; fewer are tried until they do.",
+    )
+    names: dict[Annotated[int, Field(ge=0)], Annotated[str, Field(min_length=1, max_length=60)]] = Field(
+        {}, description="Names of your own, by persona id, which stays with the people when personas are trained again."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> "PersonaSettings":
         if self.fewest > self.most:
             raise ValueError(f"fewest is {self.fewest} and most is {self.most}: fewest may not be above most")
+        if len(set(self.names.values())) != len(self.names):
+            raise ValueError("names repeat: two personas of one name could not be told apart")
         return self
-
-
-class SegmentSettings(Strict):
-    """A named group with a purpose; the first in the list that a user enters is the primary one."""
-
-    name: Name = Field(description="Names the segment.")
-    purpose: str = Field(min_length=1, description="What the segment is for, in a few words.")
-    enter: str = Field(description="SQL condition over scores, percentiles, bands, personas and features.")
-
-    def target(self, names: Sequence[str]) -> str | None:
-        """Give the first of the targets that the rule reads: its reasons say why a user is in the segment."""
-        read = columns_of(self.enter)
-        return next((name for name in names if read & {column.format(target=name) for column in TARGET_COLUMNS}), None)
 
 
 class Settings(Strict):
@@ -204,7 +206,12 @@ class Settings(Strict):
     training: TrainingSettings = Field(TrainingSettings(), description="Which past cutoffs models learn from and are tested on.")
     gates: GateSettings = Field(GateSettings(), description="What a new model must pass to be put in charge.")
     shadow: bool = Field(False, description="Score the newest challengers too, into the table `shadow`, which nobody acts on.")
-    personas: PersonaSettings = Field(PersonaSettings(), description="How many personas there may be.")
+    personas: PersonaSettings = Field(PersonaSettings(), description="How many personas there may be, and what they are called.")
+    journey_stages: tuple[StageSettings, ...] = Field(
+        (), description="Rules of the column journey_stage, in order; without them, those of docs/features.md."
+    )
+    loyalty_tiers: tuple[StageSettings, ...] = Field((), description="Rules of the column loyalty_tier, in order.")
+    plays: PlaysSettings = Field(PlaysSettings(), description="How users are contacted, whatever the segment.")
     segments: tuple[SegmentSettings, ...] = Field((), description="Named groups, in order of priority.")
     engine: EngineSettings = Field(DuckDBSettings(), description="The engine that reads events.")
 
@@ -212,14 +219,14 @@ class Settings(Strict):
     def _consistent(self) -> "Settings":
         wrong_features = list(self._wrong_features())
         # Without the features, a rule's columns are not known.
-        problems = [*self._repeated(), *wrong_features, *([] if wrong_features else self._wrong_rules())]
+        problems = [*self._repeated(), *wrong_features, *([] if wrong_features else self._wrong_rules()), *self._wrong_plays()]
         if problems:
             raise ValueError("\n".join(problems))
         return self
 
     def _repeated(self) -> Iterator[str]:
-        for key in ("sources", "targets", "segments"):
-            counts = Counter(item.name for item in getattr(self, key))
+        for key in ("sources", "targets", "segments", "journey_stages", "loyalty_tiers", "plays.channels"):
+            counts = Counter(item.name for item in attrgetter(key)(self))
             if key == "targets" and PERSONAS in counts:
                 yield f"targets: the name {PERSONAS!r} is taken by the personas' own model: choose another"
             yield from (f"{key}: the name {name!r} is used {count} times" for name, count in counts.items() if count > 1)
@@ -239,24 +246,82 @@ class Settings(Strict):
 
     def _wrong_rules(self) -> Iterator[str]:
         known = self.rule_columns()
-        for index, segment in enumerate(self.segments):
+        rules = {f"{key}.{at}.when": stage.when for key, stages in self._ladders.items() for at, stage in enumerate(stages)}
+        rules |= {f"segments.{at}.{key}": rule for at, told in enumerate(self.segments) for key, rule in told.rules().items()}
+        rules |= {f"plays.channels.{at}.consent": channel.consent for at, channel in enumerate(self.plays.channels)}
+        wrong = set()
+        for place, rule in rules.items():
             try:
-                typed_condition(segment.enter, known)
+                typed_condition(rule, known)
             except ConfigError as error:
-                yield f"segments.{index}.enter: {error}"
+                wrong.add(place)
+                yield f"{place}: {error}"
+        if not wrong:
+            yield from self._cycles()
+        for at, told in enumerate(self.segments):
+            if told.leave is not None and not wrong & {f"segments.{at}.enter", f"segments.{at}.leave"}:
+                met = both_met(told.enter, told.leave, known)
+                if met is not None:
+                    yield (
+                        f"segments.{at}.leave: {told.leave!r} is stricter than enter ({told.enter}): {met} meets both, so that "
+                        "whoever enters would leave; let members leave only where they could not enter"
+                    )
+
+    @property
+    def _ladders(self) -> dict[str, tuple[StageSettings, ...]]:
+        return {"journey_stages": self.journey_stages, "loyalty_tiers": self.loyalty_tiers}
+
+    def _cycles(self) -> Iterator[str]:
+        for key, column in (("journey_stages", STAGE), ("loyalty_tiers", TIER)):
+            if any(column in columns_of(stage.when) for stage in self._ladders[key]):
+                yield f"{key}: its rules read {column}, which they make: take that out"
+        if any(STAGE in columns_of(tier.when) for tier in self.loyalty_tiers) and any(
+            TIER in columns_of(stage.when) for stage in self.journey_stages
+        ):
+            yield "journey_stages, loyalty_tiers: the rules of each read the other, a cycle: let one of them do without"
+
+    def _wrong_plays(self) -> Iterator[str]:
+        channels = [channel.name for channel in self.plays.channels]
+        for at, segment in enumerate(self.segments):
+            if segment.play is None:
+                continue
+            named = (segment.play.channel,) if isinstance(segment.play.channel, str) else segment.play.channel
+            if not channels:
+                yield f"segments.{at}.play: plays.channels names no channel by which anybody could be contacted"
+            possible = [*channels, *([PREFERRED] if len(named) == 1 else [])]
+            for name in named if channels else ():
+                if name not in possible:
+                    yield f"segments.{at}.play.channel: {name!r} is not in plays.channels: {did_you_mean(name, possible)}"
+            quiet = self.plays.quiet_hours
+            if quiet and isinstance(segment.play.moment, int) and is_quiet(segment.play.moment, quiet.start, quiet.stop):
+                yield f"segments.{at}.play.moment: {segment.play.moment} lies in plays.quiet_hours ({quiet.start} to {quiet.stop})"
+        if self.plays.quiet_hours and self.plays.quiet_hours.start == self.plays.quiet_hours.stop:
+            yield "plays.quiet_hours: start and stop are the same hour, which leaves none to contact anybody in"
 
     def rule_columns(self) -> dict[str, str]:
         """Give every column that a segment's rule may name, with its DuckDB type."""
         scores = {column.format(target=target.name): kind for target in self.targets for column, kind in TARGET_COLUMNS.items()}
         built = {feature.name: feature.sql_type for feature in self._everything.features}
-        return scores | built | dict(RULE_COLUMNS)
+        stages = {STAGE: "VARCHAR"} if self.journey_stages else {}
+        tiers = {TIER: "VARCHAR"} if self.loyalty_tiers else {}
+        return scores | built | stages | tiers | dict(RULE_COLUMNS)
 
     def wanted(self) -> Wanted:
         """Give which features are asked for."""
         told = self.features
         attributes = self.attributes.numbers() if self.attributes else {}
         values = {str(column): values for column, values in told.values.items()}
-        return Wanted(told.windows, told.families, values, tuple(custom.spec() for custom in told.custom), attributes)
+        caps = {segment.play.cap.per for segment in self.segments if segment.play and segment.play.cap}
+        return Wanted(
+            told.windows,
+            told.families,
+            values,
+            tuple(custom.spec() for custom in told.custom),
+            attributes,
+            contacts=tuple(sorted(caps)) if any(segment.play for segment in self.segments) else None,
+            # The column of the config's rules takes the place of the feature.
+            left_out=frozenset({STAGE, f"{STAGE}_days"}) if self.journey_stages else frozenset(),
+        )
 
     @cached_property
     def _everything(self) -> FeatureSet:
@@ -298,8 +363,38 @@ def read_settings(path: Path) -> Settings:
     try:
         return Settings.model_validate(told)
     except ValidationError as error:
-        lines = [line for problem in error.errors() for line in _told(dict(problem))]
+        lines = list(dict.fromkeys(_lines(told, error)))
         raise ConfigError(f"{path} has {len(lines)} problem{'s' if len(lines) > 1 else ''}:\n  " + "\n  ".join(lines)) from None
+
+
+def _lines(told: Any, error: ValidationError) -> Iterator[str]:
+    """Tell what is wrong, and what else is wrong once that is taken out: rules are only looked at where all keys are right."""
+    first = [dict(problem) for problem in error.errors()]
+    yield from (line for problem in first for line in _told(problem))
+    rest, wrong = deepcopy(told), [found["loc"] for found in error.errors()]
+    while wrong and all([_taken_out(rest, path) for path in wrong]):
+        try:
+            Settings.model_validate(rest)
+            return
+        except ValidationError as later:
+            # What was taken out may be required; that it is missing now is our doing, and its section is taken out as well.
+            yield from (line for found in later.errors() if found["type"] != "missing" for line in _told(dict(found)))
+            wrong = [found["loc"][:-1] for found in later.errors() if found["type"] == "missing"]
+
+
+def _taken_out(told: Any, path: tuple[int | str, ...]) -> bool:
+    """Delete what a path leads to, a key of a mapping; whether that was possible."""
+    *parents, last = path or ("",)
+    for part in parents:
+        # A kind that pydantic puts into the path is not in the file.
+        told = (
+            told[part]
+            if isinstance(told, list) and isinstance(part, int)
+            else told.get(part, told)
+            if isinstance(told, dict)
+            else told
+        )
+    return isinstance(told, dict) and told.pop(last, None) is not None
 
 
 def _told(problem: dict[str, Any]) -> list[str]:
