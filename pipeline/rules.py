@@ -1,14 +1,16 @@
 """Rules of a night: conditions over its columns, checked by `features.expressions`, asked of many rows at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from sqlglot import exp
 
-from features.expressions import DIALECT, parse
+from features.expressions import DIALECT, columns_of, parse
 
 Truths = npt.NDArray[np.int8]
 TRUE, FALSE, UNKNOWN = 1, 0, -1
@@ -17,37 +19,181 @@ TRUE, FALSE, UNKNOWN = 1, 0, -1
 def truths(rows: pa.Table, rules: Sequence[str]) -> Truths:
     """Ask every row every rule: rows × rules of TRUE, FALSE and UNKNOWN, in the order given.
 
-    The rules were checked (`features.expressions.condition`), and every column that they read is in `rows`.
+    The rules were checked (`features.expressions.typed_condition`), and every column that they read is in `rows`. Null and NaN are
+    unknown, and so is what is divided by zero.
     """
     if not rules:
         return np.zeros((len(rows), 0), dtype=np.int8)
-    told = ", ".join(
-        f'CASE WHEN {rule} THEN 1 WHEN NOT ({rule}) THEN 0 ELSE -1 END::TINYINT AS "{at}"' for at, rule in enumerate(rules)
-    )
-    with duckdb.connect() as engine:
-        engine.execute("SET threads = 1; SET preserve_insertion_order = true")
-        found = engine.from_arrow(rows).project(told).to_arrow_table()
+    read = sorted(frozenset().union(*(columns_of(rule) for rule in rules)))
+    if not read:
+        rows, read = pa.table({"n0": pa.nulls(len(rows))}), ["n0"]
+    told = ", ".join(f'COALESCE(({_canonical(rule)})::TINYINT, {UNKNOWN}) AS "{at}"' for at, rule in enumerate(rules))
+    found = _asked(pa.table({name: _known(rows[name]) for name in read}), f"SELECT {told} FROM told")  # noqa: S608
     return np.stack([column.to_numpy() for column in found.columns], axis=1)
 
 
 def first_met(rows: pa.Table, named: Sequence[tuple[str, str]]) -> pa.Array:
     """Give each row the name of the first (name, rule) that is true of it, null where none is."""
+    if not named:
+        return pa.nulls(len(rows), pa.string())
     told = truths(rows, [rule for _, rule in named]) == TRUE
     names = pa.array([name for name, _ in named], pa.string())
-    return names.take(pa.array(told.argmax(axis=1), mask=~told.any(axis=1))) if len(named) else pa.nulls(len(rows), pa.string())
+    return names.take(pa.array(told.argmax(axis=1), mask=~told.any(axis=1)))
+
+
+def why_entered(now: pa.Table, before: pa.Table | None, rule: str) -> pa.StringArray:
+    """Say of each row which parts of a rule turned true, with the values that they read.
+
+    `before` has the rows of `now` with the values of the night before, null where unknown; None when there was no such night. Where
+    no part turned, all that are true are told; null where none is.
+
+    >>> now, before = pa.table({"score": [0.43], "tier": ["gold"]}), pa.table({"score": [0.31], "tier": ["gold"]})
+    >>> why_entered(now, before, "score >= 0.4 and tier = 'gold'")[0].as_py()
+    'score >= 0.4 (now 0.43, was 0.31)'
+    """
+    return _why(now, before, rule, turned="{now} AND {was} IS NOT TRUE", holds="{now}", words=("", ""))
+
+
+def why_left(now: pa.Table, before: pa.Table | None, enter: str, leave: str | None) -> pa.StringArray:
+    """Say of each row which parts of the leaving rule turned true or unknown; without one, which of the entering no longer are true.
+
+    Otherwise like `why_entered`.
+
+    >>> now, before = pa.table({"score": [0.31]}), pa.table({"score": [0.43]})
+    >>> why_left(now, before, "score >= 0.4", None)[0].as_py()
+    'no longer score >= 0.4 (now 0.31, was 0.43)'
+    """
+    if leave is None:
+        return _why(
+            now, before, enter, turned="{now} IS NOT TRUE AND {was}", holds="{now} IS NOT TRUE", words=("no longer ", "not ")
+        )
+    turned = "{now} AND {was} IS NOT TRUE OR {now} IS NULL AND NOT {was}"
+    return _why(now, before, leave, turned=turned, holds="{now} IS NOT FALSE", words=("", ""))
 
 
 def parts(rule: str) -> tuple[str, ...]:
     """Split a rule into the parts that must all be true.
 
     >>> parts("a > 1 and (b = 2 or c = 3)")
-    ('a > 1', '(b = 2 OR c = 3)')
+    ('a > 1', 'b = 2 OR c = 3')
     """
-    tree = parse(rule)
-    found = tree.flatten() if isinstance(tree, exp.And) else [tree]
-    return tuple(part.sql(DIALECT) for part in found)
+    return tuple(part.sql(DIALECT, comments=False) for part in _split(parse(rule), exp.And))
 
 
 def both_met(enter: str, leave: str, types: Mapping[str, str]) -> str | None:
     """Find values that meet both rules, told as `column = value, …`; None where there are none, or it cannot be known."""
     return None
+
+
+def _split(tree: exp.Expr, kind: type[exp.Connector]) -> Iterator[exp.Expr]:
+    tree = tree.unnest()
+    if isinstance(tree, kind):
+        yield from _split(tree.left, kind)
+        yield from _split(tree.right, kind)
+    else:
+        yield tree
+
+
+@lru_cache(maxsize=1024)
+def _canonical(rule: str) -> str:
+    # What is asked is what was checked: never the text of a config, in which another parser may see something else.
+    return parse(rule).sql(DIALECT, comments=False)
+
+
+def _known(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """Make NaN null, for DuckDB holds it to be above every number, and whole numbers floats, which cannot overflow."""
+    if pa.types.is_integer(column.type):
+        column = column.cast(pa.float64())
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    # What is wholly unknown may have come as any type, which the rule need not fit.
+    return pa.nulls(len(column)) if column.null_count == len(column) else column
+
+
+def _asked(told: pa.Table, sql: str) -> pa.Table:
+    with duckdb.connect() as engine:
+        # Divided by zero is null then, and not NaN, which would be above every number.
+        engine.execute("SET threads = 1; SET preserve_insertion_order = true; SET ieee_floating_point_ops = false")
+        engine.execute(_MACROS)
+        engine.register("told", told)
+        return engine.execute(sql).to_arrow_table()
+
+
+# Three significant digits, all of a whole number.
+_MACROS = """
+CREATE MACRO rounded(x) AS CASE
+    WHEN x = 0 OR NOT isfinite(x) THEN x
+    WHEN abs(x) >= 100 THEN round(x)
+    ELSE round(x, 2 - floor(log10(abs(x)))::INTEGER) END;
+CREATE MACRO plain(x) AS CASE WHEN x = trunc(x) AND abs(x) < 1e15 THEN x::BIGINT::VARCHAR ELSE x::VARCHAR END;
+"""
+
+
+def _why(now: pa.Table, before: pa.Table | None, rule: str, *, turned: str, holds: str, words: tuple[str, str]) -> pa.StringArray:
+    tree = parse(rule)
+    # An alternative that turned is told without the others.
+    found = list(_split(tree, exp.Or if isinstance(tree.unnest(), exp.Or) else exp.And))
+    read = sorted(columns_of(rule))
+    nights = {"n": now} if before is None else {"n": now, "w": before}
+    told = pa.table(
+        {f"{night}{at}": _known(rows[name]) for night, rows in nights.items() for at, name in enumerate(read)}
+        or {"n": pa.nulls(len(now))}
+    )
+    numbers = {name for name in told.column_names if pa.types.is_floating(told.schema.field(name).type)}
+    asked = [f"rounded({name}) AS r{name}" for name in sorted(numbers)]
+    asked += [f"({_placed(part, read, night)}) AS {night}p{at}" for night in nights for at, part in enumerate(found)]
+    # Parts that turned are told with what was; else those that hold, without.
+    choices = [(turned, True, words[0]), (holds, False, words[1])][0 if before is not None else 1 :]
+    whys = [
+        "NULLIF(CONCAT_WS('; ', "
+        + ", ".join(
+            f"CASE WHEN {when.format(now=f'np{at}', was=f'wp{at}')} THEN {_text(part, read, numbers, word, with_was=with_was)} END"
+            for at, part in enumerate(found)
+        )
+        + "), '')"
+        for when, with_was, word in choices
+    ]
+    sql = f"SELECT COALESCE({', '.join(whys)}) AS why FROM (SELECT *, {', '.join(asked)} FROM told)"  # noqa: S608
+    return _asked(told, sql)["why"].cast(pa.string()).combine_chunks()
+
+
+def _placed(part: exp.Expr, read: Sequence[str], night: str) -> str:
+    placed = part.copy().transform(
+        lambda node: exp.column(f"{night}{read.index(node.name)}") if isinstance(node, exp.Column) else node
+    )
+    return placed.sql(DIALECT, comments=False)
+
+
+def _text(part: exp.Expr, read: Sequence[str], numbers: set[str], word: str, *, with_was: bool) -> str:
+    """Give SQL that tells a part with its values."""
+    names = sorted({column.name for column in part.find_all(exp.Column)}, key=read.index)
+    bounds = sorted({node.sql(DIALECT) for node in part.find_all(exp.Literal) if not node.is_string})
+    shown = exp.paren(part) if word and isinstance(part, exp.Connector) else part
+    pieces = [_quoted(f"{word}{shown.sql(DIALECT, comments=False)}" + (" (" if names else ""))]
+    for name in names:
+        now, was = (f"{night}{read.index(name)}" for night in "nw")
+        pieces += [_quoted(f"{', ' if name != names[0] else ''}{f'{name} ' if len(names) > 1 else ''}")]
+        value = _value(now, was if with_was else None, numbers, bounds)
+        if with_was:
+            earlier = _value(was, now, numbers, bounds)
+            turned = f"'now ' || {value} || ', was ' || {earlier}"
+            value = f"CASE WHEN {now} IS NOT DISTINCT FROM {was} THEN 'still ' || {value} ELSE {turned} END"
+        else:
+            value = f"'now ' || {value}"
+        pieces.append(value)
+    return " || ".join([*pieces, *(["')'"] if names else [])])
+
+
+def _value(name: str, other: str | None, numbers: set[str], bounds: Sequence[str]) -> str:
+    """Give SQL of a value's text, with all its digits where fewer would put it on another side of a bound, or make two the same."""
+    if name not in numbers:
+        return f"COALESCE({name}::VARCHAR, 'not known')"
+    moved = [f"sign({name} - {sign}{bound}) <> sign(r{name} - {sign}{bound})" for bound in bounds for sign in ("", "-")]
+    if other in numbers:
+        moved.append(f"{name} <> {other} AND r{name} = r{other}")
+    text = f"CASE WHEN {' OR '.join(moved)} THEN plain({name}) ELSE plain(r{name}) END" if moved else f"plain(r{name})"
+    return f"COALESCE({text}, 'not known')"
+
+
+def _quoted(text: str) -> str:
+    return str(exp.Literal.string(text).sql(DIALECT))
