@@ -8,6 +8,8 @@ from uuid import uuid4
 
 import duckdb
 import ibis.expr.types as ir
+import pyarrow as pa
+import pyarrow.parquet as pq
 from ibis.backends.sql import SQLBackend
 
 from features.spark import SCRATCH
@@ -40,6 +42,15 @@ def open_on_spark(engine: SQLBackend, view: str, files: Sequence[str]) -> list[s
     paths = ["file://" + file for file in files]
     session.read.option("mergeSchema", len(paths) > 1).parquet(*paths).createOrReplaceTempView(f"`{view}`")
     return list(types)
+
+
+def write_for_spark(engine: SQLBackend, rows: pa.Table, name: str) -> ir.Table:
+    """Write rows into the session's scratch folder, and give them as a table that executors read."""
+    session = engine.raw_sql("SELECT 1").sparkSession
+    path = Path(session.conf.get(SCRATCH)) / f"{name}_{uuid4().hex}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(rows, path)
+    return engine.read_parquet(f"file://{path}")
 
 
 def keep_on_spark(engine: SQLBackend, table: ir.Table, name: str) -> ir.Table:

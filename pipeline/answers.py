@@ -1,7 +1,7 @@
 """Answers: all that is said of a user, from the user's own row of features; the same functions on one machine and on executors.
 
     users ── answered ──▶ answers ─┬─ scores_rows ────▶ `scores`
-                             │     └─ segments_rows ──▶ `segments`
+                             │     └─ segments.segments_rows ──▶ `segments`
                              └─ every score ──▶ Places
 
 Only a percentile needs the other users, and of them no more than their scores. Tables are without `as_of`, which whoever writes
@@ -9,7 +9,7 @@ them adds.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
@@ -20,49 +20,34 @@ import pyarrow as pa
 from ibis import _
 
 from features.catalogue import Feature, feature_name
-from features.expressions import columns_of
 from models.bands import Bands, spaced
 from models.bundle import PersonaBundle, TargetBundle
 from models.reasons import strongest
-from pipeline.columns import PERSONA, REASONS, SCORES, features_schema, segments_schema, without_date
-from pipeline.phrases import among_all, reason_columns, reasons_column
-from pipeline.segments import form_segments
-from pipeline.segment_settings import SegmentSettings
-
-# Every score of the night by target, in order.
-Places = Mapping[str, np.ndarray]
+from pipeline.columns import PERSONA, REASONS, SCORES, features_schema, without_date
+from pipeline.phrases import among_all, reasons_column
+from pipeline.segments import BEFORE, Forming, Places, before_schema
 
 
 @dataclass(frozen=True)
 class Known:
     """What the rows of a night are made with; it is sent to every executor.
 
-    `bands` are by target; `ladders` are groups of targets that ask one question over several horizons, and whether their scores
-    rise with the horizon.
+    `ladders` are groups of targets that ask one question over several horizons, and whether their scores rise with the horizon.
     """
 
-    run_id: str
     models: Mapping[str, TargetBundle]
     versions: Mapping[str, str]
     personas: PersonaBundle
     features: tuple[Feature, ...]
     longest: timedelta
     currency: str
-    segments: tuple[SegmentSettings, ...]
-    rule_columns: Mapping[str, str]
-    bands: Mapping[str, Bands] = field(default_factory=dict)
+    forming: Forming
     ladders: tuple[tuple[Mapping[timedelta, str], bool], ...] = ()
-
-    @property
-    def model_version(self) -> str:
-        """Name the version of every model that speaks in a user's row."""
-        return " ".join(f"{name}={version}" for name, version in sorted(self.versions.items()))
 
     @cached_property
     def read(self) -> tuple[Feature, ...]:
-        """The features that rules of segments read, and those that are columns of `segments` themselves."""
-        read = set(segments_schema(()).names).union(*(columns_of(segment.enter) for segment in self.segments))
-        return tuple(feature for feature in self.features if feature.name in read)
+        """The features that the segment stage reads."""
+        return tuple(feature for feature in self.features if feature.name in self.forming.read)
 
 
 def without_expressions(features: Sequence[Feature]) -> tuple[Feature, ...]:
@@ -76,16 +61,21 @@ def asked_column(target: str) -> str:
 
 
 def answers_schema(known: Known) -> pa.Schema:
-    """Give the columns of answers: user, features that rules read, persona, and score and reasons for every target."""
+    """Give the columns of answers: user, features that rules read, persona, and score and reasons for every target.
+
+    A night that knows of the one before has `before_schema` too.
+    """
     kinds = {"score": pa.float64(), "reasons": REASONS}
     said = [pa.field(f"{name}_{what}", kind) for name in known.models for what, kind in kinds.items()]
-    return pa.schema([*without_date(features_schema(known.read)), *PERSONA, *said])
+    before = before_schema(known.forming) if known.forming.has_before else ()
+    return pa.schema([*without_date(features_schema(known.read)), *PERSONA, *said, *before])
 
 
-def answered(users: pa.Table, known: Known) -> pa.Table:
+def answered(users: pa.Table, known: Known, *, with_reasons: bool = True) -> pa.Table:
     """Score whom each target asks about, with the three strongest reasons, and give a persona to everybody whose habits are known.
 
-    `users` has a row per user: every feature, and `asked_column` of every target. Who is not asked about has nulls.
+    `users` has a row per user: every feature, and `asked_column` of every target. Who is not asked about has nulls; without
+    reasons, these are all null.
     """
     frame = users.to_pandas()
     by_name = {feature.name: feature for feature in known.features}
@@ -97,7 +87,8 @@ def answered(users: pa.Table, known: Known) -> pa.Table:
         # LightGBM refuses an empty frame, and nobody being asked about tonight is no mistake.
         score = bundle.predict(asked).score if len(asked) else pd.Series(dtype="float64")
         said[f"{name}_score"] = score.reindex(frame.index)
-        reasons[f"{name}_reasons"] = among_all(_reasons(bundle, asked, by_name, known.currency), asks)
+        told = among_all(_reasons(bundle, asked, by_name, known.currency), asks) if with_reasons else pa.nulls(len(frame), REASONS)
+        reasons[f"{name}_reasons"] = told
     for horizons, is_rising in known.ladders:
         raw = {horizon: said[f"{name}_score"].to_numpy(dtype=np.float64) for horizon, name in horizons.items()}
         said |= {
@@ -106,8 +97,9 @@ def answered(users: pa.Table, known: Known) -> pa.Table:
         }
     personas = known.personas.predict(active(frame, known.longest)).reindex(frame.index)
     table = _table(pd.DataFrame({**said, **personas}, index=frame.index), answers_schema(known))
-    for name, lists in reasons.items():
-        table = table.set_column(table.column_names.index(name), table.schema.field(name), lists)
+    before = {name: users[name] for name in table.column_names if name.startswith(BEFORE)}
+    for name, told in {**reasons, **before}.items():
+        table = table.set_column(table.column_names.index(name), table.schema.field(name), told)
     return table
 
 
@@ -131,20 +123,8 @@ def scores_rows(answers: pa.Table, known: Known, places: Places) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def segments_rows(answers: pa.Table, known: Known, places: Places, schema: pa.Schema) -> pa.Table:
-    """Give the rows of `segments`, whose `schema` is given: one per user, with three reasons in words."""
-    wide = answers.drop_columns([f"{name}_reasons" for name in known.models]).to_pandas()
-    for name in known.models:
-        asked = wide[f"{name}_score"].dropna()
-        placed = pd.DataFrame(_placed(asked.to_numpy(), places[name], known, name), index=asked.index)
-        wide = wide.join(placed.add_prefix(f"{name}_"))
-    wide = pd.concat([wide, form_segments(wide, known.segments, known.rule_columns)], axis=1)
-    wide = pd.concat([wide, _segment_reasons(answers, wide, known)], axis=1)
-    return _table(wide.assign(model_version=known.model_version, run_id=known.run_id), schema)
-
-
 def _placed(score: np.ndarray, everybody: np.ndarray, known: Known, target: str) -> dict[str, Any]:
-    percentile, band = known.bands.get(target, Bands()).place(score, everybody)
+    percentile, band = known.forming.bands.get(target, Bands()).place(score, everybody)
     return {"percentile": percentile, "band": band}
 
 
@@ -154,18 +134,6 @@ def _reasons(bundle: TargetBundle, asked: pd.DataFrame, by_name: Mapping[str, Fe
     groups = [bundle.groups.get(name) or by_name[name].group for name in names]
     values = bundle.contributions(asked) if len(asked) else np.zeros((0, len(names)))
     return reasons_column(asked, strongest(values, groups), names, by_name, currency=currency, typical=bundle.typical)
-
-
-def _segment_reasons(answers: pa.Table, wide: pd.DataFrame, known: Known) -> pd.DataFrame:
-    """Take the reasons of the first target that the primary segment's rule reads, else of the first that scored the user.
-
-    An arrow says whether a reason raises or lowers that score. Who has no score has no reasons.
-    """
-    told = {name: answers[f"{name}_reasons"].combine_chunks() for name in known.models}
-    target_of = {segment.name: segment.target(list(told)) for segment in known.segments}
-    columns = reason_columns(told, [target_of.get(primary) for primary in wide.primary_segment])
-    named = {f"reason_{at}": column.to_pandas() for at, column in enumerate(columns, start=1)}
-    return pd.DataFrame(named).set_axis(wide.index)
 
 
 def _table(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:

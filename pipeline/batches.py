@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import Protocol
 
+import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
@@ -40,6 +41,9 @@ class Batches(Protocol):
     def filled(self, name: str) -> int:
         """Count the rows in which a column is not null."""
 
+    def here(self, names: Sequence[str]) -> pa.Table:
+        """Bring columns here, rows in any order."""
+
     def staged(self, schema: pa.Schema, as_of: date, folder: Path) -> "pa.Table | Files":
         """Get ready for a commit of the night: rows in the order of `schema`, in memory or in files in `folder`."""
 
@@ -71,10 +75,23 @@ class Here:
         """Count the rows in which a column is not null."""
         return len(self.rows) - int(self.rows[name].null_count)
 
+    def here(self, names: Sequence[str]) -> pa.Table:
+        """Give columns."""
+        return self.rows.select(list(names))
+
     def staged(self, schema: pa.Schema, as_of: date, folder: Path) -> pa.Table:  # noqa: ARG002 - on Spark there are files
         """Give the table that is to be written."""
         dated = self.rows.append_column(AS_OF, pa.array([as_of] * len(self.rows), AS_OF.type))
         return dated.select(schema.names).cast(schema)
+
+
+def load(engine: SQLBackend, rows: pa.Table, name: str) -> ir.Table:
+    """Give rows to the engine: as they are, on Spark as a file that executors see where the driver does."""
+    if isinstance(engine, Backend):
+        return ibis.memtable(rows)
+    from features.spark_files import write_for_spark
+
+    return write_for_spark(engine, rows, name)
 
 
 def batches(engine: SQLBackend, table: ir.Table) -> Batches:

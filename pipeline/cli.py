@@ -1,4 +1,5 @@
-"""The command line: `beforehand train | score | nightly | backtest | promote | rollback | validate | show | simulate | ui`."""
+"""The command line: `beforehand train | score | nightly | backtest | promote | rollback | validate | show |
+explain-change | simulate | ui`."""
 
 import json
 from collections.abc import Mapping
@@ -163,13 +164,37 @@ def validate(config: ConfigPath = DEFAULT_CONFIG, as_of: AsOf = None, json_: Jso
 
 @app.command()
 def show(
+    what: Annotated[
+        str | None, typer.Argument(metavar="[WHAT]", help="segments, personas, user or flow; the whole night when left out.")
+    ] = None,
+    user: Annotated[str | None, typer.Argument(metavar="[ID]", help="The user's id, for `show user ID`.")] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     as_of: Annotated[str | None, typer.Option("--as-of", metavar="DATE", help="The night's date; the latest by default.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="DATE", help="flow: the earlier night; by default the one before --to.")
+    ] = None,
+    stop: Annotated[str | None, typer.Option("--to", metavar="DATE", help="flow: the later night; by default the latest.")] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option("--figure", help="Also draw a picture there: flow, who went where; segments, how long members stay."),
+    ] = None,
     json_: Json = False,
 ) -> None:
-    """Show a night: segments, personas, who is most at risk and why, and where the tables are."""
+    """Show a night, or a part: segments, personas, one user's story, or the flow between the segments of two nights."""
     with told_errors():
-        _show(read_settings(config), typed_date(as_of) if as_of else None, as_json=json_)
+        day, first, last = (
+            typed_date(text, option) if text else None for text, option in ((as_of, "--as-of"), (start, "--from"), (stop, "--to"))
+        )
+        if what is None:
+            if first or last or figure:
+                raise ConfigError("--from, --to and --figure belong to a part: write `beforehand show flow`, or `show segments`")
+            _show(read_settings(config), day, as_json=json_)
+            return
+        from pipeline.show_part import Asked, check_asked, show_part
+
+        asked = Asked(what, user=user, as_of=day, start=first, stop=last, figure=figure)
+        check_asked(asked)
+        show_part(asked, read_settings(config), terminal(), as_json=json_)
 
 
 @app.command()

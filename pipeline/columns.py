@@ -11,6 +11,8 @@ from features.labels import Target
 # Columns of a target and of a persona, with the types that a segment's rule meets.
 TARGET_COLUMNS: Mapping[str, str] = {"{target}_score": "DOUBLE", "{target}_percentile": "DOUBLE", "{target}_band": "VARCHAR"}
 RULE_COLUMNS: Mapping[str, str] = {"persona": "INTEGER", "persona_name": "VARCHAR", "persona_typicality": "DOUBLE"}
+# Types of the columns that rules read: in DuckDB and in tables.
+ARROW_TYPES: Mapping[str, pa.DataType] = {"DOUBLE": pa.float64(), "VARCHAR": pa.string(), "INTEGER": pa.int32()}
 
 AS_OF = pa.field("as_of", pa.date32(), nullable=False)
 USER = pa.field("user_id", pa.string(), nullable=False)

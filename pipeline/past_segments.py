@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from features.expressions import columns_of
 from features.snapshot import KEYS
 from models.slices import slices
-from pipeline.columns import RULE_COLUMNS
-from pipeline.segments import form_segments
+from pipeline.columns import ARROW_TYPES, RULE_COLUMNS
+from pipeline.rules import first_met
+from pipeline.segments import with_stages
 
 if TYPE_CHECKING:
     from pipeline.backtest import Past, Tested
@@ -27,8 +30,14 @@ def with_segments(past: "Past", tested: Sequence["Tested"]) -> "tuple[Tested, ..
     if not settings.segments:
         return tuple(tested)
     night = _nights(past, tested)
-    formed = form_segments(night, settings.segments, settings.rule_columns())
-    segment = night[KEYS].assign(**{_SEGMENT: formed.primary_segment.fillna("in none").to_numpy()})
+    told, types = [(segment.name, segment.enter) for segment in settings.segments], settings.rule_columns()
+    rules = [rule for _, rule in told] + [stage.when for stage in (*settings.journey_stages, *settings.loyalty_tiers)]
+    read = [name for name in set().union(*map(columns_of, rules)) if name in night]
+    rows = pa.table(
+        {name: pa.array(night[name], ARROW_TYPES[types[name]], from_pandas=True) for name in sorted({*read, "known_days"})}
+    )
+    primary = first_met(with_stages(rows, settings.journey_stages, settings.loyalty_tiers), told)
+    segment = night[KEYS].assign(**{_SEGMENT: primary.fill_null("in none").to_numpy(zero_copy_only=False)})
     found = []
     for made in tested:
         rows = made.backtest.tested.merge(segment, on=KEYS, how="left", validate="one_to_one")

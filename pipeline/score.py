@@ -7,35 +7,33 @@ from datetime import date, datetime, timedelta
 from functools import partial, reduce
 from hashlib import sha256
 from importlib.metadata import version
+from typing import Any
 
 import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from ibis import _
 
 from features.build import steps
+from features.catalogue import Feature
 from features.errors import ConfigError, GateError, StoreError, listed
 from features.labels import Target, definition, eligible_users
 from models.bundle import PersonaBundle, TargetBundle
-from pipeline.answers import (
-    Known,
-    Places,
-    answered,
-    answers_schema,
-    asked_column,
-    scores_rows,
-    segments_rows,
-    without_expressions,
-)
-from pipeline.batches import Batches, Here, batches
+from pipeline.answers import Known, answered, answers_schema, asked_column, scores_rows, without_expressions
+from pipeline.batches import Batches, Here, batches, load
 from pipeline.columns import SCORES, features_schema, segments_schema, without_date
 from pipeline.events import EventLog, midnight, read_events
 from pipeline.frames import features_table, shards
+from pipeline.ledger import NO_STAYS, Stays, reopened, settled, turns_of
+from pipeline.plays import refuse_new_salt, salt_digest
 from pipeline.progress import Narrator
-from pipeline.segments import refuse_unknown
+from pipeline.recorded import forming_of, latest, recorded_answers, settings_then, settings_told, stood, stood_from
+from pipeline.segments import BEFORE, TURNS, Forming, Places, refuse_unknown, segments_rows
 from pipeline.settings import PERSONAS, Settings
-from pipeline.tables import STAGED, Night, exclusive, recover, write_night
+from pipeline.tables import STAGED, Night, exclusive, memberships, nights, recover, write_night
+from pipeline.tables import read as tables_read
 from pipeline.tracking import Champion, Tracker
 
 # What a stage has not made yet.
@@ -52,6 +50,8 @@ class NightRun:
     narrator: Narrator
     clock: Callable[[], datetime]
     started_at: datetime
+    # The nights that the tables hold, by date.
+    recorded: Mapping[date, Mapping[str, Any]] = field(default_factory=dict)
     champions: Mapping[str, Champion] = field(default_factory=dict)
     challengers: Mapping[str, Champion] = field(default_factory=dict)
     log: EventLog | None = None
@@ -61,6 +61,8 @@ class NightRun:
     scores: Batches = NOBODY
     shadow: Batches = NOBODY
     segments: Batches = NOBODY
+    stays: Stays = NO_STAYS
+    later: Mapping[date, pa.Table] = field(default_factory=dict)
 
     @property
     def events(self) -> EventLog:
@@ -80,26 +82,26 @@ class NightRun:
     @property
     def known(self) -> Known:
         """What the rows are made with, once the champions are loaded and the events read."""
-        personas = self.champions[PERSONAS].bundle
-        assert isinstance(personas, PersonaBundle)
-        return Known(
-            run_id=self.run_id,
-            models=_models(self.champions),
-            versions={name: champion.version for name, champion in self.champions.items()},
-            personas=personas,
-            features=without_expressions(self.events.features.features),
-            longest=max(self.settings.features.windows),
-            currency=self.settings.currency,
-            segments=tuple(self.settings.segments),
-            rule_columns=self.settings.rule_columns(),
-            bands=self.settings.bands(),
-            ladders=_ladders(self.settings.specs()),
+        return known_of(self.settings, self.champions, self.events.features.features, self.forming)
+
+    @property
+    def forming(self) -> Forming:
+        """What segments are formed with."""
+        versions = {name: champion.version for name, champion in self.champions.items()}
+        told = forming_of(self.settings, self.as_of, has_before=self.previous is not None)
+        return replace(
+            told, run_id=self.run_id, model_version=" ".join(f"{name}={version}" for name, version in sorted(versions.items()))
         )
+
+    @property
+    def previous(self) -> date | None:
+        """The recorded night before this one."""
+        return max((day for day in self.recorded if day < self.as_of), default=None)
 
     @property
     def shadowed(self) -> Known:
         """What the challengers' rows are made with."""
-        models = _models(self.challengers)
+        models = target_models(self.challengers)
         ladders = tuple(told for told in self.known.ladders if set(told[0].values()) <= set(models))
         versions = {name: challenger.version for name, challenger in self.challengers.items()}
         return replace(self.known, models=models, versions=versions, ladders=ladders)
@@ -121,7 +123,7 @@ def load_champions(night: NightRun) -> NightRun:
         if different:
             was = ", ".join(f"{key}: {bundle.definition.get(key)!r} became {asked[key]!r}" for key in different)
             changed.append(f"targets.{target.name} ({was})")
-    until = {bundle.trained_until for bundle in _models(champions).values()}
+    until = {bundle.trained_until for bundle in target_models(champions).values()}
     later = sorted(day for day in until if day > night.as_of.isoformat())
     if later:
         night.narrator.say(
@@ -149,7 +151,8 @@ def compute_features(night: NightRun) -> NightRun:
     log, specs = night.events, night.settings.specs()
     with night.narrator.step("building features", total=steps(log.features, shards(log, 1, night.settings))) as step:
         table = features_table(log, [midnight(night.as_of)], night.settings, step).drop("cutoff")
-        users = batches(log.engine, _with_asked(table, log, specs, midnight(night.as_of)))
+        asked = with_asked(table, log, specs, midnight(night.as_of))
+        users = batches(log.engine, _with_before(asked, night))
         step.note(f"{len(log.features.features)} features of {log.users:,} users")
     for champion in night.champions.values():
         missing = [name for name in champion.bundle.features if name not in users.names()]
@@ -158,7 +161,7 @@ def compute_features(night: NightRun) -> NightRun:
                 f"the champion {night.tracker.registered(champion.name)} (version {champion.version}) needs features that are not "
                 f"built tonight: {listed(missing)}. Bring back their columns or windows, or run `beforehand train` again"
             )
-    refuse_unknown(night.settings.segments, [*users.names(), *segments_schema(specs).names])
+    refuse_unknown(night.settings.rules(), [*users.names(), *segments_schema(specs).names])
     built = set(users.names())
     challengers = {name: told for name, told in night.challengers.items() if set(told.bundle.features) <= built}
     return replace(night, users=users, challengers=challengers)
@@ -188,14 +191,54 @@ def shadow(night: NightRun) -> NightRun:
 
 
 def join_segments(night: NightRun) -> NightRun:
-    """Form the segments from all that is known of each user tonight, and say why."""
+    """Form the segments from all that is known of each user tonight and of who was in them, say why, and what to do."""
     with night.narrator.step("forming segments") as step:
         schema = without_date(segments_schema(night.settings.specs()))
-        told = partial(segments_rows, known=night.known, places=night.places, schema=schema)
-        segments = night.answers.map(told, schema).kept()
+        told = partial(segments_rows, forming=night.forming, places=night.places, schema=schema)
+        segments = night.answers.map(told, pa.schema([*schema, TURNS])).kept()
         named = segments.filled("primary_segment")
         step.note(f"{named:,} of {night.events.users:,} users in {len(night.settings.segments)} segments")
     return replace(night, segments=segments)
+
+
+def remember(night: NightRun) -> NightRun:
+    """Bring the ledger up to date, and form the segments of later nights anew, which remember this one."""
+    with night.narrator.step("keeping the ledger") as step:
+        turned = turns_of(night.segments.here(["user_id", TURNS.name]))
+        stays = reopened(memberships(night.settings.output), night.as_of)
+        stays = settled(stays, turned, night.segments.here(["user_id"])["user_id"], night.as_of)
+        came = int(pc.sum(turned["is_in"]).as_py() or 0)
+        after = [day for day in night.recorded if day > night.as_of]
+        anew, later = formed_anew(night, after, stays) if after else (stays, {})
+        said = f", {len(later)} later nights formed anew" if later else ""
+        step.note(f"{came:,} came, {len(turned) - came:,} left{said}")
+    return replace(night, stays=anew, later=later)
+
+
+def formed_anew(night: NightRun, after: Sequence[date], stays: Stays) -> tuple[Stays, dict[date, pa.Table]]:
+    """Form the segments of later nights from what the tables recorded of them, each after the one before it.
+
+    Raises StoreError where one was recorded by a version of the program that kept too little.
+    """
+    root, later = night.settings.output, {}
+    features = night.answers.here([name for name in night.answers.names() if not name.startswith(BEFORE)])
+    segments = night.segments.here(without_date(segments_schema(night.settings.specs())).names)
+    for day in after:
+        settings = settings_then(night.recorded[day], night.settings)
+        schema = segments_schema(settings.specs())
+        spoke = tables_read(root, "segments", day, columns={"model_version"})["model_version"]
+        told = replace(
+            forming_of(settings, day, has_before=True),
+            run_id=night.recorded[day]["run_id"],
+            model_version=spoke[0].as_py() if len(spoke) else "",
+        )
+        answers, places = recorded_answers(root, day, told, stood_from(features, segments, told))
+        made = partial(segments_rows, forming=told, places=places, schema=without_date(schema))
+        formed = Here(answers).map(made, pa.schema([*without_date(schema), TURNS]))
+        stays = settled(stays, turns_of(formed.rows), formed.rows["user_id"], day)
+        later[day] = formed.staged(schema, day, root / STAGED)
+        features, segments = answers, formed.rows
+    return stays, later
 
 
 def write(night: NightRun) -> NightRun:
@@ -209,14 +252,16 @@ def write(night: NightRun) -> NightRun:
             "segments": (night.segments, segments_schema(night.settings.specs())),
         }
         staged = {name: rows.staged(schema, night.as_of, output / STAGED / name) for name, (rows, schema) in made.items()}
-        tables = {"quarantine": log.rejected, **staged}
+        tables = {"quarantine": log.rejected, "memberships": night.stays.rows, **staged}
         counts = {name: len(table) for name, table in tables.items()} | {"events": log.count, "later": log.later}
         bad = len(log.rejected) / max(1, len(log.rejected) + log.count + log.later)
         checks = {"bad_share": round(bad, 6), "newest_event": log.last.isoformat()}
         checks["windows_beyond_history"] = list(log.beyond_history)
-        checks["models_trained_until"] = max(bundle.trained_until for bundle in _models(night.champions).values())
-        finished = Night(night.as_of, night.run_id, night.started_at, night.clock(), counts, checks)
-        write_night(output, finished, tables)
+        checks["models_trained_until"] = max(bundle.trained_until for bundle in target_models(night.champions).values())
+        checks |= {"salt": salt_digest(night.settings.plays.salt), "formed_anew": [day.isoformat() for day in night.later]}
+        told = settings_told(night.settings)
+        finished = Night(night.as_of, night.run_id, night.started_at, night.clock(), counts, checks, told)
+        write_night(output, finished, tables, later=night.later)
         step.note(f"night {night.run_id} below {output}")
     return night
 
@@ -228,8 +273,25 @@ STAGES: tuple[Callable[[NightRun], NightRun], ...] = (
     answer,
     shadow,
     join_segments,
+    remember,
     write,
 )
+
+
+def known_of(settings: Settings, champions: Mapping[str, Champion], features: Sequence[Feature], forming: Forming) -> Known:
+    """Give what rows are made with: these models, among them the personas, and features of these declarations."""
+    personas = champions[PERSONAS].bundle
+    assert isinstance(personas, PersonaBundle)
+    return Known(
+        models=target_models(champions),
+        versions={name: champion.version for name, champion in champions.items()},
+        personas=personas,
+        features=without_expressions(features),
+        longest=max(settings.features.windows),
+        currency=settings.currency,
+        forming=forming,
+        ladders=_ladders(settings.specs()),
+    )
 
 
 def run_night(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator, clock: Callable[[], datetime]) -> NightRun:
@@ -241,7 +303,9 @@ def run_night(settings: Settings, as_of: date, tracker: Tracker, narrator: Narra
         undone = recover(settings.output)
         if undone:
             narrator.say(f"  an earlier run died while writing: {listed(undone)} rolled back to the last complete night")
-        night = NightRun(settings, as_of, tracker, narrator, clock, clock())
+        recorded = latest(nights(settings.output))
+        refuse_new_salt(settings.plays, [json.loads(row["checks"]).get("salt") for row in recorded.values()])
+        night = NightRun(settings, as_of, tracker, narrator, clock, clock(), recorded)
         for stage in STAGES:
             night = stage(night)
         return night
@@ -256,7 +320,8 @@ def _challengers(night: NightRun, names: Sequence[str]) -> dict[str, Champion]:
         return {}
 
 
-def _models(champions: Mapping[str, Champion]) -> dict[str, TargetBundle]:
+def target_models(champions: Mapping[str, Champion]) -> dict[str, TargetBundle]:
+    """Give the models of targets among champions."""
     return {name: champion.bundle for name, champion in champions.items() if isinstance(champion.bundle, TargetBundle)}
 
 
@@ -278,7 +343,15 @@ def _ladders(targets: Sequence[Target]) -> tuple[tuple[Mapping[timedelta, str], 
     )
 
 
-def _with_asked(users: ir.Table, log: EventLog, targets: Sequence[Target], cutoff: datetime) -> ir.Table:
+def _with_before(users: ir.Table, night: NightRun) -> ir.Table:
+    """Say for each user how it stood on the recorded night before, where there is one."""
+    if night.previous is None:
+        return users
+    rows = stood(night.settings.output, night.previous, night.forming)
+    return users.left_join(load(night.events.engine, rows, f"before_{night.previous:%Y%m%d}"), "user_id").drop("user_id_right")
+
+
+def with_asked(users: ir.Table, log: EventLog, targets: Sequence[Target], cutoff: datetime) -> ir.Table:
     """Say for each user which targets ask about it."""
     told = [eligible_users(log.events, target, [cutoff]).select("user_id", target=ibis.literal(target.name)) for target in targets]
     flags = {asked_column(target.name): (_.target == target.name).any() for target in targets}

@@ -246,11 +246,8 @@ class Settings(Strict):
 
     def _wrong_rules(self) -> Iterator[str]:
         known = self.rule_columns()
-        rules = {f"{key}.{at}.when": stage.when for key, stages in self._ladders.items() for at, stage in enumerate(stages)}
-        rules |= {f"segments.{at}.{key}": rule for at, told in enumerate(self.segments) for key, rule in told.rules().items()}
-        rules |= {f"plays.channels.{at}.consent": channel.consent for at, channel in enumerate(self.plays.channels)}
         wrong = set()
-        for place, rule in rules.items():
+        for place, rule in self.rules().items():
             try:
                 typed_condition(rule, known)
             except ConfigError as error:
@@ -266,6 +263,12 @@ class Settings(Strict):
                         f"segments.{at}.leave: {told.leave!r} is stricter than enter ({told.enter}): {met} meets both, so that "
                         "whoever enters would leave; let members leave only where they could not enter"
                     )
+
+    def rules(self) -> dict[str, str]:
+        """Give every rule over the columns of a night, by its key path."""
+        stages = {f"{key}.{at}.when": stage.when for key, stages in self._ladders.items() for at, stage in enumerate(stages)}
+        segments = {f"segments.{at}.{key}": rule for at, told in enumerate(self.segments) for key, rule in told.rules().items()}
+        return stages | segments | {f"plays.channels.{at}.consent": told.consent for at, told in enumerate(self.plays.channels)}
 
     @property
     def _ladders(self) -> dict[str, tuple[StageSettings, ...]]:

@@ -47,6 +47,10 @@ class OnSpark:
         """Have the executors count the rows in which a column is not null."""
         return self.rows.where(self.rows[f"`{name}`"].isNotNull()).count()
 
+    def here(self, names: Sequence[str]) -> pa.Table:
+        """Bring columns to the driver."""
+        return self.rows.select(*(f"`{name}`" for name in names)).toArrow()
+
     def staged(self, schema: pa.Schema, as_of: date, folder: Path) -> Files:  # noqa: ARG002 - the date is in the files' place
         """Have the executors write Parquet files into the folder, which they see under the same path."""
         self.rows.select(*(f"`{name}`" for name in without_date(schema).names)).write.parquet(f"file://{folder.resolve()}")

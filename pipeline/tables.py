@@ -7,9 +7,9 @@ Versions past it are a crashed run's and are rolled back by the next.
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ from deltalake.transaction import AddAction, RemoveAction
 from filelock import FileLock, Timeout
 
 from features.errors import DataError, StoreError, first_line, listed
-from pipeline.columns import NIGHTS
+from pipeline.columns import MEMBERSHIPS, NIGHTS
 
 # `segments` comes last: it is the table that others read directly.
-ORDER = ("quarantine", "features", "scores", "shadow", "segments")
+ORDER = ("quarantine", "features", "scores", "shadow", "memberships", "segments")
 # Below the output: files of a night that wait for their commit.
 STAGED = ".staged"
 _MARK = "beforehand"
@@ -44,6 +44,8 @@ class Night:
     finished_at: datetime
     counts: Mapping[str, Any]
     checks: Mapping[str, Any]
+    # The config that shaped it (see `pipeline.recorded`).
+    settings: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,23 +90,35 @@ def recover(root: Path) -> list[str]:
     return [name for name in ORDER if _roll_back(root / name, good.get(name))]
 
 
-def write_night(root: Path, night: Night, tables: Mapping[str, pa.Table | Files]) -> None:
+def write_night(
+    root: Path, night: Night, tables: Mapping[str, pa.Table | Files], *, later: Mapping[date, pa.Table] | None = None
+) -> None:
     """Replace the night's date in every table, then record the night. Files are moved into their table and belong to it then.
 
-    Rerunning a date replaces that date only. When any write fails, what was written is rolled back and StoreError raised.
+    `memberships` are the stays that were open when the night began, or began since, as all nights since leave them. `later` are the
+    rows of `segments` of later nights, which this one changed. Rerunning a date replaces that date only. When any write fails, what
+    was written is rolled back and StoreError raised.
     """
     versions: dict[str, int] = {}
+    day = night.as_of.isoformat()
     try:
         for name in ORDER:
+            if name == "memberships":
+                still = f"left_on is null or left_on >= '{day}'"
+                versions[name] = _overwrite(root / name, tables[name], night, by="left_on", where=still)
+                continue
             versions[name] = _replace(root / name, tables[name], night)
+            for date_, rows in (later or {}).items() if name == "segments" else ():
+                versions[name] = _replace(root / name, rows, replace(night, as_of=date_))
         row = {"as_of": night.as_of, "run_id": night.run_id, "started_at": night.started_at, "finished_at": night.finished_at}
         row |= {"status": "complete", "counts": json.dumps(night.counts), "checks": json.dumps(night.checks)}
-        row |= {"versions": json.dumps(versions)}
+        row |= {"versions": json.dumps(versions), "settings": night.settings}
         write_deltalake(
             root / "nights",
             pa.Table.from_pylist([row], NIGHTS),
             mode="append",
             partition_by=["as_of"],
+            schema_mode="merge",
             commit_properties=_marked(night),
         )
         shutil.rmtree(root / STAGED, ignore_errors=True)
@@ -127,10 +141,10 @@ def nights(root: Path) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: int(json.loads(row["versions"])[ORDER[-1]]))
 
 
-def read(root: Path, name: str, as_of: date) -> pa.Table:
+def read(root: Path, name: str, as_of: date, *, columns: Collection[str] | None = None) -> pa.Table:
     """Read one date of a table as the last complete night left it, whatever has been committed since.
 
-    Raises DataError when there is no such night.
+    `columns` are those that are wanted; what the table does not have is left out. Raises DataError when there is no such night.
     """
     recorded = nights(root)
     dates = sorted({row["as_of"] for row in recorded})
@@ -139,7 +153,15 @@ def read(root: Path, name: str, as_of: date) -> pa.Table:
         raise DataError(f"there is no night of {as_of} below {root}: {said}; run `beforehand score --as-of {as_of}`")
     table = _open(root / name, version=_versions(recorded)[name])
     assert table is not None
-    return table.to_pyarrow_table(filters=[("as_of", "=", as_of)])
+    wanted = None if columns is None else [field.name for field in table.schema().fields if field.name in columns]
+    return table.to_pyarrow_table(filters=[("as_of", "=", as_of)], columns=wanted)
+
+
+def memberships(root: Path) -> pa.Table:
+    """Read the ledger as the last complete night left it: columns MEMBERSHIPS, in no order; no rows before the first night."""
+    version = _versions(nights(root)).get("memberships")
+    table = None if version is None else _open(root / "memberships", version=version)
+    return MEMBERSHIPS.empty_table() if table is None else table.to_pyarrow_table().select(MEMBERSHIPS.names).cast(MEMBERSHIPS)
 
 
 def _replace(path: Path, rows: pa.Table | Files, night: Night) -> int:
@@ -149,17 +171,16 @@ def _replace(path: Path, rows: pa.Table | Files, night: Night) -> int:
         _merged(table.schema(), Schema.from_arrow(rows.schema), path)
     if isinstance(rows, Files):
         return _commit(table or _created(path, rows.schema, night), path, rows, night)
+    return _overwrite(path, rows, night, by="as_of", where=f"as_of = '{night.as_of.isoformat()}'")
+
+
+def _overwrite(path: Path, rows: pa.Table, night: Night, *, by: str, where: str) -> int:
+    """Put rows in the place of those `where` says, in a table partitioned `by` a column."""
+    table = _open(path)
     if table is None:
-        write_deltalake(path, rows, partition_by=["as_of"], commit_properties=_marked(night))
-        return DeltaTable(path).version()
-    write_deltalake(
-        table,
-        rows,
-        mode="overwrite",
-        predicate=f"as_of = '{night.as_of.isoformat()}'",
-        schema_mode="merge",
-        commit_properties=_marked(night),
-    )
+        write_deltalake(path, rows, partition_by=[by], commit_properties=_marked(night))
+    else:
+        write_deltalake(table, rows, mode="overwrite", predicate=where, schema_mode="merge", commit_properties=_marked(night))
     return DeltaTable(path).version()
 
 

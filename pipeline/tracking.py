@@ -208,6 +208,11 @@ class Tracker:
             )
         return {model: self._load(model, found[model][CHAMPION]) for model in models}
 
+    def of_versions(self, versions: Mapping[str, str]) -> dict[str, Champion]:
+        """Load these versions of models; raises StoreError when the registry or a model's files cannot be read."""
+        self.open()
+        return {model: self._load(model, version) for model, version in versions.items()}
+
     def challengers(self, models: Sequence[str]) -> dict[str, Champion]:
         """Load the newest challengers of the models; a model whose newest version is in charge has none.
 
