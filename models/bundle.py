@@ -11,17 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import lightgbm
+import numpy as np
 import pandas as pd
 
 from features.errors import DataError, StoreError, listed
 from models.calibration import Calibrator
 from models.ladder import Blend, Constant, Model, Recipe, Trees, finite
 from models.linear import Linear, linear_of
-from models.personas import Personas, Trait
+from models.persona_choice import Tried
+from models.persona_traits import Trait
+from models.personas import Personas
 from models.propensity import Floats
 
 _HEAD, _BOOSTER = "bundle.json", "booster.txt"
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -104,9 +107,17 @@ class PersonaBundle:
         return self.personas.features
 
     def predict(self, frame: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002 - pyfunc's shape
-        """Assign a frame that has the traits' features: columns `persona` and `persona_name`."""
-        ids = self.personas.assign(frame)
-        return pd.DataFrame({"persona": ids, "persona_name": [self.personas.names[i] for i in ids]}, index=frame.index)
+        """Assign a frame that has the traits' features: columns `persona` (its id), `persona_name`, `persona_typicality`.
+
+        The last is the share of the persona's users who lie no nearer to its centre: 1 is the most typical. It is null where an
+        earlier release fitted the personas.
+        """
+        places, typicality = self.personas.place(frame)
+        told = {
+            "persona": np.asarray(self.personas.ids)[places],
+            "persona_name": np.asarray(self.personas.names, dtype=object)[places],
+        }
+        return pd.DataFrame({**told, "persona_typicality": typicality}, index=frame.index)
 
     def save(self, folder: Path) -> None:
         """Write the bundle into `folder`, which is made."""
@@ -130,7 +141,7 @@ def load(folder: Path) -> TargetBundle | PersonaBundle:
         if head["format"] > FORMAT:
             raise StoreError(f"the model is of format {head['format']}, this version reads up to {FORMAT}: upgrade beforehand")
         if head["kind"] == "personas":
-            return PersonaBundle(_personas(head["personas"]))
+            return PersonaBundle(_personas(head["personas"], head["format"]))
         return _target(head, folder)
     except (OSError, ValueError, KeyError, TypeError, lightgbm.basic.LightGBMError) as error:
         found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
@@ -196,13 +207,26 @@ def _model(told: Mapping[str, Any], folder: Path) -> Model:
     raise ValueError(f"a model of the kind {told['kind']!r}")
 
 
-def _personas(told: Mapping[str, Any]) -> Personas:
+def _personas(told: Mapping[str, Any], format_: int) -> Personas:
+    centroids = tuple(tuple(row) for row in told["centroids"])
+    same = {"centroids": centroids, "names": tuple(told["names"]), "shares": tuple(told["shares"])}
+    traits = tuple(Trait(**trait) for trait in told["traits"])
+    if format_ < 3:
+        # Ids were the row numbers, and neither a line about each nor who is typical was kept.
+        tried = tuple(Tried(int(k), value) for k, value in told["silhouettes"].items())
+        ids = tuple(range(len(centroids)))
+        return Personas(
+            traits, ids, descriptions=("",) * len(ids), quantiles=(), tried=tried, why="best silhouette", next_id=len(ids), **same
+        )
     return Personas(
-        traits=tuple(Trait(**trait) for trait in told["traits"]),
-        centroids=tuple(tuple(row) for row in told["centroids"]),
-        names=tuple(told["names"]),
-        shares=tuple(told["shares"]),
-        silhouettes={int(k): value for k, value in told["silhouettes"].items()},
+        traits,
+        tuple(told["ids"]),
+        descriptions=tuple(told["descriptions"]),
+        quantiles=tuple(tuple(row) for row in told["quantiles"]),
+        tried=tuple(Tried(**one) for one in told["tried"]),
+        why=told["why"],
+        next_id=told["next_id"],
+        **same,
     )
 
 

@@ -1,137 +1,182 @@
-"""Personas: behavioural clusters with names a person would use."""
+"""Personas: behavioural clusters with names a person would use, that stay with the people when they are found again."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from sklearn.cluster import KMeans
-from sklearn.metrics import silhouette_score
 
 from features.catalogue import Feature
-from features.errors import GateError
+from features.errors import ConfigError, GateError, listed
+from models.persona_choice import Tried, choose, distances, nearest
+from models.persona_matching import Matching, centres, match
+from models.persona_names import describe, name_personas
+from models.persona_traits import Trait, fit_traits, scale
 from models.propensity import Floats
 
-SAMPLE = 5_000
 _USERS_EACH = 10
-_SKEWED = 1.0
-_CLIP = 3.0
-_NOTABLE = 0.3
-
-
-@dataclass(frozen=True)
-class Trait:
-    """One feature that personas are told apart by, how it is put on a common scale, and its words for much and little."""
-
-    feature: str
-    high: str | None
-    low: str | None
-    is_logged: bool
-    fill: float
-    centre: float
-    spread: float
+_FITTED_USERS = 50_000
+_QUANTILES = 100
+# Distances that differ by less are equal.
+_DIGITS = 9
 
 
 @dataclass(frozen=True)
 class Personas:
-    """Fitted personas: `centroids` is personas × traits on the common scale; persona ids are its row numbers, largest first."""
+    """Fitted personas, largest first: each has an id, a centroid (personas × traits on the common scale), a name and a line.
+
+    `shares` are of the users they were fitted to, and `quantiles` the 0th to 100th percentiles of the distances of each persona's
+    users from its centroid, empty where an earlier release did not keep them. `next_id` was never used by a persona before.
+    """
 
     traits: tuple[Trait, ...]
+    ids: tuple[int, ...]
     centroids: tuple[tuple[float, ...], ...]
     names: tuple[str, ...]
+    descriptions: tuple[str, ...]
     shares: tuple[float, ...]
-    silhouettes: Mapping[int, float]
+    quantiles: tuple[tuple[float, ...], ...]
+    tried: tuple[Tried, ...]
+    why: str
+    next_id: int
 
     @property
     def features(self) -> tuple[str, ...]:
         """The features that an assignment reads."""
-        return tuple(trait.feature for trait in self.traits)
+        read = [*(trait.feature for trait in self.traits), *(trait.evidence for trait in self.traits if trait.evidence)]
+        return tuple(dict.fromkeys(read))
+
+    def place(self, frame: pd.DataFrame) -> tuple[np.ndarray, Floats]:
+        """Give each row's persona as a place among `ids`, and how typical of it the row is (see `typicality`)."""
+        apart = distances(scale(frame, self.traits), np.asarray(self.centroids))
+        places = apart.argmin(axis=1)
+        return places, self._typicality(places, apart.min(axis=1))
 
     def assign(self, frame: pd.DataFrame) -> np.ndarray:
-        """Give each row's persona id: the nearest centroid."""
-        scaled = scale(frame, self.traits)
-        centroids = np.asarray(self.centroids)
-        distances = (scaled**2).sum(1)[:, None] - 2 * scaled @ centroids.T + (centroids**2).sum(1)[None, :]
-        return np.asarray(distances.argmin(axis=1))
+        """Give each row's persona id: that of the nearest centroid."""
+        ids: np.ndarray = np.asarray(self.ids)[self.place(frame)[0]]
+        return ids
+
+    def _typicality(self, places: np.ndarray, apart: Floats) -> Floats:
+        if not self.quantiles:
+            return np.full(len(places), np.nan)
+        told = np.empty(len(places))
+        for place, quantiles in enumerate(self.quantiles):
+            # Of users at one distance, all lie no nearer than the others.
+            at, first = np.unique(np.round(quantiles, _DIGITS), return_index=True)
+            nearer = first / (len(quantiles) - 1)
+            own = places == place
+            told[own] = 1.0 - np.where(apart[own] > at[-1], 1.0, np.interp(np.round(apart[own], _DIGITS), at, nearer))
+        return told
 
 
 def fit_personas(
-    frame: pd.DataFrame, features: Sequence[Feature], *, fewest: int, most: int, smallest_share: float, seed: int
-) -> Personas:
+    frame: pd.DataFrame,
+    features: Sequence[Feature],
+    *,
+    fewest: int,
+    most: int,
+    smallest_share: float,
+    seed: int,
+    stability: float = 0.0,
+    names: Mapping[int, str] | None = None,
+    former: Personas | None = None,
+    purchases: str | None = None,
+    currency: str = "",
+) -> tuple[Personas, Matching | None]:
     """Cluster users by the features that have a persona's words; `frame` has one row per user.
 
-    Skewed counts are taken as logarithms and everything is centred, scaled and clipped at three spreads. k is the one with the best
-    silhouette among those from `fewest` to `most` whose smallest persona holds at least `smallest_share` of the users; where none
-    does, the one with the largest smallest persona.
+    How many is chosen between `fewest` and `most` (see `models.persona_choice.choose`); no number is tried that leaves fewer than
+    ten users a persona. Where there are `former` personas, the clusters that continue them keep their ids and names, and what
+    changed is given beside; else the largest has id 0. `names` are given by id, and win. `purchases` names the feature that says
+    how many purchases a share is of.
 
-    No k is tried that leaves fewer than ten users a persona. Raises GateError when even the fewest would, or nobody differs.
+    Raises GateError when even the fewest would leave too few users a persona, or nobody differs, and ConfigError for a name of an
+    id that no persona has or had.
     """
     if len(frame) < _USERS_EACH * fewest:
         raise GateError(
-            f"{len(frame)} users who bought within the longest window are too few for {fewest} personas: "
+            f"personas.fewest: {len(frame)} users who bought within the longest window are too few for {fewest} personas: "
             f"at least {_USERS_EACH * fewest} are needed; lower personas.fewest, or wait for more"
         )
-    traits = tuple(_trait(frame[feature.name], feature) for feature in features if feature.high or feature.low)
-    traits = tuple(trait for trait in traits if trait.spread > 0)
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(frame))[:_FITTED_USERS])
+    traits = fit_traits(frame.iloc[drawn], features, purchases=purchases)
     if not traits:
         raise GateError("no feature tells the users apart, so there are no personas: are all rows alike?")
-    most = min(most, len(frame) // _USERS_EACH)
     scaled = scale(frame, traits)
-    sample = np.random.default_rng(seed).permutation(len(scaled))[:SAMPLE]
-    fits = {k: KMeans(k, n_init=5, random_state=seed).fit(scaled) for k in range(fewest, most + 1)}
-    silhouettes = {
-        k: float(silhouette_score(scaled[sample], fit.labels_[sample])) if len(set(fit.labels_[sample])) > 1 else -1.0
-        for k, fit in fits.items()
-    }
-    smallest = {k: float(np.bincount(fit.labels_, minlength=k).min()) / len(scaled) for k, fit in fits.items()}
-    large = [k for k in fits if smallest[k] >= smallest_share]
-    best = max(large, key=lambda k: silhouettes[k]) if large else max(fits, key=lambda k: smallest[k])
-    counts = np.bincount(fits[best].labels_, minlength=best)
-    order = np.argsort(-counts, kind="stable")
-    centroids = fits[best].cluster_centers_[order]
-    return Personas(
-        traits=traits,
-        centroids=tuple(tuple(float(value) for value in row) for row in centroids),
-        names=_names(centroids, traits),
-        shares=tuple(float(share) for share in counts[order] / len(scaled)),
-        silhouettes=silhouettes,
+    places = None if former is None else _former_places(frame, former)
+    start = None if former is None or places is None else centres(scaled, places, len(former.ids))
+    # There cannot be more personas than users who differ.
+    differ = len(np.unique(scaled[drawn], axis=0))
+    choice = choose(
+        scaled[drawn],
+        range(min(fewest, differ), min(most, len(frame) // _USERS_EACH, differ) + 1),
+        smallest_share=smallest_share,
+        stability=stability,
+        seed=seed,
+        start=start,
     )
+    centroids, labels = _largest_first(scaled, choice.centroids)
+    ids: tuple[int, ...] = tuple(range(len(centroids)))
+    matching = None
+    if former is not None:
+        matching = match(places, labels, scaled, former_ids=former.ids, count=len(centroids), next_id=former.next_id)
+        ids = matching.ids
+    personas = Personas(
+        traits=traits,
+        ids=ids,
+        centroids=tuple(tuple(float(value) for value in row) for row in centroids),
+        names=_named(centroids, traits, ids, names or {}, former),
+        descriptions=describe(frame, labels, centroids, traits, features, currency=currency),
+        shares=tuple(float(share) for share in np.bincount(labels) / len(labels)),
+        quantiles=_quantiles(scaled, labels, centroids),
+        tried=choice.tried,
+        why=choice.why,
+        next_id=max([number + 1 for number in ids] + [former.next_id if former else 0]),
+    )
+    _check_names(names or {}, personas)
+    return personas, matching
 
 
-def scale(frame: pd.DataFrame, traits: Sequence[Trait]) -> Floats:
-    """Put the traits' features on a common scale, users × traits; a null is taken as the population's median."""
-    columns = []
-    for trait in traits:
-        values = frame[trait.feature].fillna(trait.fill).to_numpy(dtype=np.float64)
-        values = np.log1p(np.clip(values, 0, None)) if trait.is_logged else values
-        columns.append(np.clip((values - trait.centre) / trait.spread, -_CLIP, _CLIP))
-    return np.stack(columns, axis=1)
+def _check_names(names: Mapping[int, str], personas: Personas) -> None:
+    unknown = sorted(number for number in names if number >= personas.next_id)
+    if unknown:
+        there = listed(sorted(personas.ids), most=20)
+        raise ConfigError(
+            "\n".join(f"personas.names.{number}: there is no persona {number}; there are {there}" for number in unknown)
+        )
 
 
-def _trait(values: pd.Series, feature: Feature) -> Trait:
-    known = values.dropna()
-    is_logged = bool(len(known) > 2 and known.min() >= 0 and known.skew() > _SKEWED)
-    fill = float(known.median()) if len(known) else 0.0
-    scaled = np.log1p(known) if is_logged else known
-    spread = float(scaled.std()) if len(known) > 1 else 0.0
-    return Trait(feature.name, feature.high, feature.low, is_logged, fill, float(scaled.mean()) if len(known) else 0.0, spread)
+def _former_places(frame: pd.DataFrame, former: Personas) -> np.ndarray | None:
+    """Give each user's place among the former personas, by those of their traits that there still are; None when there are none."""
+    known = set(frame.columns)
+    there = [at for at, trait in enumerate(former.traits) if {trait.feature, trait.evidence or trait.feature} <= known]
+    if not there:
+        return None
+    return nearest(scale(frame, [former.traits[at] for at in there]), np.asarray(former.centroids)[:, there])
 
 
-def _names(centroids: Floats, traits: Sequence[Trait]) -> tuple[str, ...]:
-    """Name each persona after what sets it apart most from the whole, with more words where two would share a name."""
-    said = [_words(row, traits) for row in centroids]
-    names = []
-    for index, words in enumerate(said):
-        others = [other for number, other in enumerate(said) if number != index]
-        length = next((n for n in range(2, len(words) + 1) if words[:n] not in [other[:n] for other in others]), len(words))
-        names.append(f"{', '.join(words[:length])} buyers" if words else "typical buyers")
-    return tuple(name if names.count(name) == 1 else f"{name} ({index + 1})" for index, name in enumerate(names))
+def _largest_first(scaled: Floats, centroids: Floats) -> tuple[Floats, np.ndarray]:
+    """Order the centroids by their users, and give each user's place among them."""
+    labels = nearest(scaled, centroids)
+    counts = np.bincount(labels, minlength=len(centroids))
+    order = np.argsort(-counts, kind="stable")[: int((counts > 0).sum())]
+    place = np.empty(len(centroids), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    return centroids[order], place[labels]
 
 
-def _words(row: Floats, traits: Sequence[Trait]) -> list[str]:
-    words: list[str] = []
-    for index in np.argsort(-np.abs(row), kind="stable"):
-        word = traits[index].high if row[index] > 0 else traits[index].low
-        if word and abs(row[index]) >= _NOTABLE and word not in words:
-            words.append(word)
-    return words
+def _named(
+    centroids: Floats, traits: Sequence[Trait], ids: Sequence[int], names: Mapping[int, str], former: Personas | None
+) -> tuple[str, ...]:
+    """Take the names of the config, then those that personas had before, and make up the others."""
+    before = {} if former is None else dict(zip(former.ids, former.names, strict=True))
+    given = {row: names[number] for row, number in enumerate(ids) if number in names}
+    kept = {row: before[number] for row, number in enumerate(ids) if number in before and before[number] not in given.values()}
+    return name_personas(centroids, traits, given=kept | given, taken=set(before.values()))
+
+
+def _quantiles(scaled: Floats, labels: np.ndarray, centroids: Floats) -> tuple[tuple[float, ...], ...]:
+    at = np.linspace(0, 100, _QUANTILES + 1)
+    own = np.sqrt(((scaled - centroids[labels]) ** 2).sum(axis=1))
+    return tuple(tuple(float(value) for value in np.percentile(own[labels == row], at)) for row in range(len(centroids)))

@@ -10,6 +10,7 @@ from models.intervals import Interval
 from pipeline.show import plain_table
 
 if TYPE_CHECKING:
+    from models.personas import Personas
     from pipeline.backtest import Tested
     from pipeline.train import Training
 
@@ -36,10 +37,9 @@ def tell_training(training: "Training") -> dict[str, Any]:
             }
             for made in training.trained
         ],
-        "personas": [
-            {"persona": number, "name": name, "share": share}
-            for number, (name, share) in enumerate(zip(training.personas.names, training.personas.shares, strict=True))
-        ],
+        "personas": _told_personas(training.personas),
+        "persona_changes": [] if training.matching is None else [asdict(change) for change in training.matching.changes],
+        "persona_kept": None if training.matching is None else training.matching.kept,
     }
 
 
@@ -65,12 +65,28 @@ def print_training(told: Mapping[str, Any], console: Console, *, currency: str) 
         version = f"v{row['version']} {row['method']}"
         table.add_row(row["target"], version, "yes" if row["is_champion"] else "no, stays a challenger", "; ".join(said))
     console.print(table)
+    _print_personas(told, console)
     console.print(
         f"MLflow run {told['run_id']}: model cards, figures and every measure; look with `beforehand ui`, or `beforehand backtest` "
         "for the tests in full",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _told_personas(personas: "Personas") -> list[dict[str, Any]]:
+    found = zip(personas.ids, personas.names, personas.descriptions, personas.shares, strict=True)
+    return [{"persona": number, "name": name, "description": line, "share": share} for number, name, line, share in found]
+
+
+def _print_personas(told: Mapping[str, Any], console: Console) -> None:
+    title = "Personas" if told["persona_kept"] is None else f"Personas: {told['persona_kept']:.1%} of the users keep theirs"
+    table = plain_table(title)
+    for name in ("persona", "name", "users", "what sets it apart"):
+        table.add_column(name, justify="right" if name in ("persona", "users") else "left")
+    for row in told["personas"]:
+        table.add_row(str(row["persona"]), row["name"], f"{row['share']:.1%}", row["description"])
+    console.print(table)
 
 
 def _told(made: "Tested") -> dict[str, Any]:

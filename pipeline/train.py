@@ -13,6 +13,8 @@ import pandas as pd
 from joblib import Parallel, delayed
 from matplotlib.figure import Figure
 
+from features.catalogue import feature_name
+from features.errors import GateError, StoreError
 from features.labels import Target, definition
 from features.windows import label as window_label
 from models import gates
@@ -20,6 +22,7 @@ from models.bundle import PersonaBundle, TargetBundle
 from models.gates import LOWER_IS_BETTER, Verdict
 from models.intervals import Interval
 from models.ladder import Model, Recipe, fit_recipe
+from models.persona_matching import Matching
 from models.personas import Personas, fit_personas
 from models.propensity import PARAMETERS
 from models.report import against_champion, by_group
@@ -34,6 +37,8 @@ from pipeline.figures import (
     ladder_figure,
     target_figures,
 )
+from pipeline.persona_figures import persona_figures
+from pipeline.persona_page import PERSONA_OUTPUTS, change_params, persona_metrics, persona_page, told_changes
 from pipeline.progress import Narrator
 from pipeline.settings import PERSONAS, Settings
 from pipeline.tables import exclusive
@@ -68,11 +73,12 @@ class Trained:
 
 @dataclass(frozen=True)
 class Training:
-    """One training run."""
+    """One training run; `matching` says what became of the former personas, None where there were none."""
 
     run_id: str
     trained: tuple[Trained, ...]
     personas: Personas
+    matching: Matching | None = None
 
     @property
     def refused(self) -> Mapping[str, str]:
@@ -91,11 +97,14 @@ def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator,
     with exclusive(settings.output, "training"):
         # Asked first: work is lost on a registry that does not answer. A local one is only made once there is something to keep.
         champions = champions_in_charge(tracker, settings.specs(), narrator)
+        former = _former_personas(tracker, narrator)
         past = gather(settings, as_of, narrator)
         tracker.open()
         with narrator.step("finding personas") as step:
-            personas = _personas(past)
-            step.note(f"{len(personas.names)} personas of {len(active(past.tonight, max(settings.features.windows))):,} users")
+            personas, matching = _personas(past, former)
+            step.note(f"{len(personas.names)} personas of {len(_active(past)):,} users: {personas.why}")
+        for line in told_changes(personas, former, matching):
+            narrator.say(f"  {line}")
         tags = {"as_of": as_of.isoformat(), "config_digest": settings.digest(), "events_digest": past.log.digest}
         with tracker.run(f"train {as_of}", tags=tags | _versions()) as run_id:
             recipes = {target.name: _recipe(past, target, tracker, narrator, tune=tune) for target in past.targets}
@@ -109,9 +118,9 @@ def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator,
                     step.advance()
                 tracker.log(run_id, params={}, metrics=_summary(trained))
                 passed = {made.target.name: made.version for made in trained if made.is_champion}
-                tracker.promote(passed | {PERSONAS: _log_personas(tracker, personas)}, reason=_REASON)
+                tracker.promote(passed | {PERSONAS: _log_personas(tracker, past, personas, former, matching)}, reason=_REASON)
                 step.note(f"{len(passed)} of {len(trained)} models are champions in experiment {settings.name}")
-        return Training(run_id, tuple(trained), personas)
+        return Training(run_id, tuple(trained), personas, matching)
 
 
 def judge(past: Past, tested: Tested, *, has_champion: bool) -> tuple[Verdict, ...]:
@@ -174,14 +183,35 @@ def _final_model(rows: pd.DataFrame, made: Tested, seed: int) -> Model:
     return fit_recipe(rows[list(made.recipe.features)], rows.label, made.recipe, is_amount=made.target.is_amount, seed=seed)
 
 
-def _personas(past: Past) -> Personas:
+def _active(past: Past) -> pd.DataFrame:
+    return active(past.tonight, max(past.settings.features.windows))
+
+
+def _former_personas(tracker: Tracker, narrator: Narrator) -> Personas | None:
+    """Load the personas in charge, whose ids and names stay with the people; None when there are none that can be read."""
+    try:
+        bundle = tracker.champions([PERSONAS])[PERSONAS].bundle
+    except GateError:
+        return None
+    except StoreError as error:
+        narrator.say(f"  {error}")
+        return None
+    return bundle.personas if isinstance(bundle, PersonaBundle) else None
+
+
+def _personas(past: Past, former: Personas | None) -> tuple[Personas, Matching | None]:
     told = past.settings.personas
     return fit_personas(
-        active(past.tonight, max(past.settings.features.windows)),
+        _active(past),
         past.log.features.numbers,
         fewest=told.fewest,
         most=told.most,
         smallest_share=told.smallest_share,
+        stability=told.stability,
+        names=told.names,
+        former=former,
+        purchases=feature_name("purchase", "count", max(past.settings.features.windows)),
+        currency=past.settings.currency,
         seed=past.settings.training.seed,
     )
 
@@ -333,12 +363,14 @@ def _versions() -> dict[str, str]:
     return {"beforehand": version("beforehand"), "lightgbm": lightgbm.__version__, "python": python_version()}
 
 
-def _log_personas(tracker: Tracker, personas: Personas) -> str:
-    with tracker.run(PERSONAS, tags={"kind": "kmeans"}, nested=True) as run_id:
-        metrics = {f"silhouette_k{k}": value for k, value in personas.silhouettes.items()}
+def _log_personas(tracker: Tracker, past: Past, personas: Personas, former: Personas | None, matching: Matching | None) -> str:
+    with tracker.run(PERSONAS, tags={"kind": "kmeans", "why": personas.why}, nested=True) as run_id:
         params = {
-            f"persona_{index}": f"{name} ({share:.1%})"
-            for index, (name, share) in enumerate(zip(personas.names, personas.shares, strict=True))
+            f"persona_{number}": f"{name} ({share:.1%})"
+            for number, name, share in zip(personas.ids, personas.names, personas.shares, strict=True)
         }
-        tracker.log(run_id, params={"k": len(personas.names), **params}, metrics=metrics)
-        return tracker.register(PERSONAS, PersonaBundle(personas), {"persona": "long", "persona_name": "string"})
+        params |= change_params(matching)
+        tracker.log(run_id, params={"k": len(personas.ids), **params}, metrics=persona_metrics(personas, matching))
+        tracker.log_figures(persona_figures(personas, _active(past), seed=past.settings.training.seed))
+        tracker.log_text("personas.md", persona_page(personas, former, matching))
+        return tracker.register(PERSONAS, PersonaBundle(personas), PERSONA_OUTPUTS)

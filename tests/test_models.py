@@ -1,19 +1,16 @@
-"""Calibration, measures, reasons, personas and bundles on small literal frames."""
+"""Calibration, measures, reasons and bundles on small literal frames."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from ibis import _
 
-from features.catalogue import Feature
-from features.errors import GateError, StoreError
-from models.bundle import PersonaBundle, TargetBundle, load
+from features.errors import StoreError
+from models.bundle import FORMAT, TargetBundle, load
 from models.calibration import Calibrator, fit_calibrator
 from models.ladder import Recipe, fit_recipe
 from models.metrics import measures
-from models.personas import fit_personas
 from models.propensity import fit_booster
 from models.reasons import contributions, strongest
 
@@ -81,55 +78,12 @@ def test_reasons_name_each_group_once_strongest_first() -> None:
     np.testing.assert_allclose(found.contribution, [[-0.9, 0.2], [-0.3, 0.2]])
 
 
-def trait(name: str, high: str | None, low: str | None) -> Feature:
-    return Feature(name=name, base="row", expr=_.x, unit="times", meaning=name, phrase="{value}", group=name, high=high, low=low)
-
-
-TRAITS = [trait("often", "frequent", "occasional"), trait("late", "evening", None), trait("silent", None, None)]
-
-
-def people(seed: int = 0) -> pd.DataFrame:
-    """Three planted groups: frequent, occasional in the evening, occasional by day."""
-    random = np.random.default_rng(seed)
-    centres = [(50, 0.2)] * 60 + [(3, 0.9)] * 40 + [(3, 0.1)] * 30
-    rows = [(random.poisson(often), np.clip(late + random.normal(0, 0.05), 0, 1), 1.0) for often, late in centres]
-    return pd.DataFrame(rows, columns=["often", "late", "silent"])
-
-
-def test_planted_personas_are_found_named_and_ordered_by_size() -> None:
-    found = fit_personas(people(), TRAITS, fewest=2, most=5, smallest_share=0.05, seed=1)
-    assert found.features == ("often", "late")
-    assert len(found.names) == 3
-    assert list(found.shares) == sorted(found.shares, reverse=True)
-    assert found.names[0].startswith("frequent") and "evening" in found.names[1]
-    assert len(set(found.names)) == 3
-    np.testing.assert_array_equal(found.assign(people()), [0] * 60 + [1] * 40 + [2] * 30)
-
-
-def test_a_rare_persona_is_not_one_of_its_own() -> None:
-    crowd = pd.concat([people(), people(1).head(1).assign(often=10_000)], ignore_index=True)
-    found = fit_personas(crowd, TRAITS, fewest=2, most=6, smallest_share=0.1, seed=1)
-    assert min(found.shares) >= 0.1
-
-
-def test_too_few_users_for_personas() -> None:
-    with pytest.raises(GateError, match="15 users who bought .* are too few for 4 personas: at least 40 are needed"):
-        fit_personas(people().head(15), TRAITS, fewest=4, most=8, smallest_share=0.05, seed=1)
-
-
 def bundle() -> TargetBundle:
     x, y = table()
     recipe = Recipe("lightgbm", tuple(x.columns))
     return TargetBundle(
         "churn", {"horizon": "28d"}, recipe, "2024-01-01", Calibrator(), fit_recipe(x, y, recipe, is_amount=False, seed=1)
     )
-
-
-def test_personas_survive_their_folder(tmp_path: Path) -> None:
-    fitted = fit_personas(people(), TRAITS, fewest=2, most=4, smallest_share=0.05, seed=1)
-    PersonaBundle(fitted).save(tmp_path / "bundle")
-    loaded = load(tmp_path / "bundle")
-    assert loaded == PersonaBundle(fitted)
 
 
 @pytest.mark.parametrize("damage", ["no head", "half a head", "another booster", "a later format"])
@@ -144,6 +98,6 @@ def test_a_damaged_bundle_is_refused(tmp_path: Path, damage: str) -> None:
     elif damage == "another booster":
         (folder / "booster.txt").write_text("tree\nnothing")
     else:
-        head.write_text(head.read_text().replace('"format": 2', '"format": 99'))
+        head.write_text(head.read_text().replace(f'"format": {FORMAT}', '"format": 99'))
     with pytest.raises(StoreError, match="damaged|upgrade beforehand"):
         load(folder)

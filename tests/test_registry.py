@@ -18,19 +18,33 @@ from features.errors import BeforehandError, ConfigError, GateError, StoreError
 from models.bundle import PersonaBundle, TargetBundle
 from models.calibration import Calibrator
 from models.ladder import Constant, Recipe
-from models.personas import Personas, Trait
+from models.persona_choice import Tried
+from models.persona_traits import Trait
+from models.personas import Personas
 from pipeline.cli import app
+from pipeline.persona_page import PERSONA_OUTPUTS
 from pipeline.registry import Change
 from pipeline.settings import Settings, read_settings
 from pipeline.tracking import Tracker
 from shops import shop_config
 
-OUTPUTS = {"persona": "long", "persona_name": "string"}
-
 
 def fitted(name: str = "frequent") -> PersonaBundle:
     trait = Trait("often", "frequent", "rare", is_logged=False, fill=0.0, centre=0.0, spread=1.0)
-    return PersonaBundle(Personas((trait,), ((1.0,), (-1.0,)), (name, "rare"), (0.6, 0.4), {2: 0.5}))
+    return PersonaBundle(
+        Personas(
+            traits=(trait,),
+            ids=(0, 1),
+            centroids=((1.0,), (-1.0,)),
+            names=(name, "rare"),
+            descriptions=("comes often", "comes rarely"),
+            shares=(0.6, 0.4),
+            quantiles=((0.0, 0.5, 1.0), (0.0, 0.5, 1.0)),
+            tried=(Tried(2, 0.5, 0.9, 0.95, 0.4),),
+            why="best silhouette",
+            next_id=2,
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +60,7 @@ def tracker(shop: Settings, request: pytest.FixtureRequest) -> Tracker:
 
 def registered(tracker: Tracker, *models: str) -> dict[str, str]:
     with tracker.run("train", tags={}):
-        return {model: tracker.register(model, fitted(model), OUTPUTS) for model in models}
+        return {model: tracker.register(model, fitted(model), PERSONA_OUTPUTS) for model in models}
 
 
 def tags(tracker: Tracker, model: str, version: str) -> dict[str, str]:
@@ -158,7 +172,7 @@ def test_a_champion_is_not_left_for_one_that_cannot_be_read(tracker: Tracker) ->
 
 def test_cards_and_descriptions_are_kept(tracker: Tracker) -> None:
     with tracker.run("train", tags={}) as run_id:
-        tracker.register("churn", fitted(), OUTPUTS)
+        tracker.register("churn", fitted(), PERSONA_OUTPUTS)
         tracker.log_text("model_card.md", "# churn")
     client = MlflowClient(tracker.uri)
     assert Path(client.download_artifacts(run_id, "model_card.md")).read_text() == "# churn"
