@@ -70,7 +70,7 @@ def play_columns(
     made = {
         "play": pa.array(offers, pa.string()).take(pa.array(primary % len(offers))),
         "contact_channel": _named([channel.name for channel in plays.channels], np.where(has_play, channel, -1)),
-        "contact_on": pa.array(np.maximum(due_on, tonight), mask=~has_play),
+        "contact_on": pa.array(np.maximum(due_on, tonight), mask=~has_play | np.isnat(due_on)),
         "contact_hour": pa.array(hour, mask=~has_play | (hour < 0)),
         "contacts": pa.array(contacts.astype(np.int32), mask=~has_play | np.isinf(most)),
         "holdout": pa.array(held, mask=~has_play),
