@@ -197,6 +197,29 @@ def show(
         show_part(asked, read_settings(config), terminal(), as_json=json_)
 
 
+@app.command("explain-change")
+def explain_change(
+    segment: Annotated[str, typer.Option("--segment", help="The segment.")],
+    first: Annotated[str, typer.Option("--from", metavar="DATE", help="The earlier night, YYYY-MM-DD.")],
+    last: Annotated[str, typer.Option("--to", metavar="DATE", help="The later night, YYYY-MM-DD.")],
+    config: ConfigPath = DEFAULT_CONFIG,
+    json_: Json = False,
+) -> None:
+    """Say why a segment grew or shrank between two nights, by scoring and forming the nights between again."""
+    from pipeline.change import explain_change as explain
+    from pipeline.show_change import print_change
+    from pipeline.tracking import Tracker
+
+    with told_errors() as narrator:
+        settings = read_settings(config)
+        days = typed_date(first, "--from"), typed_date(last, "--to")
+        change = explain(settings, segment, *days, Tracker(settings), narrator)
+        if json_:
+            terminal().print_json(json.dumps(change.told()))
+        else:
+            print_change(change, terminal())
+
+
 @app.command()
 def simulate(
     users: Annotated[int, typer.Option(help="How many users there are.")],
