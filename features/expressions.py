@@ -1,6 +1,7 @@
 """SQL that a user writes in a config: parsed and checked against known columns before anything runs."""
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 
 import duckdb
 import sqlglot
@@ -68,6 +69,8 @@ def typed_condition(sql: str, types: Mapping[str, str]) -> str:
     Raises ConfigError, also for a comparison of text with a number, or for an expression that is not true or false.
     """
     checked = condition(sql, types)
+    for said in _misfits(parse(checked), types):
+        raise ConfigError(f"{sql!r} does not fit its columns: {said}")
     found = type_of(checked, types)
     if found != "BOOLEAN":
         raise ConfigError(f"{sql!r} is not a condition but a {found}: compare it with something")
@@ -83,15 +86,88 @@ def type_of(sql: str, types: Mapping[str, str]) -> str:
     Raises ConfigError when DuckDB cannot evaluate it, as for a comparison of text with a number.
     """
     # One row of plain values: nulls would be folded away before anything is compared.
-    samples = {"TIMESTAMP": "2000-01-01", "VARCHAR": "text"}
-    plain = {name: samples.get(kind, "0") for name, kind in types.items()}
-    row = ", ".join(f"'{plain[name]}'::{kind} AS \"{name}\"" for name, kind in types.items()) or "0"
-    with duckdb.connect() as engine:
-        try:
-            told = engine.execute(f"SELECT typeof(met), met FROM (SELECT {sql} AS met FROM (SELECT {row}))")  # noqa: S608
-            return str(told.fetchall()[0][0])
-        except duckdb.Error as error:
-            raise ConfigError(f"{sql!r} does not fit its columns: {first_line(error)}") from None
+    samples = {"TIMESTAMP": "2000-01-01", "DATE": "2000-01-01", "VARCHAR": "text"}
+    read = {name: types[name] for name in sorted(columns_of(sql)) if name in types}
+    row = ", ".join(f"'{samples.get(kind, '0')}'::{kind} AS \"{name}\"" for name, kind in read.items()) or "0"
+    try:
+        told = _engine().cursor().execute(f"SELECT typeof(met), met FROM (SELECT {sql} AS met FROM (SELECT {row}))")  # noqa: S608
+        return str(told.fetchall()[0][0])
+    except duckdb.Error as error:
+        raise ConfigError(f"{sql!r} does not fit its columns: {first_line(error)}") from None
+
+
+@cache
+def _engine() -> duckdb.DuckDBPyConnection:
+    """Open what the types of expressions are asked of: it holds no data, sees no files, and to open it for each takes longer."""
+    return duckdb.connect(config={"threads": 1, "enable_external_access": "false"})
+
+
+_COMPARISONS = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.In, exp.Between)
+_TRUE_OR_FALSE = (exp.And, exp.Or, exp.Not, exp.Boolean, exp.Is, exp.Like, exp.ILike, *_COMPARISONS)
+_NUMBERS = {"DOUBLE", "FLOAT", "REAL", "DECIMAL", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"}
+
+
+def _misfits(tree: exp.Expr, types: Mapping[str, str]) -> Iterator[str]:
+    """Say where text meets a number, which DuckDB would now and then cast, or either is taken for true or false."""
+    for node in tree.walk():
+        if isinstance(node, (*_COMPARISONS, exp.Coalesce)):
+            first, *others = (part.unnest() for part in _alike(node))
+            for other in others:
+                yield from _unlike(first, other, types)
+                if isinstance(other, exp.Null) and not isinstance(node, exp.Coalesce):
+                    yield f"{node.sql(DIALECT)} compares with NULL, which is never true: write {first.sql(DIALECT)} is null"
+        if isinstance(node, (exp.And, exp.Or, exp.Not)):
+            for part in (node.this,) if isinstance(node, exp.Not) else (node.this, node.expression):
+                kind = _kind(part, types)
+                if kind in ("text", "number"):
+                    yield f"{part.sql(DIALECT)} is a {kind}, not true or false: compare it with something"
+
+
+def _alike(node: exp.Expr) -> list[exp.Expr]:
+    """Give the operands that must be of one kind."""
+    if isinstance(node, (exp.In, exp.Coalesce)):
+        return [node.this, *node.expressions]
+    return [node.this, node.args["low"], node.args["high"]] if isinstance(node, exp.Between) else [node.this, node.expression]
+
+
+def _unlike(first: exp.Expr, other: exp.Expr, types: Mapping[str, str]) -> Iterator[str]:
+    kinds = {_kind(first, types): first, _kind(other, types): other}
+    if not {"text", "number"} <= set(kinds):
+        return
+    # Told from the side of what is not written out.
+    subject, value = (other, first) if isinstance(first, exp.Literal) else (first, other)
+    kind = "text" if kinds["text"] is subject else "number"
+    opposite = "number" if kind == "text" else "text"
+    typed = f"{kind} ({types[subject.name]})" if isinstance(subject, exp.Column) else kind
+    such = _other_way_round(value)
+    yield (
+        f"{subject.sql(DIALECT)} is a {typed} and {value.sql(DIALECT)} a {opposite}: "
+        f"compare {subject.sql(DIALECT)} with a {kind}{f', such as {such}' if such else ''}"
+    )
+
+
+def _other_way_round(value: exp.Expr) -> str:
+    """Write a number as text, and the text of a number as a number; empty where that cannot be."""
+    if isinstance(value, exp.Literal) and value.is_string:
+        return value.name if value.name.replace(".", "", 1).isdecimal() else ""
+    return exp.Literal.string(value.sql(DIALECT)).sql(DIALECT) if isinstance(value, (exp.Literal, exp.Neg)) else ""
+
+
+def _kind(node: exp.Expr, types: Mapping[str, str]) -> str | None:
+    """Tell text, number and truth apart; None for times, null and what DuckDB must judge."""
+    node = node.unnest()
+    if isinstance(node, exp.Column):
+        declared = types[node.name]
+        return {"VARCHAR": "text", "BOOLEAN": "truth"}.get(declared, "number" if declared in _NUMBERS else None)
+    if isinstance(node, exp.Literal):
+        return "text" if node.is_string else "number"
+    if isinstance(node, _TRUE_OR_FALSE):
+        return "truth"
+    if isinstance(node, (exp.Lower, exp.Upper)):
+        return "text"
+    if isinstance(node, (exp.Neg, exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Abs)):
+        return "number"
+    return _kind(node.this, types) if isinstance(node, exp.Coalesce) else None
 
 
 def refuse_clock(tree: exp.Expr, why: str) -> None:
@@ -165,10 +241,14 @@ def _forbidden(tree: exp.Expr) -> Iterator[str]:
 
 def parse(sql: str) -> exp.Expr:
     """Parse exactly one statement or expression; raises ConfigError that says where it does not parse."""
+    if odd := next((letter for letter in sql if letter == "\0" or "\ud800" <= letter <= "\udfff"), None):
+        raise ConfigError(f"the SQL holds {odd!r}, which is no letter: take it out")
     try:
         trees = [tree for tree in sqlglot.parse(sql, read=DIALECT) if tree is not None and not isinstance(tree, exp.Semicolon)]
     except sqlglot.errors.SqlglotError as error:
         raise ConfigError(f"the SQL does not parse: {_where(error)}") from None
+    except RecursionError:
+        raise ConfigError(f"the SQL is nested too deeply: {sql[:60]!r}…; write it with fewer brackets") from None
     if len(trees) != 1:
         raise ConfigError(f"the SQL holds {len(trees)} statements: write exactly one")
     return trees[0]

@@ -21,15 +21,18 @@ _STARTS = 10
 _ALIKE = 0.01
 # How much tighter a fit from anywhere must be than one that begins where the former personas are.
 _CLEARLY = 0.01
+# How far below the wanted stability the number there was before may fall: changing it moves many more users.
+_SLACK = 0.05
 
 
 @dataclass(frozen=True)
 class Tried:
     """One number of personas that was tried, and how it did.
 
-    `silhouette` is the mean over users, `stability` the mean adjusted Rand index between the fit and fits on resampled users,
-    `kept` the share of users whom those leave in their persona, and `smallest` the share of the smallest persona. What an earlier
-    release did not measure is null.
+    `silhouette` is the mean over users; `stability` the mean adjusted Rand index (Hubert & Arabie, 1985) between the fit and fits
+    from scratch on resampled users; `kept` the mean share of users who stay in their persona when it is fitted again to resampled
+    users as a training does, which knows the former centres; `smallest` the share of the smallest persona. What an earlier release
+    did not measure is null.
     """
 
     k: int
@@ -60,15 +63,17 @@ def choose(
 ) -> Choice:
     """Cluster users (`scaled`, users × traits) into each number of personas in `counts`, and choose one of them.
 
-    Of those that are stable and large enough the best silhouette wins; where others come within 0.01 of it, the number there was
-    before, which is that of `start`, the former centres, else the largest. Where none is stable, the most stable of those that are
-    large enough; where none is large enough, the one whose smallest persona is largest. Users of a fit are drawn by `seed`.
+    Of those that keep at least `stability` of the users in their persona, and whose smallest one is large enough, the best
+    silhouette wins. Those within 0.01 of it are as good: of them the number there was before wins, which is that of the former
+    centres `start`, else the one that fits from scratch agree on most. The number before may keep 0.05 fewer, since changing it
+    moves many more. Where none keeps enough, the one that keeps most; where no one is large enough, the one whose smallest persona
+    is largest. Users of a fit are drawn by `seed`.
     """
     # Sums of floats depend on how they are shared out between threads, and a persona should not.
     with threadpool_limits(limits=1), warnings.catch_warnings():
         # Of few users, those drawn again may be fewer than there are clusters.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fits = {k: _fit(scaled, k, seed, start) for k in counts}
+        fits = {k: _fit(scaled, k, seed, start)[1] for k in counts}
         tried = tuple(_try(scaled, k, fits[k], seed) for k in counts)
     k, why = _choose(tried, smallest_share, stability, None if start is None else len(start))
     return Choice(k, why, tried, fits[k])
@@ -86,13 +91,14 @@ def distances(scaled: Floats, centroids: Floats) -> Floats:
     return found
 
 
-def _fit(scaled: Floats, k: int, seed: int, start: Floats | None) -> Floats:
+def _fit(scaled: Floats, k: int, seed: int, start: Floats | None) -> tuple[Floats, Floats]:
+    """Give the centroids of a fit from scratch, and of the one that stays where the former personas are unless that is worse."""
     fresh = KMeans(k, n_init=_STARTS, random_state=seed).fit(scaled)
     if start is None or len(start) != k or np.isnan(start).any():
-        return np.asarray(fresh.cluster_centers_)
+        return fresh.cluster_centers_, fresh.cluster_centers_
     again = KMeans(k, init=start, n_init=1).fit(scaled)
     chosen = again if again.inertia_ <= (1 + _CLEARLY) * fresh.inertia_ else fresh
-    return np.asarray(chosen.cluster_centers_)
+    return fresh.cluster_centers_, chosen.cluster_centers_
 
 
 def _try(scaled: Floats, k: int, centroids: Floats, seed: int) -> Tried:
@@ -102,15 +108,13 @@ def _try(scaled: Floats, k: int, centroids: Floats, seed: int) -> Tried:
     differ = len(set(labels[some])) > 1
     silhouette = float(silhouette_score(scaled[some], labels[some])) if differ else -1.0
     size = min(len(scaled), _REFITTED_USERS)
-    refitted = [
-        nearest(scaled, KMeans(k, n_init=_STARTS, random_state=seed + number).fit(drawn).cluster_centers_)
-        for number, drawn in enumerate(scaled[random.integers(0, len(scaled), size)] for _ in range(_REFITS))
-    ]
+    refits = [_fit(scaled[random.integers(0, len(scaled), size)], k, seed + number, centroids) for number in range(_REFITS)]
+    scratch, again = ([nearest(scaled, fit[at]) for fit in refits] for at in (0, 1))
     return Tried(
         k,
         silhouette,
-        stability=float(np.mean([adjusted_rand_score(labels, other) for other in refitted])),
-        kept=float(np.mean([agreement(labels, other, k=k) for other in refitted])),
+        stability=float(np.mean([adjusted_rand_score(labels, other) for other in scratch])),
+        kept=float(np.mean([agreement(labels, other, k=k) for other in again])),
         smallest=float(np.bincount(labels, minlength=k).min() / len(labels)),
     )
 
@@ -120,14 +124,18 @@ def _choose(tried: Sequence[Tried], smallest_share: float, stability: float, for
     if not large:
         one = max(tried, key=lambda one: one.smallest or 0.0)
         return one.k, f"no number keeps {smallest_share:.0%} of the users in its smallest persona; {one.k} comes nearest"
-    stable = [one for one in large if (one.kept or 0.0) >= stability]
+    stable = [one for one in large if (one.kept or 0.0) >= stability - (_SLACK if one.k == former else 0.0)]
     if not stable:
         one = max(large, key=lambda one: one.kept or 0.0)
         return one.k, (
-            f"no number leaves {stability:.0%} of the users in their persona when it is fitted to resampled users; "
-            f"{one.k} is the most stable with {one.kept:.0%}"
+            f"no number keeps {stability:.0%} of the users in their persona when it is fitted to resampled users; "
+            f"{one.k} keeps most, {one.kept:.1%}"
         )
     best = max(one.silhouette for one in stable)
     near = {one.k: one for one in stable if one.silhouette >= best - _ALIKE}
-    one = near[former if former in near else max(near)]
-    return one.k, f"best silhouette ({one.silhouette:.2f}) of the numbers that are stable ({one.kept:.0%} keep their persona)"
+    one = near[former] if former in near else max(near.values(), key=lambda one: (one.stability or 0.0, -one.k))
+    chosen = "there were as many before" if former in near else f"fits from scratch agree on it most ({one.stability:.2f})"
+    return one.k, (
+        f"{one.kept:.0%} of the users keep their persona when it is fitted to resampled users, the silhouette "
+        f"({one.silhouette:.2f}) is as good as any, and {chosen}"
+    )

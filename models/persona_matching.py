@@ -88,7 +88,7 @@ def _arrived(shared: np.ndarray, ids: Sequence[int], pairs: Mapping[int, int], f
         if row not in pairs:
             most, share = _most(shared[row])
             # Its people were mostly of one persona, which others continue: it is a part of that one.
-            is_split = share >= _MOSTLY and most in pairs.values()
+            is_split = share > _MOSTLY and most in pairs.values()
             found.append(Change("split", ids[row], former_ids[most], share) if is_split else Change("new", ids[row]))
     return found
 
@@ -99,7 +99,7 @@ def _left(shared: np.ndarray, ids: Sequence[int], pairs: Mapping[int, int], form
     for column in range(len(former_ids)):
         if column not in pairs.values():
             most, share = _most(shared[:, column])
-            is_merged = share >= _MOSTLY
+            is_merged = share > _MOSTLY
             found.append(
                 Change("merged", former_ids[column], ids[most], share) if is_merged else Change("gone", former_ids[column])
             )

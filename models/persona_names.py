@@ -12,6 +12,7 @@ from models.propensity import Floats
 
 NOUN = "buyers"
 _NOTABLE, _SLIGHT = 0.4, 0.2
+_TENTH = 0.1
 _WORDS, _MOST_WORDS = 2, 4
 _TOLD = 3
 # Stories that contradict each other when both are told, or sound as if: a premium bargain, a small basket of a high spender.
@@ -21,76 +22,76 @@ _FIRST = ("tenure", "frequency", "spend")
 _LAST = ("channels", "devices", "sources", "timing", "price")
 
 
-def name_personas(centroids: Floats, traits: Sequence[Trait], *, given: Mapping[int, str], taken: set[str]) -> tuple[str, ...]:
-    """Name each persona (row of `centroids`, on the traits' scale) after what sets it apart most; rows in `given` keep theirs.
+def set_apart(frame: pd.DataFrame, scaled: Floats, labels: np.ndarray, traits: Sequence[Trait]) -> Floats:
+    """Say how far the mean of each persona lies from everybody's, personas × traits, in standard deviations of the trait.
+
+    What is told of a persona must hold for its median user too: it is 0 where the medians of the feature itself say otherwise, or
+    are within a tenth of each other. `labels` are the users' personas.
+    """
+    values = scaled / np.array([trait.weight for trait in traits])
+    raw = frame[[trait.feature for trait in traits]].astype("float64")
+    mean, typical = values.mean(axis=0), raw.median().to_numpy()
+    apart = np.zeros((int(labels.max()) + 1, len(traits)))
+    for row in range(len(apart)):
+        own, above = raw[labels == row].median().to_numpy(), values[labels == row].mean(axis=0) - mean
+        told = np.abs(own - typical) >= _TENTH * np.maximum(np.abs(own), np.abs(typical))
+        apart[row] = np.where(told & (above * (own - typical) > 0), above, 0.0)
+    return apart
+
+
+def name_personas(apart: Floats, traits: Sequence[Trait], *, given: Mapping[int, str], taken: set[str]) -> tuple[str, ...]:
+    """Name each persona (row of `apart`, as `set_apart` gives it) after what is strongest; rows in `given` keep theirs.
 
     No new name is one of those `taken`. A name has two words, and more where two personas would share it; one word a story, so that
     it does not contradict itself.
     """
     named = dict(given)
     taken = taken | set(given.values())
-    for row in range(len(centroids)):
+    for row in range(len(apart)):
         if row not in named:
-            named[row] = _name(centroids[row], traits, taken)
+            named[row] = _name(apart[row], traits, taken)
             taken.add(named[row])
-    return tuple(named[row] for row in range(len(centroids)))
+    return tuple(named[row] for row in range(len(apart)))
 
 
 def describe(
-    frame: pd.DataFrame,
-    labels: np.ndarray,
-    centroids: Floats,
-    traits: Sequence[Trait],
-    features: Sequence[Feature],
-    *,
-    currency: str,
+    frame: pd.DataFrame, labels: np.ndarray, apart: Floats, traits: Sequence[Trait], features: Sequence[Feature], *, currency: str
 ) -> tuple[str, ...]:
     """Say in one line what sets each persona apart: its median beside everybody's, of the three traits that differ most."""
     by_name = {feature.name: replace(feature, usual=None) for feature in features}
-    names = [trait.feature for trait in traits]
-    # A feature may be read twice, and pandas gives a column for each time.
-    values = frame[list(dict.fromkeys(names))].astype("float64")
+    values = frame[[trait.feature for trait in traits]].astype("float64")
     everybody = values.median()
     said = []
-    for row in range(len(centroids)):
+    for row in range(len(apart)):
         own = values[labels == row].median().to_dict()
-        told = []
-        for at in _strongest(centroids[row], traits, _SLIGHT)[:_TOLD]:
-            feature = by_name[names[at]]
-            told.append(phrase(feature, own, by_name, currency=currency, typical=float(everybody[feature.name])))
-        said.append("; ".join(told) if told else "like everybody in every trait")
+        told = [by_name[traits[at].feature] for at in _strongest(apart[row], traits, _SLIGHT)[:_TOLD]]
+        lines = [phrase(one, own, by_name, currency=currency, typical=float(everybody[one.name])) for one in told]
+        said.append("; ".join(lines) or "much like everybody")
     return tuple(said)
 
 
-def _name(centroid: Floats, traits: Sequence[Trait], taken: set[str]) -> str:
-    strong = _strongest(centroid, traits, _NOTABLE)
-    slight = _strongest(centroid, traits, _SLIGHT)
+def _name(apart: Floats, traits: Sequence[Trait], taken: set[str]) -> str:
+    strong = _strongest(apart, traits, _NOTABLE)
+    slight = _strongest(apart, traits, _SLIGHT)
     for chosen in (strong[:_WORDS], *(slight[:count] for count in range(_WORDS, _MOST_WORDS + 1))):
-        name = " ".join([*(str(_word(at, centroid, traits)) for at in _in_order(chosen, traits)), NOUN])
+        name = " ".join([*(str(_word(at, apart, traits)) for at in _in_order(chosen, traits)), NOUN])
         name = name if chosen else f"typical {NOUN}"
         if name not in taken:
             return name
     return next(numbered for number in range(2, len(taken) + 3) if (numbered := f"{name} ({number})") not in taken)
 
 
-def _strongest(centroid: Floats, traits: Sequence[Trait], least: float) -> list[int]:
-    """Give the places of the traits that have a word for where the centroid lies, strongest first, one a story."""
-    apart = apart_from_all(centroid, traits)
+def _strongest(apart: Floats, traits: Sequence[Trait], least: float) -> list[int]:
+    """Give the places of the traits that have a word for which side it is on, strongest first, one a story."""
     found: dict[str, int] = {}
     for at in np.argsort(-np.abs(apart), kind="stable"):
-        if abs(apart[at]) >= least and _word(int(at), centroid, traits):
+        if abs(apart[at]) >= least and _word(int(at), apart, traits):
             found.setdefault(_story(traits[at]), int(at))
     return list(found.values())
 
 
-def apart_from_all(centroids: Floats, traits: Sequence[Trait]) -> Floats:
-    """Take the weights off: standard deviations by which each centroid lies above everybody's median."""
-    apart: Floats = centroids / np.array([trait.weight for trait in traits])
-    return apart
-
-
-def _word(at: int, centroid: Floats, traits: Sequence[Trait]) -> str | None:
-    return traits[at].high if centroid[at] > 0 else traits[at].low
+def _word(at: int, apart: Floats, traits: Sequence[Trait]) -> str | None:
+    return traits[at].high if apart[at] > 0 else traits[at].low
 
 
 def _story(trait: Trait) -> str:

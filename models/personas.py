@@ -10,7 +10,7 @@ from features.catalogue import Feature
 from features.errors import ConfigError, GateError, listed
 from models.persona_choice import Tried, choose, distances, nearest
 from models.persona_matching import Matching, centres, match
-from models.persona_names import describe, name_personas
+from models.persona_names import describe, name_personas, set_apart
 from models.persona_traits import Trait, fit_traits, scale
 from models.propensity import Floats
 
@@ -18,7 +18,7 @@ _USERS_EACH = 10
 _FITTED_USERS = 50_000
 _QUANTILES = 100
 # Distances that differ by less are equal.
-_DIGITS = 9
+_DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,12 @@ class Personas:
     def _typicality(self, places: np.ndarray, apart: Floats) -> Floats:
         if not self.quantiles:
             return np.full(len(places), np.nan)
-        told = np.empty(len(places))
+        told, rounded = np.empty(len(places)), np.round(apart, _DIGITS)
         for place, quantiles in enumerate(self.quantiles):
             # Of users at one distance, all lie no nearer than the others.
             at, first = np.unique(np.round(quantiles, _DIGITS), return_index=True)
-            nearer = first / (len(quantiles) - 1)
             own = places == place
-            told[own] = 1.0 - np.where(apart[own] > at[-1], 1.0, np.interp(np.round(apart[own], _DIGITS), at, nearer))
+            told[own] = 1.0 - np.interp(rounded[own], at, first / (len(quantiles) - 1), right=1.0)
         return told
 
 
@@ -106,10 +105,12 @@ def fit_personas(
     scaled = scale(frame, traits)
     places = None if former is None else _former_places(frame, former)
     start = None if former is None or places is None else centres(scaled, places, len(former.ids))
+    # In the order of their values, so that the order in which users come does not matter.
+    fitted = scaled[drawn][np.lexsort(scaled[drawn].T)]
     # There cannot be more personas than users who differ.
-    differ = len(np.unique(scaled[drawn], axis=0))
+    differ = len(np.unique(fitted, axis=0))
     choice = choose(
-        scaled[drawn],
+        fitted,
         range(min(fewest, differ), min(most, len(frame) // _USERS_EACH, differ) + 1),
         smallest_share=smallest_share,
         stability=stability,
@@ -117,6 +118,7 @@ def fit_personas(
         start=start,
     )
     centroids, labels = _largest_first(scaled, choice.centroids)
+    apart = set_apart(frame, scaled, labels, traits)
     ids: tuple[int, ...] = tuple(range(len(centroids)))
     matching = None
     if former is not None:
@@ -126,8 +128,8 @@ def fit_personas(
         traits=traits,
         ids=ids,
         centroids=tuple(tuple(float(value) for value in row) for row in centroids),
-        names=_named(centroids, traits, ids, names or {}, former),
-        descriptions=describe(frame, labels, centroids, traits, features, currency=currency),
+        names=_named(apart, traits, ids, names or {}, former),
+        descriptions=describe(frame, labels, apart, traits, features, currency=currency),
         shares=tuple(float(share) for share in np.bincount(labels) / len(labels)),
         quantiles=_quantiles(scaled, labels, centroids),
         tried=choice.tried,
@@ -167,13 +169,13 @@ def _largest_first(scaled: Floats, centroids: Floats) -> tuple[Floats, np.ndarra
 
 
 def _named(
-    centroids: Floats, traits: Sequence[Trait], ids: Sequence[int], names: Mapping[int, str], former: Personas | None
+    apart: Floats, traits: Sequence[Trait], ids: Sequence[int], names: Mapping[int, str], former: Personas | None
 ) -> tuple[str, ...]:
     """Take the names of the config, then those that personas had before, and make up the others."""
     before = {} if former is None else dict(zip(former.ids, former.names, strict=True))
     given = {row: names[number] for row, number in enumerate(ids) if number in names}
     kept = {row: before[number] for row, number in enumerate(ids) if number in before and before[number] not in given.values()}
-    return name_personas(centroids, traits, given=kept | given, taken=set(before.values()))
+    return name_personas(apart, traits, given=kept | given, taken=set(before.values()))
 
 
 def _quantiles(scaled: Floats, labels: np.ndarray, centroids: Floats) -> tuple[tuple[float, ...], ...]:

@@ -1,5 +1,4 @@
-"""The command line: `beforehand train | score | nightly | backtest | promote | rollback | validate | show |
-explain-change | simulate | ui`."""
+"""The command line: `beforehand` and its commands, each with `--config` and, where a date matters, `--as-of`."""
 
 import json
 from collections.abc import Mapping

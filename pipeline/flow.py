@@ -1,6 +1,6 @@
 """Flow: who went from which segment to which between two nights, and how long members stay."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -44,12 +44,13 @@ class Retention:
     """How many members of a segment stay, by whole days since they entered; shares are NaN on days that no stay has reached.
 
     `at_risk` counts the stays watched for at least so many days, `low` and `high` are the ends of a 95 % interval.
-    `stays` is how many there are in all, `ended` how many of them are over.
+    `stays` is how many there are, `ended` how many of them are over; `left_out` is how many more have no known start.
     """
 
     segment: str
     stays: int
     ended: int
+    left_out: int
     days: Counts
     at_risk: Counts
     share: Floats
@@ -92,7 +93,7 @@ def as_of_night(ledger: pa.Table, night: date) -> pa.Table:
 
 
 def retention(
-    ledger: pa.Table, last_night: date, *, days: Sequence[int] | None = DAYS, unknown_start: Collection[date] = ()
+    ledger: pa.Table, last_night: date, *, days: Sequence[int] | None = DAYS, without_first: bool = False
 ) -> tuple[Retention, ...]:
     """Estimate per segment the share of members who are still in so many days after entering, given the ledger (MEMBERSHIPS).
 
@@ -101,8 +102,8 @@ def retention(
     and 1. It has no width where nobody or everybody has left: there it is Wilson's (1927) of the stays that were watched so long.
     A user who comes again counts again, as if it were another's stay, which makes intervals a little narrow.
 
-    `days` None means every day up to the longest stay. Stays that began on a date of `unknown_start`, such as the first night there
-    is, really began on a day that is not known, and are left out. Segments come by name; one without a stay does not.
+    `days` None means every day up to the longest stay. With `without_first`, stays that began on the first night of a segment in
+    the ledger are left out: whoever its rule met when it was first looked at really came before, on a day that nobody knows.
     """
     wanted = ledger.select(["segment", "entered_on", "left_on"]).filter(pc.less_equal(ledger["entered_on"], pa.scalar(last_night)))
     entered = wanted["entered_on"].to_numpy().astype("datetime64[D]")
@@ -112,16 +113,18 @@ def retention(
     has_left = left <= last
     watched = (np.where(has_left, left, last) - entered).astype(np.int64)
     segment = wanted["segment"].to_numpy()
-    is_known = ~np.isin(entered, np.array(sorted(unknown_start), dtype="datetime64[D]"))
-    return tuple(
-        _estimated(str(name), watched[own], has_left[own], days)
-        for name in sorted(set(segment[is_known].tolist()))
-        for own in [is_known & (segment == name)]
-    )
+    found = []
+    for name in sorted(set(segment.tolist())):
+        own = segment == name
+        kept = own & (entered > entered[own].min()) if without_first else own
+        found.append(_estimated(str(name), watched[kept], has_left[kept], days, left_out=int(own.sum() - kept.sum())))
+    return tuple(found)
 
 
-def _estimated(segment: str, watched: Counts, has_left: npt.NDArray[np.bool_], days: Sequence[int] | None) -> Retention:
-    asked = np.arange(watched.max() + 1) if days is None else np.asarray(days, dtype=np.int64)
+def _estimated(
+    segment: str, watched: Counts, has_left: npt.NDArray[np.bool_], days: Sequence[int] | None, *, left_out: int
+) -> Retention:
+    asked = np.arange(watched.max(initial=0) + 1) if days is None else np.asarray(days, dtype=np.int64)
     ordered = np.sort(watched)
     ends, leavers = np.unique(watched[has_left], return_counts=True)
     facing = len(ordered) - np.searchsorted(ordered, ends)
@@ -144,6 +147,7 @@ def _estimated(segment: str, watched: Counts, has_left: npt.NDArray[np.bool_], d
         segment,
         stays=len(watched),
         ended=int(has_left.sum()),
+        left_out=left_out,
         days=asked,
         at_risk=at_risk,
         share=share * unknown,

@@ -80,21 +80,23 @@ def sankey(found: Flow, before: date, after: date) -> Figure:
 
 def retention_figure(found: Sequence[Retention], last_night: date) -> Figure:
     """Draw the share of members who stay, by days since they entered (all days): a panel per segment, with its 95 % interval."""
-    columns = min(4, max(1, len(found)))
-    rows = max(1, -(-len(found) // columns))
+    watched = [kept for kept in found if kept.stays]
+    columns = min(4, max(1, len(watched)))
+    rows = max(1, -(-len(watched) // columns))
     figure = Figure(figsize=(max(6.5, 3.1 * columns), 2.5 * rows + 0.8), layout="constrained")
     figure.suptitle(
         f"How long members stay, as of {last_night}\nshare still in by days since entering (Kaplan–Meier), 95 % interval",
         fontsize=11,
     )
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-    for axes in panels[len(found) :]:
+    for axes in panels[len(watched) :]:
         axes.set_axis_off()
-    if not found:
+    if not watched:
+        panels[0].set_axis_off()
         panels[0].text(0.5, 0.5, "no stay is watched yet", ha="center", va="center", transform=panels[0].transAxes)
         return figure
-    longest = max(int(kept.days.max(initial=1)) for kept in found)
-    for axes, kept in zip(panels, found, strict=False):
+    longest = max(int(kept.days.max()) for kept in watched)
+    for axes, kept in zip(panels, watched, strict=False):
         axes.grid(alpha=0.25)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
@@ -166,5 +168,5 @@ def _apart(middles: Floats, least: float) -> Floats:
         blocks.append([float(middle) + at * least])
         while len(blocks) > 1 and np.mean(blocks[-2]) < np.mean(blocks[-1]):
             blocks[-2:] = [blocks[-2] + blocks[-1]]
-    placed = [float(np.mean(block)) for block in blocks for _ in block]
-    return np.array(placed) - least * np.arange(len(placed))
+    placed: Floats = np.array([float(np.mean(block)) for block in blocks for _ in block])
+    return placed - least * np.arange(len(placed), dtype=np.float64)

@@ -31,18 +31,19 @@ def _curve(tried: Sequence[Tried], chosen: int, why: str) -> Figure:
     figure = Figure(figsize=(7.2, 5.6), layout="constrained")
     figure.suptitle(f"{chosen} personas\n{_wrapped(why)}", fontsize=11)
     upper, lower = figure.subplots(2, 1, sharex=True)
-    ks = [one.k for one in tried]
-    upper.plot(ks, [one.silhouette for one in tried], color=_COLOURS[0], marker="o")
-    upper.set(ylabel="silhouette")
+    ks, found = [one.k for one in tried], [one.silhouette for one in tried]
+    upper.plot(ks, found, color=_COLOURS[0], marker="o")
+    # From zero, so that a curve that says the same everywhere looks like one.
+    upper.set(ylabel="silhouette", ylim=(min(0.0, *found), max(0.01, *found) * 1.15))
     for name, said, colour in (
-        ("kept", "users who keep their persona", _COLOURS[2]),
-        ("stability", "adjusted Rand index", _COLOURS[5]),
-        ("smallest", "share of the smallest", _QUIET),
+        ("kept", "users who keep their persona on resampled users", _COLOURS[2]),
+        ("stability", "adjusted Rand index of fits from scratch", _COLOURS[5]),
+        ("smallest", "users of the smallest persona", _QUIET),
     ):
         values = [np.nan if (value := getattr(one, name)) is None else value for one in tried]
         lower.plot(ks, values, color=colour, marker="o", label=said)
-    lower.set(xlabel="number of personas", ylabel="over resampled users", xticks=ks, ylim=(0, 1.02))
-    lower.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    lower.set(xlabel="number of personas", ylabel="share, or index", xticks=ks, ylim=(0, 1.05))
+    figure.legend(*lower.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside lower center", ncols=1)
     for axes in (upper, lower):
         axes.axvline(chosen, color=_QUIET, linestyle=":")
         axes.grid(alpha=0.25)
@@ -91,7 +92,13 @@ def _profile(personas: Personas, scaled: np.ndarray, places: np.ndarray) -> Figu
     image = axes.imshow(apart.T, cmap="RdBu_r", norm=TwoSlopeNorm(0.0, -_MOST, _MOST), aspect="auto")
     for (column, row), value in np.ndenumerate(apart):
         axes.text(
-            column, row, f"{value:+.1f}", ha="center", va="center", fontsize=8, color="white" if abs(value) > 1.3 else "black"
+            column,
+            row,
+            f"{round(value, 1) + 0.0:+.1f}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if abs(value) > 1.3 else "black",
         )
     names = [f"{number}: {name.replace(' ', chr(10))}" for number, name in zip(personas.ids, personas.names, strict=True)]
     axes.set_xticks(range(len(names)), names, fontsize=8)
@@ -108,7 +115,7 @@ def _said(trait: Trait) -> str:
     return trait.feature.replace("_", " ")
 
 
-def _wrapped(text: str, width: int = 80) -> str:
+def _wrapped(text: str, width: int = 68) -> str:
     words, lines = text.split(), [""]
     for word in words:
         if len(lines[-1]) + len(word) > width:

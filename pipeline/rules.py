@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise, product
+from math import prod
 
 import duckdb
 import numpy as np
@@ -14,6 +16,7 @@ from features.expressions import DIALECT, columns_of, parse
 
 Truths = npt.NDArray[np.int8]
 TRUE, FALSE, UNKNOWN = 1, 0, -1
+_COMBINATIONS = 20_000
 
 
 def truths(rows: pa.Table, rules: Sequence[str]) -> Truths:
@@ -55,7 +58,7 @@ def why_entered(now: pa.Table, before: pa.Table | None, rule: str) -> pa.StringA
 
 
 def why_left(now: pa.Table, before: pa.Table | None, enter: str, leave: str | None) -> pa.StringArray:
-    """Say of each row which parts of the leaving rule turned true or unknown; without one, which of the entering no longer are true.
+    """Say of each row which parts of the leaving rule turned true or unknown; without one, which of the entering no longer hold.
 
     Otherwise like `why_entered`.
 
@@ -81,16 +84,39 @@ def parts(rule: str) -> tuple[str, ...]:
 
 
 def both_met(enter: str, leave: str, types: Mapping[str, str]) -> str | None:
-    """Find values that meet both rules, told as `column = value, …`; None where there are none, or it cannot be known."""
-    return None
+    """Find values that meet both rules, told as `column = value, …`; None where there are none, or it cannot be known.
+
+    Looked for among the values that rules compare with, and values beside them. A leaving rule that reads other columns than the
+    entering one is left alone: what they hold may be tied.
+    """
+    names = sorted(columns_of(enter))
+    if not columns_of(leave) <= set(names):
+        return None
+    literals = [node for rule in (enter, leave) for node in parse(rule).find_all(exp.Literal)]
+    numbers = sorted({float(node.this) for node in literals if not node.is_string})
+    near = sorted(
+        {0.0, *numbers, *((one + other) / 2 for one, other in pairwise(numbers)), *(n + s for n in numbers for s in (-1, 1))}
+    )
+    texts = [*sorted({node.this for node in literals if node.is_string}), "another"]
+    tried = [texts if types[name] == "VARCHAR" else near for name in names]
+    if prod(map(len, tried)) > _COMBINATIONS:
+        return None
+    rows = list(product(*tried))
+    table = pa.table({name: pa.array([row[at] for row in rows]) for at, name in enumerate(names)})
+    met = (truths(table, [enter, leave]) == TRUE).all(axis=1)
+    if not met.any():
+        return None
+    row = rows[int(met.argmax())]
+    return ", ".join(
+        f"{name} = {value!r}" if isinstance(value, str) else f"{name} = {value:g}" for name, value in zip(names, row, strict=True)
+    )
 
 
 def _split(tree: exp.Expr, kind: type[exp.Connector]) -> Iterator[exp.Expr]:
     tree = tree.unnest()
-    if isinstance(tree, kind):
-        yield from _split(tree.left, kind)
-        yield from _split(tree.right, kind)
-    else:
+    for part in tree.flatten() if isinstance(tree, kind) else ():
+        yield from _split(part, kind)
+    if not isinstance(tree, kind):
         yield tree
 
 

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from features.errors import DataError
+from features.errors import DataError, listed
 from pipeline.columns import with_arrow
 from pipeline.settings import Settings
 from pipeline.tables import ORDER, nights, read
@@ -18,19 +18,34 @@ from pipeline.tables import ORDER, nights, read
 MOST_AT_RISK = 10
 
 
+def shown_night(settings: Settings, as_of: date | None) -> date:
+    """Give the night to show: that of a date, or the latest.
+
+    Raises DataError when there is no such night, and names those there are.
+    """
+    dates = night_dates(settings)
+    if as_of is not None and as_of not in dates:
+        raise DataError(f"there is no night of {as_of} below {settings.output}: there are {listed(reversed(dates))}")
+    return as_of or dates[-1]
+
+
+def night_dates(settings: Settings) -> list[date]:
+    """Give the dates of all recorded nights in order, at least one; raises DataError when there is none."""
+    dates = sorted({row["as_of"] for row in nights(settings.output)})
+    if not dates:
+        raise DataError(f"no night has been written below {settings.output} yet: run `beforehand score --as-of DATE`")
+    return dates
+
+
 def tell_night(settings: Settings, as_of: date | None) -> dict[str, Any]:
     """Gather what `show` tells of one night, by default the latest, in plain values for people and machines alike.
 
     Raises DataError when there is no such night.
     """
-    recorded = nights(settings.output)
-    dates = [row["as_of"] for row in recorded]
-    if not dates:
-        raise DataError(f"no night has been written below {settings.output} yet: run `beforehand score --as-of DATE`")
-    day = as_of or max(dates)
+    day = shown_night(settings, as_of)
     segments = read(settings.output, "segments", day).to_pandas()
     scores = read(settings.output, "scores", day).to_pandas()
-    run = next(row for row in reversed(recorded) if row["as_of"] == day)
+    run = next(row for row in reversed(nights(settings.output)) if row["as_of"] == day)
     # A target that came into the config after this night was not asked then.
     asked = [target for target in settings.targets if f"{target.name}_score" in segments.columns]
     if not asked:
@@ -109,6 +124,15 @@ def plain_table(title: str) -> Table:
     return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
 
 
+def score_text(value: float, currency: str | None) -> str:
+    """Write a score: an amount in its currency, or a probability as a percentage where there is none.
+
+    >>> score_text(0.3372, None), score_text(1234.5, "€")
+    ('33.7%', '€1,234')
+    """
+    return f"{value:.1%}" if currency is None else f"{currency}{value:,.0f}"
+
+
 def _told(rows: pd.DataFrame) -> dict[str, Any]:
     first = rows.iloc[0] if len(rows) else {"model_version": None, "method": None}
     mean = float(rows.score.mean()) if len(rows) else None
@@ -147,4 +171,4 @@ def _score(value: float | None, target: str, told: Mapping[str, Any], currency: 
     if value is None:
         return "–"
     is_amount = next(row["is_amount"] for row in told["targets"] if row["target"] == target)
-    return f"{currency}{value:,.0f}" if is_amount else f"{value:.1%}"
+    return score_text(value, currency if is_amount else None)

@@ -100,9 +100,10 @@ def test_a_stay_that_ends_after_the_last_night_is_open_then_and_one_that_begins_
 
 
 def test_stays_whose_start_is_not_known_are_left_out() -> None:
-    ledger = stays(("s", 0, 1), ("s", 1, None), ("t", 0, None))
-    found = retention(ledger, day(9), unknown_start=[day(0)])
-    assert [(kept.segment, kept.stays, kept.ended) for kept in found] == [("s", 1, 0)]
+    ledger = stays(("s", 0, 1), ("s", 1, None), ("t", 4, None), ("t", 4, 5))
+    found = retention(ledger, day(9), days=(7, 14), without_first=True)
+    assert [(kept.segment, kept.stays, kept.ended, kept.left_out) for kept in found] == [("s", 1, 0, 1), ("t", 0, 0, 2)]
+    np.testing.assert_array_equal([kept.share for kept in found], [[1, math.nan], [math.nan, math.nan]])
     assert retention(ledger.slice(0, 0), day(9)) == ()
 
 

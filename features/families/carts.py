@@ -52,7 +52,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
             group="carts",
             unknown=f"no cart in the last {words(window)}",
             types=_LEFT | {CART_SETTLED},
-            high="cart-leaving" if window == windows[-1] else None,
+            high="hesitant" if window == windows[-1] else None,
         )
         yield Feature(
             name=feature_name("cart_abandoned_amount", "sum", window),

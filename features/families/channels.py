@@ -29,8 +29,8 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
             group=f"{what}s",
             needs=needs,
             empty=0,
-            high="every-channel" if what == "channel" else None,
-            low="one-channel" if what == "channel" else None,
+            high="multichannel" if what == "channel" else None,
+            low="single-channel" if what == "channel" else None,
         )
     yield Feature(
         name=feature_name("channel_switch", "share", longest),
@@ -49,4 +49,4 @@ def value_features(values: Mapping[str, Sequence[str]], windows: Sequence[timede
     """Share and recency of the channels and devices that the config names."""
     for what, base in _BASES.items():
         for value in values.get(what, ()):
-            yield from share_of_value(what, base, value, windows[-1])
+            yield from share_of_value(what, base, value, windows[-1], high=value if what == "channel" else None)

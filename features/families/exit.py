@@ -70,7 +70,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         phrase="returned {value} of the value bought",
         group="returns",
         unknown=f"no purchases in the last {words(longest)}",
-        high="returning goods",
+        high="return-prone",
     )
     yield Feature(
         name="unsubscribe_count",

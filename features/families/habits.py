@@ -110,7 +110,7 @@ def _categories(windows: Sequence[timedelta]) -> Iterator[Feature]:
             needs=_CATEGORY,
             empty=0,
             high="wide-ranging" if window == longest else None,
-            low="single-minded" if window == longest else None,
+            low="focused" if window == longest else None,
         )
     yield Feature(
         name="category_count",
@@ -160,7 +160,7 @@ def _categories(windows: Sequence[timedelta]) -> Iterator[Feature]:
         unknown=f"no priced purchases in the last {words(longest)}",
         needs=_CATEGORY | {"amount", "quantity"},
         high="premium",
-        low="low-price",
+        low="budget",
     )
 
 
@@ -188,7 +188,7 @@ def _brands(windows: Sequence[timedelta]) -> Iterator[Feature]:
         unknown=f"no brand bought in the last {words(longest)}",
         needs=_BRAND | {"amount"},
         high="brand-loyal",
-        low="brand-mixing",
+        low="brand-switching",
     )
 
 
@@ -243,6 +243,8 @@ def _browsing(windows: Sequence[timedelta]) -> Iterator[Feature]:
             phrase=f"looked {{value}} per item bought in the last {words(window)}",
             group="browsing",
             unknown=f"no purchases in the last {words(window)}",
+            high="choosy" if window == windows[-1] else None,
+            low="decisive" if window == windows[-1] else None,
         )
 
 

@@ -41,8 +41,6 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         phrase="first known purchase {value} ago",
         group="tenure",
         unknown="no purchase so far",
-        high="long-standing",
-        low="new",
     )
     yield Feature(
         name="purchase_frequency",

@@ -55,7 +55,7 @@ def _discounts(windows: Sequence[timedelta]) -> Iterator[Feature]:
             group="promotion",
             unknown=f"no purchases in the last {words(window)}",
             needs=DISCOUNT,
-            high="promotion-driven" if window == longest else None,
+            high="bargain" if window == longest else None,
             low="full-price" if window == longest else None,
         )
     saved, paid = total("discount", PURCHASE, longest), total("amount", PURCHASE, longest)

@@ -133,7 +133,6 @@ def _profile(window: timedelta) -> Iterator[Feature]:
         window,
         meaning="from the 25th to the 3rd of a month, local time",
         phrase="around payday",
-        high="payday",
     )
     yield Feature(
         name="best_hour",

@@ -75,7 +75,7 @@ def favourite_features(
     )
 
 
-def share_of_value(what: str, base: Base, value: str, window: timedelta) -> Iterator[Feature]:
+def share_of_value(what: str, base: Base, value: str, window: timedelta, *, high: str | None = None) -> Iterator[Feature]:
     """Share and recency of one named value."""
     word = f"{what}_{re.sub('[^a-z0-9]+', '_', value.lower()).strip('_')}"
     hit, needs = _.value == value, frozenset({what})
@@ -91,6 +91,7 @@ def share_of_value(what: str, base: Base, value: str, window: timedelta) -> Iter
         group=plural(what),
         unknown=f"no {what} known in the last {words(window)}",
         needs=needs,
+        high=high,
     )
     yield Feature(
         name=f"{word}_recency_days",
