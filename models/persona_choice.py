@@ -14,8 +14,8 @@ from models.persona_matching import agreement
 from models.propensity import Floats
 
 SILHOUETTE_USERS = 5_000
-_REFITTED_USERS = 20_000
-_REFITS = 10
+_REFITTED_USERS = 10_000
+_REFITS = 20
 _STARTS = 10
 # Silhouettes that differ by less say the same.
 _ALIKE = 0.01

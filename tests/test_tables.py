@@ -11,7 +11,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from features.errors import DataError, StoreError
 from pipeline import tables
-from pipeline.columns import AS_OF, QUARANTINE, SCORES, USER, segments_schema, without_date
+from pipeline.columns import AS_OF, MEMBERSHIPS, QUARANTINE, SCORES, USER, segments_schema, without_date
 from pipeline.tables import STAGED, Files, Night, exclusive, nights, read, recover, write_night
 
 MONDAY, TUESDAY = dt.date(2024, 3, 4), dt.date(2024, 3, 5)
@@ -29,6 +29,7 @@ def rows(day: dt.date, value: float, users: str = "a") -> dict[str, pa.Table]:
         "features": pa.Table.from_pylist([{"as_of": day, "user_id": user, "x": value} for user in users], FEATURES),
         "scores": pa.Table.from_pylist([{"as_of": day, "user_id": user, "target": "t", "score": value} for user in users], SCORES),
         "shadow": pa.Table.from_pylist([], SCORES),
+        "memberships": pa.Table.from_pylist([{"user_id": user, "segment": "s", "entered_on": day} for user in users], MEMBERSHIPS),
         "segments": pa.Table.from_pylist(
             [{"as_of": day, "user_id": user, "segments": ["s"]} for user in users], segments_schema([])
         ),
@@ -67,7 +68,8 @@ def test_a_column_of_another_type_is_refused_without_its_cells(tmp_path: Path) -
 def test_tables_are_partitioned_by_night(tmp_path: Path) -> None:
     write_night(tmp_path, night(MONDAY), rows(MONDAY, 0.1))
     for name in tables.ORDER:
-        assert DeltaTable(tmp_path / name).metadata().partition_columns == ["as_of"]
+        by = ["left_on"] if name == "memberships" else ["as_of"]
+        assert DeltaTable(tmp_path / name).metadata().partition_columns == by
 
 
 def test_readers_see_the_last_complete_night_while_one_is_written(tmp_path: Path) -> None:
@@ -172,8 +174,8 @@ def test_a_night_that_is_not_there(tmp_path: Path) -> None:
 
 
 def files(root: Path, tables_: dict[str, pa.Table]) -> dict[str, pa.Table | Files]:
-    """Put all but the quarantine into Parquet files that wait for their commit, as Spark does."""
-    staged: dict[str, pa.Table | Files] = {"quarantine": tables_["quarantine"]}
+    """Put all but the quarantine and the ledger into Parquet files that wait for their commit, as Spark does."""
+    staged: dict[str, pa.Table | Files] = {name: tables_[name] for name in ("quarantine", "memberships")}
     for name in ("features", "scores", "shadow", "segments"):
         place = root / STAGED / name / "part-0.parquet"
         place.parent.mkdir(parents=True, exist_ok=True)
