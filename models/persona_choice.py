@@ -22,7 +22,7 @@ _ALIKE = 0.01
 # How much tighter a fit from anywhere must be than one that begins where the former personas are.
 _CLEARLY = 0.01
 # How far below the wanted stability the number there was before may fall: changing it moves many more users.
-_SLACK = 0.05
+_SLACK = 0.1
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def choose(
 
     Of those that keep at least `stability` of the users in their persona, and whose smallest one is large enough, the best
     silhouette wins. Those within 0.01 of it are as good: of them the number there was before wins, which is that of the former
-    centres `start`, else the one that fits from scratch agree on most. The number before may keep 0.05 fewer, since changing it
+    centres `start`, else the one that fits from scratch agree on most. The number before may keep 0.1 fewer, since changing it
     moves many more. Where none keeps enough, the one that keeps most; where no one is large enough, the one whose smallest persona
     is largest. Users of a fit are drawn by `seed`.
     """
