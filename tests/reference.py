@@ -31,6 +31,7 @@ class Seen:
     cutoff: datetime
     windows: Sequence[timedelta]
     values: Mapping[str, Sequence[str]]
+    contacts: Sequence[timedelta] | None = None
 
     @property
     def longest(self) -> timedelta:
@@ -126,6 +127,7 @@ def reference(
     *,
     zone: str = "UTC",
     values: Mapping[str, Sequence[str]] | None = None,
+    contacts: Sequence[timedelta] | None = None,
 ) -> pd.DataFrame:
     """Give every feature of every user with an event before a cutoff, indexed by user and cutoff, in order."""
     log_ = frame.astype(dict.fromkeys(("amount", "quantity", "discount", "utc_offset_minutes"), float))
@@ -136,7 +138,7 @@ def reference(
         known = log_[log_.event_ts < cutoff]
         rows: dict[str, Row] = {}
         for user, own in known.groupby("user_id"):
-            seen = Seen(own, known, cutoff, sorted(windows), values or {})
+            seen = Seen(own, known, cutoff, sorted(windows), values or {}, contacts)
             for family in FAMILIES:
                 # In order: later families read what earlier ones found.
                 rows.setdefault(user, {}).update(family(seen, rows[user]))
@@ -359,6 +361,14 @@ def promotion(seen: Seen, _row: Row) -> Row:
     }
 
 
+def contacts_of_plays(seen: Seen, _row: Row) -> Row:
+    """What caps and rests count, when there are plays: in windows of their own, of hours too."""
+    if seen.contacts is None:
+        return {}
+    counts = {f"contacted_count_{label(window)}": len(seen.of(CONTACT, window)) for window in seen.contacts}
+    return {**counts, "contacted_recency_days": seen.recency(seen.of(CONTACT))}
+
+
 def stage(seen: Seen, row: Row) -> Row:
     found: Row = {"known_days": seen.age(seen.events)}
     for event_type, what in (
@@ -450,7 +460,7 @@ def _with_longest(seen: Seen) -> Seen:
     return Seen(seen.events, seen.everybody, seen.cutoff, [10_000 * DAY], {})
 
 
-FAMILIES = (loyalty, habits, channels, carts, timing, promotion, stage, exit_, trend, sources, region)
+FAMILIES = (loyalty, habits, channels, carts, timing, promotion, contacts_of_plays, stage, exit_, trend, sources, region)
 
 
 def _against_others(rows: Mapping[str, Row], longest: timedelta) -> None:

@@ -32,7 +32,10 @@ ZONE = "America/New_York"
 LONG = tuple(days * DAY for days in (7, 14, 28, 56, 84, 168))
 # Both lie some days after clocks changed in New York, the second after a leap day.
 CUTOFFS = (at("2023-11-20"), at("2024-03-18"))
-EVERYTHING = Wanted(LONG, values={"channel": ["web"], "device": ["phone"], "source": ["mail"]})
+# Caps look back in windows of their own, of hours too, and further than the others.
+EVERYTHING = Wanted(
+    LONG, values={"channel": ["web"], "device": ["phone"], "source": ["mail"]}, contacts=(36 * HOUR, 14 * DAY, 30 * DAY, 200 * DAY)
+)
 
 
 def random_log() -> pd.DataFrame:
@@ -130,7 +133,7 @@ def whole(kind: str) -> pd.DataFrame:
 
 def test_every_feature_equals_the_slow_reference(engine_kind: str) -> None:
     found = whole(engine_kind)
-    slow = reference(LOG, CUTOFFS, LONG, zone=ZONE, values=EVERYTHING.values)
+    slow = reference(LOG, CUTOFFS, LONG, zone=ZONE, values=EVERYTHING.values, contacts=EVERYTHING.contacts)
     texts = [feature.name for feature in declared(EVERYTHING, COLUMNS).features if feature.unit == NAME]
     assert list(found.index) == list(slow.index)
     assert sorted(found.columns) == sorted(slow.columns)
