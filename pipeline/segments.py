@@ -127,10 +127,11 @@ def segments_rows(answers: pa.Table, forming: Forming, places: Places, schema: p
     now = _now(rows, forming, was)
     said, since = lists(now, names)
     is_in = ~np.isnat(now)
-    primary = np.where(is_in.any(axis=1), is_in.argmax(axis=1), -1) if names else np.full(len(rows), -1)
-    entered_on = (
-        np.where(primary >= 0, now[np.arange(len(rows)), np.maximum(primary, 0)], NEVER) if names else now[:, :0].min(axis=1)
-    )
+    # One column more, of nobody, so that a night without segments is no case of its own.
+    everywhere = np.column_stack([is_in, ~is_in.any(axis=1)])
+    primary = everywhere.argmax(axis=1)
+    entered_on = np.column_stack([now, np.full(len(rows), NEVER)])[np.arange(len(rows)), primary]
+    primary = np.where(primary < len(names), primary, -1)
     reasons = _reasons(answers, forming, [names[place] if place >= 0 else None for place in primary])
     made = {
         "primary_segment": pa.array(names, pa.string()).take(pa.array(primary, mask=primary < 0)),
