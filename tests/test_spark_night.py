@@ -29,6 +29,7 @@ KEYS = {
     "features": ["user_id"],
     "scores": ["target", "user_id"],
     "shadow": ["target", "user_id"],
+    "memberships": ["user_id", "segment", "entered_on"],
     "segments": ["user_id"],
 }
 
