@@ -6,21 +6,31 @@ were chosen on the shop of the first seed; what is told is the second's. Who is 
 after the night, or by the simulation's truth, never by the rule.
 """
 
-from collections.abc import Mapping
+import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow.parquet as pq
 import yaml
 from rich.console import Console
 
+from features.expressions import columns_of
 from features.labels import Eligible, Target, build_labels
 from models.bundle import TargetBundle
+from pipeline.columns import STAGE
 from pipeline.events import EventLog, midnight, read_events
 from pipeline.frames import features_frame
+from pipeline.ledger import NEVER, Dates, Flags, step
 from pipeline.progress import Narrator
+from pipeline.recorded import forming_of
+from pipeline.rules import FALSE, TRUE, truths
+from pipeline.segments import min_stays, rule_truths, with_stages
 from pipeline.settings import Settings
 from pipeline.simulate import simulate
 from pipeline.tracking import Tracker
@@ -35,7 +45,9 @@ NIGHTS, BLOCK = 60, 10
 # The last night's longest horizon ends with the simulation.
 FIRST_NIGHT = START + timedelta(days=DAYS - 28 - NIGHTS)
 SHORT = np.timedelta64(7, "D")
-Flags = npt.NDArray[np.bool_]
+RESAMPLES = 2_000
+Counts = npt.NDArray[np.integer[Any]]
+Floats = npt.NDArray[np.float64]
 
 # Asked of everybody known, not only of those whom a target asks about.
 QUIET = Target(
@@ -127,8 +139,166 @@ def _block(log: EventLog, settings: Settings, bundles: Mapping[str, TargetBundle
     return pd.concat([frame, pd.DataFrame(said)], axis=1)
 
 
-if __name__ == "__main__":
-    import sys
+@dataclass(frozen=True)
+class Folded:
+    """Memberships over all nights: nights × users × segments, since when a user is in, NaT for who is out."""
 
-    for seed in map(int, sys.argv[1:]):
-        print(nights(seed))
+    since: Dates
+    days: Dates
+
+    @property
+    def members(self) -> Flags:
+        """Who is in."""
+        return ~np.isnat(self.since)
+
+    def left_within(self, longest: np.timedelta64) -> Counts:
+        """Count by user and segment the stays of at most that long, of those whose begin and length could be seen."""
+        was, left = self.since[:-1], self.members[:-1] & ~self.members[1:]
+        is_short = (self.days[1:, None, None] - was <= longest) & (was > self.days[0]) & (was <= self.days[-1] - longest)
+        return (left & is_short).sum(axis=0)
+
+    def back_within(self, longest: np.timedelta64) -> Counts:
+        """Count by user and segment who left and came again after at most that long, of absences that could be seen so long."""
+        found, left_on = np.zeros(self.since.shape[1:], dtype=np.int64), np.full(self.since.shape[1:], NEVER)
+        for was, now, day in zip(self.members[:-1], self.members[1:], self.days[1:], strict=True):
+            found += ~was & now & (day - left_on <= longest)
+            left_on = np.where(was & ~now & (day <= self.days[-1] - longest), day, left_on)
+        return found
+
+    def turned(self) -> Counts:
+        """Count by user the nights on which the primary segment became another."""
+        primary = np.where(self.members.any(axis=2), self.members.argmax(axis=2), -1)
+        return (primary[1:] != primary[:-1]).sum(axis=0)
+
+
+@dataclass(frozen=True)
+class Told:
+    """The foldings of a shop's nights, and who is a correct member; `known` counts each user's nights."""
+
+    names: list[str]
+    plain: Folded
+    without_stay: Folded
+    shipped: Folded
+    correct: Flags
+    known: Counts
+
+
+def told(seed: int) -> Told:
+    """Fold the memberships of a shop as they are shipped, without minimum stays, and by `enter` alone."""
+    settings = settings_of(seed)
+    forming = forming_of(settings, FIRST_NIGHT, has_before=False)
+    names = [segment.name for segment in settings.segments]
+    rules = [*settings.rules().values(), *CORRECT.values()]
+    read = {"user_id", "cutoff", STAGE}.union(*map(columns_of, rules))
+    path = nights(seed)
+    rows = with_stages(pq.read_table(path, columns=sorted(read & set(pq.read_schema(path).names))), (), settings.loyalty_tiers)
+    enter, leave = rule_truths(rows, forming)
+    users, night = pd.factorize(rows["user_id"].to_pandas())[0], pd.factorize(rows["cutoff"].to_pandas(), sort=True)[0]
+    shape = (NIGHTS, users.max() + 1, len(names))
+
+    def spread(said: Flags) -> Flags:
+        """Put rows into a cube; of a user who is not known yet nothing is true."""
+        cube = np.zeros(shape, dtype=np.bool_)
+        cube[night, users] = said
+        return cube
+
+    enters, holds = spread(enter == TRUE), spread(leave == FALSE)
+    days = np.datetime64(FIRST_NIGHT, "D") + np.arange(NIGHTS)
+    at_once = np.zeros(len(names), dtype="timedelta64[D]")
+    return Told(
+        names,
+        plain=_folded(enters, np.zeros_like(holds), days, at_once),
+        without_stay=_folded(enters, holds, days, at_once),
+        shipped=_folded(enters, holds, days, min_stays(forming)),
+        correct=spread(truths(rows, [CORRECT[name] for name in names]) == TRUE),
+        known=np.bincount(users),
+    )
+
+
+def _folded(enters: Flags, holds: Flags, days: Dates, min_stay: npt.NDArray[np.timedelta64]) -> Folded:
+    since, found = np.full(enters.shape[1:], NEVER), []
+    for day, enter, hold in zip(days.tolist(), enters, holds, strict=True):
+        since = step(since, enter, hold, day, min_stay)
+        found.append(since)
+    return Folded(np.stack(found), days)
+
+
+class Figures:
+    """Sums over users, of all of them and of 2,000 resamples of them: a figure is one of these, or a ratio of two."""
+
+    def __init__(self, users: int) -> None:
+        """Draw how often each user is in each resample."""
+        drawn = np.random.default_rng(1).multinomial(users, np.full(users, 1 / users), RESAMPLES)
+        self._often = np.vstack([np.ones(users, dtype=drawn.dtype), drawn])
+
+    def sums(self, by_user: Counts) -> Floats:
+        """Give the sum, and after it those of the resamples."""
+        return (self._often @ by_user).astype(np.float64)
+
+    @staticmethod
+    def said(values: Floats, text: str) -> str:
+        """Write a figure with its interval."""
+        low, high = np.quantile(values[1:], [0.025, 0.975])
+        return f"{values[0]:{text}} [{low:{text}}, {high:{text}}]"
+
+
+def flicker(found: Told) -> Iterator[tuple[str, ...]]:
+    """Tell of each segment, then of all together, what rules to leave by and minimum stays change: cells of HEADER."""
+    figures = Figures(len(found.known))
+    known = figures.sums(found.known)
+    places: list[tuple[str, slice]] = [(name, slice(at, at + 1)) for at, name in enumerate(found.names)]
+    for name, here in [*places, ("all", slice(None))]:
+        cells = []
+        for how in (found.plain, found.shipped):
+            members, short, long, back = (
+                figures.sums(part[..., here].reshape(len(found.known), -1).sum(axis=1))
+                for part in (how.members.sum(axis=0), how.left_within(SHORT), how.left_within(2 * SHORT), how.back_within(SHORT))
+            )
+            right = figures.sums((how.members & found.correct)[..., here].sum(axis=(0, 2)))
+            cells.append((members, short, long, back, right))
+        (members, short, long, back, right), (members_, short_, long_, back_, right_) = cells
+        fewer = "none left" if not short_[0] else figures.said(short / np.maximum(short_, 0.5), ".1f")
+        yield (
+            name,
+            f"{1000 * short[0] / known[0]:.3f} → {1000 * short_[0] / known[0]:.3f} ({short[0]:.0f} → {short_[0]:.0f})",
+            fewer,
+            f"{long[0]:.0f} → {long_[0]:.0f}",
+            f"{back[0]:.0f} → {back_[0]:.0f}",
+            f"{right[0]:,.0f} → {right_[0]:,.0f}",
+            figures.said(100 * (right_ / np.maximum(right, 1) - 1), "+.1f"),
+            f"{100 * right[0] / members[0]:.1f} → {100 * right_[0] / members_[0]:.1f}",
+            figures.said(100 * (right_ / members_ * members / np.maximum(right, 1) - 1), "+.1f"),
+        )
+
+
+HEADER = (
+    "segment",
+    "stays of ≤ 7 days per 1,000 user-nights (their number)",
+    "times fewer",
+    "stays of ≤ 14 days",
+    "left and back within 7 days",
+    "correct member-nights",
+    "change, %",
+    "share of members who are correct, %",
+    "change, %",
+)
+
+
+def main() -> None:
+    """Tell of the shop with the seed that is given, by default the one on which nothing was chosen."""
+    asked = argparse.ArgumentParser()
+    asked.add_argument("--seed", type=int, default=TOLD_OF, help=f"the bounds were chosen on {TUNED_ON}")
+    found = told(asked.parse_args().seed)
+    print(f"| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}")
+    for row in flicker(found):
+        print(f"| {' | '.join(row)} |")
+    foldings = (found.plain, found.without_stay, found.shipped)
+    short = [f"{how.left_within(SHORT).sum():,}" for how in foldings]
+    primary = [f"{1000 * how.turned().sum() / found.known.sum():.1f}" for how in foldings]
+    print(f"\nplain → shipped; {len(found.known):,} users, {found.known.sum():,} user-nights; intervals are 95 %, over users.")
+    print(f"Plain → with rules to leave by → with minimum stays too: stays of ≤ 7 days {' → '.join(short)}; nights on which the")
+    print(f"primary segment turns, per 1,000 user-nights, {' → '.join(primary)}")
+
+
+if __name__ == "__main__":
+    main()
