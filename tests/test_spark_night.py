@@ -1,6 +1,7 @@
 """A whole night on Spark: the rows of DuckDB's night, written by executors and committed by the driver."""
 
 import datetime as dt
+import json
 import shutil
 import socket
 from pathlib import Path
@@ -13,11 +14,11 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.settings import read_settings
-from pipeline.tables import ORDER, STAGED, nights, read
+from pipeline.tables import ORDER, STAGED, memberships, nights, read
 from pipeline.tracking import Tracker
 from shops import shop_config, write_orders
 
-DAY = dt.date(2024, 10, 1)
+DAY, BEFORE = dt.date(2024, 10, 1), dt.date(2024, 9, 24)
 CLUSTER = {
     "kind": "spark",
     "master": "local-cluster[2,1,1024]",
@@ -33,6 +34,25 @@ KEYS = {
     "segments": ["user_id"],
 }
 
+PLAY = {"channel": "mail", "offer": "win_back", "cap": {"contacts": 2, "per": "14d"}, "holdout": 0.2}
+# Segments with a memory, tiers and plays: what a night does with the one before it.
+LIVING = {
+    "loyalty_tiers": [{"name": "gold", "when": "purchase_count_168d >= 8"}, {"name": "silver", "when": "purchase_count_168d >= 4"}],
+    "plays": {"salt": "tea", "channels": [{"name": "mail", "consent": "known_days >= 60", "serves": ["web"]}]},
+    "segments": [
+        {
+            "name": "leaving",
+            "purpose": "keep them",
+            "enter": "churn_28d_score >= 0.3 and loyalty_tier in ('gold', 'silver')",
+            "leave": "churn_28d_score < 0.2",
+            "min_stay": "5d",
+            "play": PLAY,
+        },
+        {"name": "tea_next", "purpose": "offer tea", "enter": "tea_28d_percentile >= 80"},
+        {"name": "gone", "purpose": "win back", "enter": "purchase_recency_days > 40"},
+    ],
+}
+
 pytestmark = pytest.mark.spark
 
 
@@ -44,20 +64,24 @@ def run(*told: object) -> Any:
 
 @pytest.fixture(scope="module")
 def shops(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two outputs of one shop with the same champions: its night on DuckDB, and its night on Spark; a few rows are broken."""
+    """Two outputs of one shop with the same champions and the same first night: the second on DuckDB, and on Spark.
+
+    A few rows are broken.
+    """
     folder = tmp_path_factory.mktemp("shop")
     orders = write_orders(folder / "orders.csv")
     broken = "\n".join(["u1,not a time,x1,3.0,tea", ",2024-02-01 10:00:00,x2,3.0,tea"])
     (folder / "orders.csv").write_text((folder / "orders.csv").read_text() + broken + "\n")
     assert len(orders) > 1_000
-    config = shop_config(folder, shadow=True)
+    config = shop_config(folder, shadow=True, **LIVING)
     run("train", "--config", config, "--as-of", DAY)
     run("train", "--config", config, "--as-of", DAY)
     # The models that were replaced are scored in shadow.
     client = Tracker(read_settings(config)).open()
     for name in ("churn_28d", "value_28d"):
         client.set_registered_model_alias(f"tea_shop.{name}", "challenger", "1")
-    shutil.copytree(folder / "out" / "mlflow", folder / "spark" / "mlflow")
+    run("score", "--config", config, "--as-of", BEFORE)
+    shutil.copytree(folder / "out", folder / "spark")
     told = yaml.safe_load(config.read_text()) | {"output": str(folder / "spark"), "engine": CLUSTER}
     on_spark = folder / "on_spark.yaml"
     on_spark.write_text(yaml.safe_dump(told, sort_keys=False))
@@ -67,7 +91,8 @@ def shops(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def rows(root: Path, name: str) -> list[dict[str, Any]]:
-    return sorted(read(root, name, DAY).to_pylist(), key=lambda row: [str(row[key]) for key in KEYS[name]])
+    found = memberships(root) if name == "memberships" else read(root, name, DAY)
+    return sorted(found.to_pylist(), key=lambda row: [str(row[key]) for key in KEYS[name]])
 
 
 def differing(one: Any, other: Any) -> bool:
@@ -89,6 +114,15 @@ def test_every_table_has_the_rows_of_duckdb(name: str, shops: tuple[Path, Path])
     assert apart == set()
 
 
+def test_memberships_go_on_from_the_night_before(shops: tuple[Path, Path]) -> None:
+    stays = rows(shops[1], "memberships")
+    assert {stay["entered_on"] for stay in stays} == {BEFORE, DAY}
+    assert {stay["left_on"] for stay in stays} == {None, DAY}
+    told = rows(shops[1], "segments")
+    assert {row["holdout"] for row in told} == {None, True, False}
+    assert {row["loyalty_tier"] for row in told} == {"gold", "silver", None}
+
+
 def test_the_night_is_the_same_night(shops: tuple[Path, Path]) -> None:
     ours, theirs = (nights(root)[-1] for root in shops)
     assert ours["run_id"] == theirs["run_id"]
@@ -103,9 +137,18 @@ def test_a_rerun_replaces_the_night(shops: tuple[Path, Path]) -> None:
         assert not differing(held, rows(root, name))
         table = DeltaTable(root / name)
         assert table.version() == version + 1
-        assert table.metadata().partition_columns == ["as_of"]
-        assert len(table.to_pyarrow_table()) == len(held)
+        assert table.metadata().partition_columns == ["left_on" if name == "memberships" else "as_of"]
+        night = None if name == "memberships" else [("as_of", "=", DAY)]
+        assert len(table.to_pyarrow_table(filters=night)) == len(held)
     assert not (root / STAGED).exists()
+
+
+def test_an_earlier_night_run_again_leaves_the_later_one_as_it_was(shops: tuple[Path, Path]) -> None:
+    root = shops[1]
+    before = {name: rows(root, name) for name in ("memberships", "segments")}
+    run("score", "--config", root.parent / "on_spark.yaml", "--as-of", BEFORE)
+    assert json.loads(nights(root)[-1]["checks"])["formed_anew"] == [DAY.isoformat()]
+    assert not differing(before, {name: rows(root, name) for name in before})
 
 
 def test_a_master_that_is_not_there_ends_the_night_before_any_work(shops: tuple[Path, Path]) -> None:
