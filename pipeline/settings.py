@@ -5,13 +5,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterator
-from copy import deepcopy
 from datetime import timedelta
-from difflib import get_close_matches
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 import yaml
@@ -28,7 +26,7 @@ from features.declare import FeatureSet, Wanted, declared
 from features.errors import ConfigError, did_you_mean
 from features.expressions import columns_of, typed_condition
 from features.families import FAMILIES
-from features.labels import Kind, Target
+from features.labels import Target
 from features.sources import Source
 from features.windows import label
 from pipeline.columns import RULE_COLUMNS, STAGE, TARGET_COLUMNS, TIER
@@ -38,6 +36,7 @@ from pipeline.segment_settings import PREFERRED, PlaysSettings, SegmentSettings,
 from pipeline.strict import Duration, Name, Strict, as_value_error
 from pipeline.target_settings import TargetSettings
 from pipeline.training_settings import GateSettings, TrainingSettings
+from pipeline.wrong_settings import wrong_lines
 
 if TYPE_CHECKING:
     from models.bands import Bands
@@ -366,80 +365,8 @@ def read_settings(path: Path) -> Settings:
     try:
         return Settings.model_validate(told)
     except ValidationError as error:
-        lines = list(dict.fromkeys(_lines(told, error)))
+        lines = wrong_lines(told, error, Settings.model_validate)
         raise ConfigError(f"{path} has {len(lines)} problem{'s' if len(lines) > 1 else ''}:\n  " + "\n  ".join(lines)) from None
-
-
-def _lines(told: Any, error: ValidationError) -> Iterator[str]:
-    """Tell what is wrong, and what else is wrong once that is taken out: rules are only looked at where all keys are right."""
-    first = [dict(problem) for problem in error.errors()]
-    yield from (line for problem in first for line in _told(problem))
-    rest, wrong = deepcopy(told), [found["loc"] for found in error.errors()]
-    while wrong and all([_taken_out(rest, path) for path in wrong]):
-        try:
-            Settings.model_validate(rest)
-            return
-        except ValidationError as later:
-            # What was taken out may be required; that it is missing now is our doing, and its section is taken out as well.
-            yield from (line for found in later.errors() if found["type"] != "missing" for line in _told(dict(found)))
-            wrong = [found["loc"][:-1] for found in later.errors() if found["type"] == "missing"]
-
-
-def _taken_out(told: Any, path: tuple[int | str, ...]) -> bool:
-    """Delete what a path leads to, a key of a mapping; whether that was possible."""
-    *parents, last = path or ("",)
-    for part in parents:
-        # A kind that pydantic puts into the path is not in the file.
-        told = (
-            told[part]
-            if isinstance(told, list) and isinstance(part, int)
-            else told.get(part, told)
-            if isinstance(told, dict)
-            else told
-        )
-    return isinstance(told, dict) and told.pop(last, None) is not None
-
-
-def _told(problem: dict[str, Any]) -> list[str]:
-    # pydantic puts the kind into the path of what has kinds: targets.0.growth.ratio, engine.spark.master.
-    is_engine = problem["loc"][:1] == ("engine",)
-    kinds, tag, thing = (("duckdb", "spark"), 1, "engine") if is_engine else (get_args(Kind), 2, "target")
-    tagged = problem["loc"][:1] in (("targets",), ("engine",)) and problem["loc"][tag:][:1] in [(kind,) for kind in kinds]
-    path = [part for number, part in enumerate(problem["loc"]) if not (tagged and number == tag)]
-    where = ".".join(str(part) for part in path)
-    value = problem["input"]
-    match problem["type"]:
-        case "extra_forbidden":
-            return [f"{where}: unknown key; {_nearest_key(str(path[-1]))}"]
-        case "missing" | "union_tag_not_found":
-            return [f"{where}{'.kind' if problem['type'] == 'union_tag_not_found' else ''}: this key is required and missing"]
-        case "union_tag_invalid":
-            return [
-                f"{where}.kind: {problem['ctx']['tag']!r} is not a kind of {thing}: {did_you_mean(problem['ctx']['tag'], kinds)}"
-            ]
-        case "value_error":
-            said = problem["msg"].removeprefix("Value error, ")
-            return [f"{where}: {line}" if where else line for line in said.splitlines()]
-        case "string_pattern_mismatch" if where == "engine.memory":
-            return [
-                f"{where}: {value!r} is not an amount of memory: write a whole number and MB or GB, at least 100MB, such as 2GB"
-            ]
-        case "string_pattern_mismatch":
-            return [f"{where}: {value!r} is not a name: use lower-case letters, digits and _, starting with a letter"]
-        case "model_type" | "dict_type" if not where:
-            return ["the file holds no keys: start from configs/template.yaml"]
-        case "too_short" if problem["ctx"]["actual_length"] == 0 and value:
-            return []  # pydantic's echo of items that are wrong themselves, and told above
-    shown = f" (got {value!r})" if isinstance(value, str | int | float | bool | None) else ""
-    return [f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}"]
-
-
-def _nearest_key(key: str) -> str:
-    known = {name for model in Strict.__subclasses__() for kind in (model, *model.__subclasses__()) for name in kind.model_fields}
-    if key in known:
-        return "it belongs elsewhere, or to another kind of target; configs/template.yaml shows where"
-    near = get_close_matches(key, sorted(known), n=1, cutoff=0.75)
-    return f"did you mean {near[0]}?" if near else "configs/template.yaml shows every key"
 
 
 class _UniqueKeys(yaml.SafeLoader):
