@@ -62,4 +62,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     near = get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"known: {listed(names, most=30)}"
+    # All of them while they fit into a line or two.
+    most = len(names) if len(names) <= 30 else 5
+    return f"did you mean {near[0]}?" if near else f"known: {listed(names, most=most)}"

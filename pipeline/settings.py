@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Set
 from datetime import timedelta
 from functools import cached_property
 from operator import attrgetter
@@ -252,8 +252,7 @@ class Settings(Strict):
             except ConfigError as error:
                 wrong.add(place)
                 yield f"{place}: {error}"
-        if not wrong:
-            yield from self._cycles()
+        yield from self._cycles(wrong)
         for at, told in enumerate(self.segments):
             if told.leave is not None and not wrong & {f"segments.{at}.enter", f"segments.{at}.leave"}:
                 met = both_met(told.enter, told.leave, known)
@@ -273,13 +272,14 @@ class Settings(Strict):
     def _ladders(self) -> dict[str, tuple[StageSettings, ...]]:
         return {"journey_stages": self.journey_stages, "loyalty_tiers": self.loyalty_tiers}
 
-    def _cycles(self) -> Iterator[str]:
-        for key, column in (("journey_stages", STAGE), ("loyalty_tiers", TIER)):
-            if any(column in columns_of(stage.when) for stage in self._ladders[key]):
-                yield f"{key}: its rules read {column}, which they make: take that out"
-        if any(STAGE in columns_of(tier.when) for tier in self.loyalty_tiers) and any(
-            TIER in columns_of(stage.when) for stage in self.journey_stages
-        ):
+    def _cycles(self, wrong: Set[str]) -> Iterator[str]:
+        read = {
+            key: frozenset().union(*(columns_of(stage.when) for at, stage in enumerate(stages) if f"{key}.{at}.when" not in wrong))
+            for key, stages in self._ladders.items()
+        }
+        made = {"journey_stages": STAGE, "loyalty_tiers": TIER}
+        yield from (f"{key}: its rules read {made[key]}, which they make: take that out" for key in made if made[key] in read[key])
+        if STAGE in read["loyalty_tiers"] and TIER in read["journey_stages"]:
             yield "journey_stages, loyalty_tiers: the rules of each read the other, a cycle: let one of them do without"
 
     def _wrong_plays(self) -> Iterator[str]:
