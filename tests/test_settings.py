@@ -132,6 +132,67 @@ def test_a_rule_that_compares_text_with_number_is_refused(tmp_path: Path, rule: 
     assert said in problems(shop_config(tmp_path, segments=[{"name": "a", "purpose": "p", "enter": rule}]))[1]
 
 
+def play(**told: object) -> dict[str, object]:
+    return {"offer": "gift", "channel": "mail", **told}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"leave": "churn_28d_score < 0.5"}, "segments.0.leave: 'churn_28d_score < 0.5' is stricter than enter"),
+        ({"leave": "churn_28d_scor < 0.2"}, "segments.0.leave: .* did you mean churn_28d_score"),
+        ({"min_stay": "soon"}, "segments.0.min_stay: 'soon' is not a duration"),
+        ({"play": play(holdout=1)}, "segments.0.play.holdout: input should be less than 1 .got 1"),
+        ({"play": play(cap={"contacts": 0, "per": "14d"})}, "segments.0.play.cap.contacts: .* greater than or equal to 1 .got 0"),
+        ({"play": play(cap={"contacts": 1, "per": "0d"})}, "segments.0.play.cap.per: '0d' is not a duration"),
+        ({"play": play(channel="mial")}, "segments.0.play.channel: 'mial' is not in plays.channels: did you mean mail?"),
+        ({"play": play(channel=["mail", "preferred"])}, "segments.0.play.channel: 'preferred' is not in plays.channels"),
+        ({"play": play(moment=23)}, "segments.0.play.moment: 23 lies in plays.quiet_hours .21 to 8"),
+        ({"play": play(moment=24)}, "segments.0.play.moment"),
+    ],
+)
+def test_what_a_segment_does_is_checked(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    told = {"name": "a", "purpose": "p", "enter": "churn_28d_score >= 0.4"} | change
+    plays = {"quiet_hours": {"start": 21, "stop": 8}, "channels": [{"name": "mail", "consent": "true"}]}
+    with pytest.raises(ConfigError, match=said):
+        read_settings(shop_config(tmp_path, segments=[told], plays=plays))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"loyalty_tiers": [{"name": "a", "when": "loyalty_tier = 'a'"}]},
+            "loyalty_tiers: its rules read loyalty_tier, which they",
+        ),
+        (
+            {
+                "loyalty_tiers": [{"name": "a", "when": "journey_stage = 'b'"}],
+                "journey_stages": [{"name": "b", "when": "loyalty_tier = 'a'"}],
+            },
+            "journey_stages, loyalty_tiers: the rules of each read the other, a cycle",
+        ),
+        ({"plays": {"channels": [{"name": "mail", "consent": "1"}]}}, "plays.channels.0.consent: '1' is not a condition"),
+        ({"plays": {"channels": [{"name": "m", "consent": "true"}] * 2}}, "plays.channels: the name 'm' is used 2 times"),
+        ({"plays": {"quiet_hours": {"start": 8, "stop": 8}}}, "plays.quiet_hours: start and stop are the same hour"),
+        (
+            {"segments": [{"name": "a", "purpose": "p", "enter": "true", "play": play()}]},
+            "segments.0.play: plays.channels names no",
+        ),
+        ({"plays": {"holdout": -0.1}}, "plays.holdout: input should be greater than or equal to 0 .got -0.1"),
+    ],
+)
+def test_what_is_said_of_everybody_is_checked(tmp_path: Path, changes: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        read_settings(shop_config(tmp_path, **changes))
+
+
+def test_rules_are_checked_beside_keys_that_are_wrong(tmp_path: Path) -> None:
+    rules = [{"name": "a", "purpose": "p", "enter": "churn_28d_scor > 1", "min_stay": "soon"}]
+    _, *lines = problems(shop_config(tmp_path, segments=rules, plays={"holdout": 2}))
+    assert [line.strip().partition(": ")[0] for line in lines] == ["plays.holdout", "segments.0.min_stay", "segments.0.enter"]
+
+
 def test_a_target_may_not_take_the_name_of_the_personas(tmp_path: Path) -> None:
     target = {"name": "personas", "kind": "absence", "horizon": "28d", "eligible": {"active_within": "56d"}}
     assert "targets: the name 'personas' is taken" in problems(shop_config(tmp_path, targets=[target], segments=[]))[1]
