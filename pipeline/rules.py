@@ -1,7 +1,7 @@
 """Rules of a night: conditions over its columns, checked by `features.expressions`, asked of many rows at once."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise, product
 from math import prod
 
@@ -137,12 +137,18 @@ def _known(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
 
 
 def _asked(told: pa.Table, sql: str) -> pa.Table:
-    with duckdb.connect() as engine:
-        # Divided by zero is null then, and not NaN, which would be above every number.
-        engine.execute("SET threads = 1; SET preserve_insertion_order = true; SET ieee_floating_point_ops = false")
-        engine.execute(_MACROS)
-        engine.register("told", told)
-        return engine.execute(sql).to_arrow_table()
+    with _engine().cursor() as asking:
+        asking.register("told", told)
+        return asking.execute(sql).to_arrow_table()
+
+
+@cache
+def _engine() -> duckdb.DuckDBPyConnection:
+    """Open what rules are asked of; it keeps no rows, and to open it for each question takes longer than most of them."""
+    # Divided by zero is null then, and not NaN, which would be above every number.
+    engine = duckdb.connect(config={"threads": 1, "preserve_insertion_order": True, "ieee_floating_point_ops": False})
+    engine.execute(_MACROS)
+    return engine
 
 
 # Three significant digits, all of a whole number.
