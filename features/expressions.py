@@ -1,7 +1,7 @@
 """SQL that a user writes in a config: parsed and checked against known columns before anything runs."""
 
 from collections.abc import Collection, Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 
 import duckdb
 import sqlglot
@@ -178,6 +178,7 @@ def refuse_clock(tree: exp.Expr, why: str) -> None:
         raise ConfigError(f"{tree.sql(DIALECT)!r} looks at other rows with {node.sql(DIALECT)!r}: {why}")
 
 
+@lru_cache(maxsize=1024)
 def columns_of(sql: str) -> frozenset[str]:
     """Give the columns that a checked condition reads.
 

@@ -162,20 +162,31 @@ CREATE MACRO plain(x) AS CASE WHEN x = trunc(x) AND abs(x) < 1e15 THEN x::BIGINT
 
 
 def _why(now: pa.Table, before: pa.Table | None, rule: str, *, turned: str, holds: str, words: tuple[str, str]) -> pa.StringArray:
+    nights = {"n": now} if before is None else {"n": now, "w": before}
+    told = pa.table(
+        {f"{night}{at}": _known(rows[name]) for night, rows in nights.items() for at, name in enumerate(sorted(columns_of(rule)))}
+        or {"n": pa.nulls(len(now))}
+    )
+    numbers = frozenset(name for name in told.column_names if pa.types.is_floating(told.schema.field(name).type))
+    sql = _why_sql(rule, numbers, turned=turned, holds=holds, words=words, with_before=before is not None)
+    return _asked(told, sql)["why"].cast(pa.string()).combine_chunks()
+
+
+@lru_cache(maxsize=1024)
+def _why_sql(rule: str, numbers: frozenset[str], *, turned: str, holds: str, words: tuple[str, str], with_before: bool) -> str:
+    """Write the question that `_why` asks; a night asks it of every batch."""
     tree = parse(rule)
     # An alternative that turned is told without the others.
     found = list(_split(tree, exp.Or if isinstance(tree.unnest(), exp.Or) else exp.And))
     read = sorted(columns_of(rule))
-    nights = {"n": now} if before is None else {"n": now, "w": before}
-    told = pa.table(
-        {f"{night}{at}": _known(rows[name]) for night, rows in nights.items() for at, name in enumerate(read)}
-        or {"n": pa.nulls(len(now))}
-    )
-    numbers = {name for name in told.column_names if pa.types.is_floating(told.schema.field(name).type)}
     asked = [f"rounded({name}) AS r{name}" for name in sorted(numbers)]
-    asked += [f"({_placed(part, read, night)}) AS {night}p{at}" for night in nights for at, part in enumerate(found)]
+    asked += [
+        f"({_placed(part, read, night)}) AS {night}p{at}"
+        for night in ("nw" if with_before else "n")
+        for at, part in enumerate(found)
+    ]
     # Parts that turned are told with what was; else those that hold, without.
-    choices = [(turned, True, words[0]), (holds, False, words[1])][0 if before is not None else 1 :]
+    choices = [(turned, True, words[0]), (holds, False, words[1])][0 if with_before else 1 :]
     whys = [
         "NULLIF(CONCAT_WS('; ', "
         + ", ".join(
@@ -185,8 +196,7 @@ def _why(now: pa.Table, before: pa.Table | None, rule: str, *, turned: str, hold
         + "), '')"
         for when, with_was, word in choices
     ]
-    sql = f"SELECT COALESCE({', '.join(whys)}) AS why FROM (SELECT *, {', '.join(asked)} FROM told)"  # noqa: S608
-    return _asked(told, sql)["why"].cast(pa.string()).combine_chunks()
+    return f"SELECT COALESCE({', '.join(whys)}) AS why FROM (SELECT *, {', '.join(asked)} FROM told)"  # noqa: S608
 
 
 def _placed(part: exp.Expr, read: Sequence[str], night: str) -> str:
@@ -196,7 +206,7 @@ def _placed(part: exp.Expr, read: Sequence[str], night: str) -> str:
     return placed.sql(DIALECT, comments=False)
 
 
-def _text(part: exp.Expr, read: Sequence[str], numbers: set[str], word: str, *, with_was: bool) -> str:
+def _text(part: exp.Expr, read: Sequence[str], numbers: frozenset[str], word: str, *, with_was: bool) -> str:
     """Give SQL that tells a part with its values."""
     names = sorted({column.name for column in part.find_all(exp.Column)}, key=read.index)
     bounds = sorted({node.sql(DIALECT) for node in part.find_all(exp.Literal) if not node.is_string})
@@ -216,7 +226,7 @@ def _text(part: exp.Expr, read: Sequence[str], numbers: set[str], word: str, *, 
     return " || ".join([*pieces, *(["')'"] if names else [])])
 
 
-def _value(name: str, other: str | None, numbers: set[str], bounds: Sequence[str]) -> str:
+def _value(name: str, other: str | None, numbers: frozenset[str], bounds: Sequence[str]) -> str:
     """Give SQL of a value's text, with all its digits where fewer would put it on another side of a bound, or make two the same."""
     if name not in numbers:
         return f"COALESCE({name}::VARCHAR, 'not known')"
