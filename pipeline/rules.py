@@ -217,9 +217,8 @@ def _text(part: exp.Expr, read: Sequence[str], numbers: frozenset[str], word: st
         pieces += [_quoted(f"{', ' if name != names[0] else ''}{f'{name} ' if len(names) > 1 else ''}")]
         value = _value(now, was if with_was else None, numbers, bounds)
         if with_was:
-            earlier = _value(was, now, numbers, bounds)
-            turned = f"'now ' || {value} || ', was ' || {earlier}"
-            value = f"CASE WHEN {now} IS NOT DISTINCT FROM {was} THEN 'still ' || {value} ELSE {turned} END"
+            same, earlier = f"{now} IS NOT DISTINCT FROM {was}", _value(was, now, numbers, bounds)
+            value = f"IF({same}, 'still ', 'now ') || {value} || IF({same}, '', ', was ' || {earlier})"
         else:
             value = f"'now ' || {value}"
         pieces.append(value)
