@@ -209,9 +209,10 @@ class Tracker:
         return {model: self._load(model, found[model][CHAMPION]) for model in models}
 
     def of_versions(self, versions: Mapping[str, str]) -> dict[str, Champion]:
-        """Load these versions of models; raises StoreError when the registry or a model's files cannot be read."""
+        """Load these versions of models, as they were once in charge; raises StoreError as `champions` does."""
         self.open()
-        return {model: self._load(model, version) for model, version in versions.items()}
+        do = "put its files back, or start from a night whose models are all there"
+        return {model: self._load(model, version, do=do) for model, version in versions.items()}
 
     def challengers(self, models: Sequence[str]) -> dict[str, Champion]:
         """Load the newest challengers of the models; a model whose newest version is in charge has none.
@@ -238,13 +239,14 @@ class Tracker:
         """Give the name under which a model of this experiment is registered."""
         return f"{self._experiment}.{model}"
 
-    def _load(self, model: str, version: str) -> Champion:
+    def _load(
+        self, model: str, version: str, *, do: str = "train again, or put another version in charge with `beforehand promote`"
+    ) -> Champion:
         try:
             folder = mlflow.artifacts.download_artifacts(f"models:/{self.registered(model)}/{version}", tracking_uri=self.uri)
         except (MlflowException, OSError) as error:
             raise StoreError(
-                f"version {version} of {self.registered(model)} cannot be read: {without_password(first_line(error))}; "
-                "train again, or put another version in charge with `beforehand promote`"
+                f"version {version} of {self.registered(model)} cannot be read: {without_password(first_line(error))}; {do}"
             ) from None
         return Champion(model, version, bundle.load(Path(folder) / "data" / "bundle"))
 
