@@ -93,11 +93,7 @@ def fit_personas(
     Raises GateError when even the fewest would leave too few users a persona, or nobody differs, and ConfigError for a name of an
     id that no persona has or had.
     """
-    if len(frame) < _USERS_EACH * fewest:
-        raise GateError(
-            f"personas.fewest: {len(frame)} users who bought within the longest window are too few for {fewest} personas: "
-            f"at least {_USERS_EACH * fewest} are needed; lower personas.fewest, or wait for more"
-        )
+    refuse_few(len(frame), fewest=fewest)
     drawn = np.sort(np.random.default_rng(seed).permutation(len(frame))[:_FITTED_USERS])
     traits = fit_traits(frame.iloc[drawn], features, purchases=purchases)
     if not traits:
@@ -138,6 +134,15 @@ def fit_personas(
     )
     _check_names(names or {}, personas)
     return personas, matching
+
+
+def refuse_few(users: int, *, fewest: int) -> None:
+    """Raise GateError when so many users, whose habits are known, are too few for the fewest personas."""
+    if users < _USERS_EACH * fewest:
+        raise GateError(
+            f"personas.fewest: {users} users who bought within the longest window are too few for {fewest} personas: "
+            f"at least {_USERS_EACH * fewest} are needed; lower personas.fewest, or wait for more"
+        )
 
 
 def _check_names(names: Mapping[int, str], personas: Personas) -> None:

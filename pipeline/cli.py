@@ -141,24 +141,18 @@ def rollback(model: Model, reason: Reason, config: ConfigPath = DEFAULT_CONFIG, 
 
 @app.command()
 def validate(config: ConfigPath = DEFAULT_CONFIG, as_of: AsOf = None, json_: Json = False) -> None:
-    """Check the config and its sources, and count what would be accepted and rejected; write nothing."""
-    from pipeline.events import read_events
+    """Check the config, its sources and what its rules say of the users of a night; write nothing."""
+    from pipeline.show_validation import print_validation
+    from pipeline.tracking import Tracker
+    from pipeline.validate import validate as check
 
     with told_errors() as narrator:
         settings, day = read_settings(config), typed_date(as_of)
-        log = read_events(settings, day, narrator)
-        told = {
-            "as_of": day.isoformat(),
-            "events": log.count,
-            "users": log.users,
-            "rejected": len(log.rejected),
-            "later": log.later,
-        }
-        told |= {"first_event": log.first.isoformat(), "last_event": log.last.isoformat(), "features": len(log.features.features)}
+        told = check(settings, day, Tracker(settings), narrator).told()
         if json_:
             terminal().print_json(json.dumps(told))
         else:
-            terminal().print("\n".join(f"{name.replace('_', ' '):<12} {value}" for name, value in told.items()), highlight=False)
+            print_validation(told, settings, terminal())
 
 
 @app.command()

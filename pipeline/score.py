@@ -1,7 +1,7 @@
 """A night: read events, score everybody, say why, form segments, write."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import partial, reduce
@@ -30,6 +30,7 @@ from pipeline.ledger import NO_STAYS, Stays, reopened, settled, turns_of
 from pipeline.plays import refuse_new_salt, salt_digest
 from pipeline.progress import Narrator
 from pipeline.recorded import forming_of, latest, recorded_answers, settings_then, settings_told, stood, stood_from
+from pipeline.rule_checks import RuleCheck, check_rules
 from pipeline.segments import BEFORE, TURNS, Forming, Places, refuse_unknown, segments_rows
 from pipeline.settings import PERSONAS, Settings
 from pipeline.tables import STAGED, Night, exclusive, memberships, nights, recover, write_night
@@ -38,6 +39,7 @@ from pipeline.tracking import Champion, Tracker
 
 # What a stage has not made yet.
 NOBODY = Here(pa.table({}))
+UNCHECKED = RuleCheck(0, {}, {}, ())
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class NightRun:
     scores: Batches = NOBODY
     shadow: Batches = NOBODY
     segments: Batches = NOBODY
+    rules: RuleCheck = UNCHECKED
     stays: Stays = NO_STAYS
     later: Mapping[date, pa.Table] = field(default_factory=dict)
 
@@ -154,26 +157,31 @@ def compute_features(night: NightRun) -> NightRun:
         asked = with_asked(table, log, specs, midnight(night.as_of))
         users = batches(log.engine, _with_before(asked, night))
         step.note(f"{len(log.features.features)} features of {log.users:,} users")
-    for champion in night.champions.values():
-        missing = [name for name in champion.bundle.features if name not in users.names()]
-        if missing:
-            raise GateError(
-                f"the champion {night.tracker.registered(champion.name)} (version {champion.version}) needs features that are not "
-                f"built tonight: {listed(missing)}. Bring back their columns or windows, or run `beforehand train` again"
-            )
+    refuse_missing(night, users.names())
     refuse_unknown(night.settings.rules(), [*users.names(), *segments_schema(specs).names])
     built = set(users.names())
     challengers = {name: told for name, told in night.challengers.items() if set(told.bundle.features) <= built}
     return replace(night, users=users, challengers=challengers)
 
 
-def answer(night: NightRun) -> NightRun:
+def refuse_missing(night: NightRun, built: Collection[str]) -> None:
+    """Raise GateError when a champion needs a feature that is not among those built."""
+    for champion in night.champions.values():
+        missing = [name for name in champion.bundle.features if name not in built]
+        if missing:
+            raise GateError(
+                f"the champion {night.tracker.registered(champion.name)} (version {champion.version}) needs features that are not "
+                f"built tonight: {listed(missing)}. Bring back their columns or windows, or run `beforehand train` again"
+            )
+
+
+def answer(night: NightRun, *, with_reasons: bool = True) -> NightRun:
     """Score whom each target asks about and say why, give personas, and bring every score here: who ranks needs no more."""
     known = night.known
     with night.narrator.step("scoring") as step:
-        answers = night.users.map(partial(answered, known=known), answers_schema(known)).kept()
+        answers = night.users.map(partial(answered, known=known, with_reasons=with_reasons), answers_schema(known)).kept()
         places = {name: np.sort(answers.known(f"{name}_score")) for name in known.models}
-        step.note(f"{sum(len(scores) for scores in places.values()):,} scores with reasons")
+        step.note(f"{sum(len(scores) for scores in places.values()):,} scores{' with reasons' if with_reasons else ''}")
     scores = answers.map(partial(scores_rows, known=known, places=places), without_date(SCORES))
     return replace(night, answers=answers, places=places, scores=scores)
 
@@ -199,6 +207,16 @@ def join_segments(night: NightRun) -> NightRun:
         named = segments.filled("primary_segment")
         step.note(f"{named:,} of {night.events.users:,} users in {len(night.settings.segments)} segments")
     return replace(night, segments=segments)
+
+
+def judge_rules(night: NightRun) -> NightRun:
+    """Count who meets each rule, and tell the rules that sort nobody tonight."""
+    with night.narrator.step("checking rules") as step:
+        rules = check_rules(night.answers, night.settings, night.forming, night.places)
+        step.note(f"{len(rules.met)} rules, {len(rules.warnings)} warnings")
+    for warning in rules.warnings:
+        night.narrator.say(f"  {warning}")
+    return replace(night, rules=rules)
 
 
 def remember(night: NightRun) -> NightRun:
@@ -259,6 +277,7 @@ def write(night: NightRun) -> NightRun:
         checks["windows_beyond_history"] = list(log.beyond_history)
         checks["models_trained_until"] = max(bundle.trained_until for bundle in target_models(night.champions).values())
         checks |= {"salt": salt_digest(night.settings.plays.salt), "formed_anew": [day.isoformat() for day in night.later]}
+        checks["rules_met"] = dict(night.rules.met)
         told = settings_told(night.settings)
         finished = Night(night.as_of, night.run_id, night.started_at, night.clock(), counts, checks, told)
         write_night(output, finished, tables, later=night.later)
@@ -273,6 +292,7 @@ STAGES: tuple[Callable[[NightRun], NightRun], ...] = (
     answer,
     shadow,
     join_segments,
+    judge_rules,
     remember,
     write,
 )
@@ -303,12 +323,17 @@ def run_night(settings: Settings, as_of: date, tracker: Tracker, narrator: Narra
         undone = recover(settings.output)
         if undone:
             narrator.say(f"  an earlier run died while writing: {listed(undone)} rolled back to the last complete night")
-        recorded = latest(nights(settings.output))
-        refuse_new_salt(settings.plays, [json.loads(row["checks"]).get("salt") for row in recorded.values()])
-        night = NightRun(settings, as_of, tracker, narrator, clock, clock(), recorded)
+        night = NightRun(settings, as_of, tracker, narrator, clock, clock(), recorded_nights(settings))
         for stage in STAGES:
             night = stage(night)
         return night
+
+
+def recorded_nights(settings: Settings) -> dict[date, Mapping[str, Any]]:
+    """Give the nights that the tables hold, by date; raises ConfigError when one was drawn with another salt."""
+    recorded = latest(nights(settings.output))
+    refuse_new_salt(settings.plays, [json.loads(row["checks"]).get("salt") for row in recorded.values()])
+    return recorded
 
 
 def _challengers(night: NightRun, names: Sequence[str]) -> dict[str, Champion]:

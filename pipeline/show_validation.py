@@ -1,0 +1,52 @@
+"""Show what validate found: what would be read, how many users meet each rule, and what is to be looked at."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Console
+
+from pipeline.settings import Settings
+from pipeline.show import plain_table
+
+_READ = ("as_of", "events", "users", "rejected", "later", "first_event", "last_event", "features")
+_PARTS = ("when", "consent", "enter", "leave")
+
+
+def print_validation(told: Mapping[str, Any], settings: Settings, console: Console) -> None:
+    """Print a `Validation`, as it is told, for people."""
+    console.print("\n".join(f"{name.replace('_', ' '):<12} {told[name]}" for name in _READ), highlight=False)
+    if told["rules"]:
+        console.print()
+        table = plain_table(f"Rules: how many of {told['users']:,} users meet them tonight")
+        for name in ("key", "name", "meet its rule", "meet its leave", "members"):
+            table.add_column(name, justify="left" if name in ("key", "name") else "right")
+        for row in _rows(told, settings):
+            table.add_row(*row)
+        console.print(table)
+    for warning in told["warnings"]:
+        console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+    if told["unchecked"]:
+        many = f"{len(told['unchecked'])} rules, which read scores or personas, themselves or through a stage or tier"
+        console.print(f"not checked: {many}: {told['unchecked_because']}", highlight=False, soft_wrap=True)
+        console.print(f"  {', '.join(told['unchecked'])}", highlight=False, soft_wrap=True)
+    elif told["rules"] and not told["warnings"]:
+        console.print("every rule is met by some users and not by others, and no two segments are the same people", highlight=False)
+
+
+def _rows(told: Mapping[str, Any], settings: Settings) -> Iterator[tuple[str, ...]]:
+    rules = told["rules"]
+    named = {
+        "journey_stages": [stage.name for stage in settings.journey_stages],
+        "loyalty_tiers": [tier.name for tier in settings.loyalty_tiers],
+        "plays.channels": [channel.name for channel in settings.plays.channels],
+        "segments": [segment.name for segment in settings.segments],
+    }
+    for key, names in named.items():
+        for at, name in enumerate(names):
+            place = f"{key}.{at}"
+            met, *leave = (_count(rules[f"{place}.{part}"]) for part in _PARTS if f"{place}.{part}" in rules)
+            yield place, name, met, *(leave or [""]), _count(told["members"][place]) if place in told["members"] else ""
+
+
+def _count(users: int | None) -> str:
+    return "not checked" if users is None else f"{users:,}"

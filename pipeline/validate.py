@@ -1,0 +1,118 @@
+"""Validate: everything that is wrong with a config and its data, and what its rules say tonight, without writing anything."""
+
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import partial
+from typing import Any
+
+from ibis import _
+
+from features.contract import PURCHASE
+from features.errors import BeforehandError, ConfigError, GateError
+from models.personas import refuse_few
+from pipeline.columns import segments_schema
+from pipeline.events import EventLog, midnight
+from pipeline.progress import Narrator
+from pipeline.rule_checks import RuleCheck, check_rules, needing_models
+from pipeline.score import NightRun, answer, compute_features, load_champions, load_events, recorded_nights, refuse_missing
+from pipeline.segments import refuse_unknown
+from pipeline.settings import Settings
+from pipeline.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What the night of a date would read, and what the rules say of it.
+
+    `few` says that users are too few to train personas, `unscored` why nobody could be scored; None where all is well.
+    """
+
+    as_of: date
+    log: EventLog
+    rules: RuleCheck
+    few: str | None
+    unscored: str | None
+
+    def told(self) -> dict[str, Any]:
+        """Give it in plain values."""
+        log = self.log
+        counts = {"events": log.count, "users": log.users, "rejected": len(log.rejected), "later": log.later}
+        dates = {"first_event": log.first.isoformat(), "last_event": log.last.isoformat()}
+        warnings = [*([self.few] if self.few else []), *self.rules.warnings]
+        rules = {"rules": dict(self.rules.met), "members": dict(self.rules.members), "warnings": warnings}
+        unchecked = {"unchecked": self.rules.unchecked, "unchecked_because": self.unscored if self.rules.unchecked else None}
+        return {"as_of": self.as_of.isoformat(), **counts, **dates, "features": len(log.features.features), **rules, **unchecked}
+
+
+def validate(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator) -> Validation:
+    """Read the events of a night, score everybody where there are champions, and see what the rules say.
+
+    Raises what reading events raises, and ConfigError: before any work where the salt of holdouts is not that of recorded nights,
+    and naming together, once events are read, rules over columns that they cannot give and fewer users than personas.
+    """
+    # Nothing is stamped, so that no clock is asked.
+    clock = partial(midnight, as_of)
+    night = NightRun(settings, as_of, tracker, narrator, clock, clock(), recorded_nights(settings))
+    night, unscored = _with_champions(night)
+    night = load_events(night)
+    few = _few(night)
+    _refuse(night, few)
+    if unscored is None:
+        try:
+            refuse_missing(night, night.events.features.names)
+        except GateError as error:
+            night, unscored = replace(night, champions={}), str(error)
+    night = compute_features(night)
+    if unscored is None:
+        night = answer(night, with_reasons=False)
+    with narrator.step("checking rules") as step:
+        if unscored is None:
+            checked = check_rules(night.answers, settings, night.forming, night.places)
+        else:
+            # Without models there are neither scores nor personas, and a row of features is all that is known of a user.
+            forming = replace(night.forming, targets=())
+            checked = check_rules(night.users, settings, forming, {}, left_out=needing_models(settings))
+        step.note(f"{len(checked.met)} rules, {len(checked.unchecked)} of them not checked, {len(checked.warnings)} warnings")
+    return Validation(as_of, night.events, checked, few.said if few else None, unscored)
+
+
+def _with_champions(night: NightRun) -> tuple[NightRun, str | None]:
+    """Load the champions; where there are none, or none for the config's questions, say why."""
+    # Challengers are asked nothing here.
+    quiet = replace(night, settings=night.settings.model_copy(update={"shadow": False}))
+    try:
+        return replace(load_champions(quiet), settings=night.settings), None
+    except BeforehandError as error:
+        return night, str(error)
+
+
+@dataclass(frozen=True)
+class _Few:
+    """Users whose habits are known who are too few for the fewest personas, and what training says of that."""
+
+    users: int
+    said: str
+
+
+def _few(night: NightRun) -> _Few | None:
+    since = midnight(night.as_of) - max(night.settings.features.windows)
+    bought = night.events.events.filter(_.event_type == PURCHASE, _.event_ts >= since)
+    users = int(bought.user_id.nunique().execute())
+    try:
+        refuse_few(users, fewest=night.settings.personas.fewest)
+    except GateError as error:
+        return _Few(users, str(error))
+    return None
+
+
+def _refuse(night: NightRun, few: _Few | None) -> None:
+    """Raise ConfigError naming what the events show to be wrong with the config, all at once."""
+    settings, problems = night.settings, []
+    try:
+        refuse_unknown(settings.rules(), [*night.events.features.names, *segments_schema(settings.specs()).names])
+    except ConfigError as error:
+        problems.append(str(error))
+    if few is not None and few.users < settings.personas.fewest:
+        problems.append(few.said)
+    if problems:
+        raise ConfigError("\n".join(problems))
