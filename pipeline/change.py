@@ -101,11 +101,10 @@ def explain_change(settings: Settings, segment: str, first: date, last: date, tr
 def _turned(told: Mapping[date, Settings], versions: Mapping[date, Mapping[str, str]], segment: str) -> Iterator[Turned]:
     """Give what turned from night to night and may have changed a segment."""
     for earlier, later in pairwise(told):
-        for name, now in versions[later].items():
-            was = versions[earlier].get(name)
-            if was != now:
-                yield Turned(later, f"models.{name}", was, now)
-        before, after = (_shaping(told[day], segment) for day in (earlier, later))
+        before, after = (
+            {f"models.{name}": version for name, version in versions[day].items()} | _shaping(told[day], segment)
+            for day in (earlier, later)
+        )
         for key in dict.fromkeys([*before, *after]):
             if before.get(key) != after.get(key):
                 yield Turned(later, key, before.get(key), after.get(key))
@@ -140,7 +139,8 @@ def _nights_between(recorded: Collection[date], first: date, last: date) -> list
         raise ConfigError(f"--from {first} is not before --to {last}: name an earlier and a later night")
     for day in (first, last):
         if day not in recorded:
-            raise DataError(f"there is no night of {day}: there are {listed(reversed(sorted(recorded)))}")
+            said = f"there are {listed(reversed(sorted(recorded)))}" if recorded else "no night has been written yet"
+            raise DataError(f"there is no night of {day}: {said}")
     return [day for day in sorted(recorded) if first < day <= last]
 
 

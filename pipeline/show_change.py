@@ -8,7 +8,7 @@ from pipeline.show import plain_table
 _MEANING = {
     "new users": "first seen since, and members at the end",
     "gone users": "members at the beginning, no longer known",
-    "time passing": "as if nobody had done anything since: recency grows, windows move on",
+    "time passing": "as if nobody had acted since: recency grows, windows move on",
     "new behaviour": "what users did, seen by the models and rules of the first night",
     "models": "models and personas put in charge since",
     "rules or config": "rules, stays, tiers and targets changed since",

@@ -22,6 +22,7 @@ NIGHTS = [dt.date(2024, 10, day) for day in (1, 4, 6, 15)]
 SENT = "select customer as user_id, sent_at as event_ts, 'campaign_received' as event_type from s"
 PLAY = {"channel": "mail", "offer": "win_back", "cap": {"contacts": 2, "per": "14d"}, "holdout": 0.2}
 LIVING: dict[str, Any] = {
+    "features": {"families": ["stage", "habits", "loyalty"], "windows": ["14d", "56d", "168d"]},
     "loyalty_tiers": [{"name": "gold", "when": "purchase_count_168d >= 8"}, {"name": "silver", "when": "purchase_count_168d >= 3"}],
     "plays": {"salt": "tea", "holdout": 0.1, "channels": [{"name": "mail", "consent": "known_days >= 240"}]},
     "segments": [
