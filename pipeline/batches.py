@@ -18,8 +18,9 @@ from features.engines import keep
 from pipeline.columns import AS_OF
 from pipeline.tables import Files
 
-# Users in memory at a time, beside their features.
-CHUNK = 25_000
+# Users in memory at a time, beside their features; of rows that are less wide, as many more as hold this many values. What is asked
+# of each batch by SQL is planned for each batch.
+CHUNK, VALUES = 25_000, 6_400_000
 _tables = count()
 
 
@@ -60,8 +61,9 @@ class Here:
 
     def map(self, function: Callable[[pa.Table], pa.Table], schema: pa.Schema) -> "Here":
         """Call the function with so many rows at a time that memory is bounded."""
-        starts = range(0, len(self.rows), CHUNK)
-        return Here(pa.concat_tables([schema.empty_table(), *(function(self.rows.slice(start, CHUNK)) for start in starts)]))
+        size = max(CHUNK, VALUES // max(1, len(self.rows.column_names)))
+        starts = range(0, len(self.rows), size)
+        return Here(pa.concat_tables([schema.empty_table(), *(function(self.rows.slice(start, size)) for start in starts)]))
 
     def kept(self) -> "Here":
         """Do nothing: they are."""
