@@ -164,6 +164,7 @@ def main() -> None:
         rounds = [measured(day) for _round in range(given.rounds if day == DAYS[-1] else 1)]
         typical = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
         parts = ", ".join(f"{name} {typical[name]:.1f} s" for name in PARTS if typical[name] > 0.05)
+        parts += f"; {typical['cpu_seconds']:.1f} s of work"
         memory = f"{typical['gb']:.1f} GB, of which {typical['answers_gb']:.1f} GB are the answers"
         many = f"{typical['came']:,} came, {typical['left']:,} left, {typical['memberships']:,} memberships"
         aim = "≤ 20 s and ≤ 4 GB" if day == DAYS[-1] else "–"
