@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from itertools import pairwise, product
-from math import prod
+from math import ceil, floor, prod
 
 import duckdb
 import numpy as np
@@ -86,30 +86,41 @@ def parts(rule: str) -> tuple[str, ...]:
 def both_met(enter: str, leave: str, types: Mapping[str, str]) -> str | None:
     """Find values that meet both rules, told as `column = value, …`; None where there are none, or it cannot be known.
 
-    Looked for among the values that rules compare with, and values beside them. A leaving rule that reads other columns than the
-    entering one is left alone: what they hold may be tied.
+    `types` are DuckDB types by column. Looked for among the values that rules compare with, and values beside them. A leaving rule
+    that reads other columns than the entering one is left alone: what they hold may be tied.
+
+    >>> both_met("score >= 0.4", "score < 0.5", {"score": "DOUBLE"})
+    'score = 0.4'
     """
     names = sorted(columns_of(enter))
     if not columns_of(leave) <= set(names):
         return None
     literals = [node for rule in (enter, leave) for node in parse(rule).find_all(exp.Literal)]
-    numbers = sorted({float(node.this) for node in literals if not node.is_string})
-    near = sorted(
+    numbers = sorted({_signed(node) for node in literals if not node.is_string})
+    near: list[float] = sorted(
         {0.0, *numbers, *((one + other) / 2 for one, other in pairwise(numbers)), *(n + s for n in numbers for s in (-1, 1))}
     )
     texts = [*sorted({node.this for node in literals if node.is_string}), "another"]
-    tried = [texts if types[name] == "VARCHAR" else near for name in names]
+    whole = sorted({float(round_(value)) for value in near for round_ in (floor, ceil)})
+    tried = [{"VARCHAR": texts, "INTEGER": whole}.get(types[name], near) for name in names]
     if prod(map(len, tried)) > _COMBINATIONS:
         return None
     rows = list(product(*tried))
-    table = pa.table({name: pa.array([row[at] for row in rows]) for at, name in enumerate(names)})
+    table = pa.table({name: pa.array([row[at] for row in rows]) for at, name in enumerate(names)} or {"nothing": [None]})
     met = (truths(table, [enter, leave]) == TRUE).all(axis=1)
     if not met.any():
         return None
     row = rows[int(met.argmax())]
-    return ", ".join(
-        f"{name} = {value!r}" if isinstance(value, str) else f"{name} = {value:g}" for name, value in zip(names, row, strict=True)
-    )
+    return ", ".join(f"{name} = {_exactly(value)}" for name, value in zip(names, row, strict=True)) or "everybody"
+
+
+def _signed(number: exp.Literal) -> float:
+    return -float(number.this) if isinstance(number.parent, exp.Neg) else float(number.this)
+
+
+def _exactly(value: float | str) -> str:
+    """Write a value shortly where that is still the value: a rounded one might lie on another side of a bound."""
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else repr(value)
 
 
 def _split(tree: exp.Expr, kind: type[exp.Connector]) -> Iterator[exp.Expr]:

@@ -1,10 +1,15 @@
 """Rules: what they say of rows, and why users come and go."""
 
+import ast
+import operator
+
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import event, example, given
+from hypothesis import strategies as st
 
-from pipeline.rules import FALSE, TRUE, UNKNOWN, first_met, parts, truths, why_entered, why_left
+from pipeline.rules import FALSE, TRUE, UNKNOWN, both_met, first_met, parts, truths, why_entered, why_left
 
 NAN = float("nan")
 
@@ -208,3 +213,78 @@ def test_a_column_that_nobody_knew_the_night_before() -> None:
         pa.table({"a": ["gold"], "b": [2.0]}), pa.table({"a": pa.nulls(1), "b": pa.nulls(1)}), "a = 'gold' and b > 1"
     )
     assert told.to_pylist() == ["a = 'gold' (now gold, was not known); b > 1 (now 2, was not known)"]
+
+
+TYPES = {"score": "DOUBLE", "persona": "INTEGER", "tier": "VARCHAR"}
+
+
+@pytest.mark.parametrize(
+    ("enter", "leave", "met"),
+    [
+        ("score >= 0.4", "score < 0.3", None),
+        ("score >= 0.4", "score < 0.4", None),
+        ("score >= 0.4", "score <= 0.4", "score = 0.4"),
+        ("score >= 0.4", "score < 0.5", "score = 0.4"),
+        ("score > 0.4", "score < 0.5", "score = 0.45"),
+        ("score > 0.1234564", "score < 0.1234569", "score = 0.12345665"),
+        ("score < -5", "score > -10", "score = -9"),
+        ("score between 1 and 3", "score not between 1 and 3", None),
+        ("persona > 2", "persona < 3", None),
+        ("persona > 2", "persona < 4", "persona = 3"),
+        ("tier in ('gold', 'silver')", "tier = 'silver'", "tier = 'silver'"),
+        ("tier in ('gold', 'silver')", "tier not in ('gold', 'silver')", None),
+        ("tier <> 'gold'", "tier <> 'silver'", "tier = 'another'"),
+        ("score > 1 and tier = 'gold'", "score < 2", "score = 1.5, tier = 'gold'"),
+        ("score > 1", "score > 1 and tier = 'gold'", None),
+        ("true", "true", "everybody"),
+        ("true", "false", None),
+    ],
+)
+def test_values_that_meet_both_rules(enter: str, leave: str, met: str | None) -> None:
+    assert both_met(enter, leave, TYPES) == met
+
+
+NUMBERS = st.one_of(st.integers(-3, 3).map(str), st.sampled_from(["0.1234564", "0.1234569", "-0.5", "2.25"]))
+COMPARED = ("<", "<=", ">", ">=", "=", "<>")
+PARTS = st.one_of(
+    st.builds("{} {} {}".format, st.sampled_from(["score", "persona", "score + persona"]), st.sampled_from(COMPARED), NUMBERS),
+    st.builds("tier {} '{}'".format, st.sampled_from(["=", "<>"]), st.sampled_from(["gold", "it''s, really"])),
+)
+RULES = st.recursive(
+    PARTS,
+    lambda inner: st.builds("({} {} {})".format, inner, st.sampled_from(["and", "or"]), inner) | inner.map("not ({})".format),
+    max_leaves=4,
+)
+
+
+@given(enter=RULES, leave=RULES)
+@example(enter="score > 0.1234564", leave="score < 0.1234569")
+@example(enter="persona > 2", leave="persona < 3")
+def test_whatever_meets_both_rules_really_does(enter: str, leave: str) -> None:
+    met = both_met(enter, leave, TYPES)
+    event("found" if met else "none")
+    if not met:
+        return
+    told = ast.parse(f"dict({met})", mode="eval").body
+    assert isinstance(told, ast.Call)
+    values = {str(word.arg): ast.literal_eval(word.value) for word in told.keywords}
+    assert truths(pa.table({name: [value] for name, value in values.items()}), [enter, leave]).tolist() == [[TRUE, TRUE]]
+    assert values.get("persona", 0) % 1 == 0
+
+
+ASKED = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq, "<>": operator.ne}
+BOUND = st.tuples(st.sampled_from(COMPARED), st.integers(-3, 3))
+
+
+@given(enter=BOUND, leave=BOUND)
+def test_what_meets_both_bounds_is_found_wherever_there_is_any(enter: tuple[str, int], leave: tuple[str, int]) -> None:
+    # Quarters between whole bounds are as good as any other number.
+    there = any(ASKED[enter[0]](at / 4, enter[1]) and ASKED[leave[0]](at / 4, leave[1]) for at in range(-20, 21))
+    found = both_met(f"score {enter[0]} {enter[1]}", f"score {leave[0]} {leave[1]}", TYPES)
+    assert (found is not None) == there
+
+
+def test_too_many_combinations_are_left_alone() -> None:
+    wide = {f"c{at}": "DOUBLE" for at in range(6)}
+    rule = " and ".join(f"{name} > {at}" for at, name in enumerate(wide))
+    assert both_met(rule, rule, wide) is None
