@@ -82,7 +82,7 @@ def check_rules(
     members |= zip(asked.rungs, sums["named"], strict=True)
     members |= zip(asked.segments, map(int, np.diag(shared)), strict=True)
     named = [f"{place} ({segment.name})" for place, segment in zip(asked.segments, asked.forming.segments, strict=True)]
-    told = (*_one_sided(rules, met, users), *_unreached(settings, met, members), *_alike(named, shared))
+    told = (*_one_sided(rules, met, users), *_unreached(settings, met, members, users), *_alike(named, shared))
     return RuleCheck(users, met, members, told)
 
 
@@ -144,14 +144,15 @@ def _one_sided(rules: Mapping[str, str], met: Mapping[str, int | None], users: i
             yield f"{place}: everybody, all {users:,} users, meets it tonight {what}"
 
 
-def _unreached(settings: Settings, met: Mapping[str, int | None], members: Mapping[str, int | None]) -> Iterator[str]:
+def _unreached(settings: Settings, met: Mapping[str, int | None], members: Mapping[str, int | None], users: int) -> Iterator[str]:
     """Tell stages and tiers whose rule is met, but only by users who meet one before it; `true` may take nobody."""
     for key, ladder in (("journey_stages", settings.journey_stages), ("loyalty_tiers", settings.loyalty_tiers)):
         for at, rung in enumerate(ladder):
             place = f"{key}.{at}"
             met_by = met[f"{place}.when"]
             if columns_of(rung.when) and met_by and members[place] == 0:
-                yield f"{place}.when: nobody is {rung.name!r} tonight: all {met_by:,} users who meet it also meet a rule before it"
+                whoever = f"whoever meets it, {met_by:,} of {users:,} users, also meets a rule before it"
+                yield f"{place}.when: nobody is {rung.name!r} tonight: {whoever}"
 
 
 def _alike(segments: Sequence[str], shared: np.ndarray) -> Iterator[str]:

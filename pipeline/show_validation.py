@@ -9,6 +9,7 @@ from pipeline.settings import Settings
 from pipeline.show import plain_table
 
 _READ = ("as_of", "events", "users", "rejected", "later", "first_event", "last_event", "features")
+_QUIET = "no warnings: every rule is met by somebody, none of a segment by everybody, and no two segments are the same people"
 _PARTS = ("when", "consent", "enter", "leave")
 
 
@@ -30,7 +31,7 @@ def print_validation(told: Mapping[str, Any], settings: Settings, console: Conso
         console.print(f"not checked: {many}: {told['unchecked_because']}", highlight=False, soft_wrap=True)
         console.print(f"  {', '.join(told['unchecked'])}", highlight=False, soft_wrap=True)
     elif told["rules"] and not told["warnings"]:
-        console.print("every rule is met by some users and not by others, and no two segments are the same people", highlight=False)
+        console.print(_QUIET, highlight=False, soft_wrap=True)
 
 
 def _rows(told: Mapping[str, Any], settings: Settings) -> Iterator[tuple[str, ...]]:

@@ -72,7 +72,8 @@ def validate(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrat
             # Without models there are neither scores nor personas, and a row of features is all that is known of a user.
             forming = replace(night.forming, targets=())
             checked = check_rules(night.users, settings, forming, {}, left_out=needing_models(settings))
-        step.note(f"{len(checked.met)} rules, {len(checked.unchecked)} of them not checked, {len(checked.warnings)} warnings")
+        left = f", {len(checked.unchecked)} not checked" if checked.unchecked else ""
+        step.note(f"{len(checked.met)} rules{left}, {len(checked.warnings)} warnings")
     return Validation(as_of, night.events, checked, few.said if few else None, unscored)
 
 
