@@ -319,7 +319,7 @@ def _tell(training: "Training", settings: Settings, console: Console, *, as_json
 
 
 def _show(settings: Settings, day: date | None, *, as_json: bool, brief: bool = False) -> None:
-    from pipeline.show import print_night, print_tables, table_paths, tell_night
+    from pipeline.show_night import print_night, print_tables, table_paths, tell_night
 
     if brief and not as_json:
         print_tables(table_paths(settings), terminal())

@@ -5,17 +5,15 @@ from datetime import date
 from math import isnan
 from typing import Any
 
-import pyarrow as pa
 from rich.console import Console
 
 from features.errors import ConfigError, DataError, listed
-from pipeline.flow import Flow, Retention, as_of_night, flow, retention
+from pipeline.flow import DAYS, Flow, Retention, as_of_night, flow, retention
 from pipeline.settings import Settings
-from pipeline.show import night_dates, plain_table, shown_night
+from pipeline.show import UNKNOWN, Column, night_dates, plain_table, print_wide, shown_night
 from pipeline.tables import memberships, read
 
 _SHOWN_MOVES = 10
-_CELL, _NAMES = 9, 30
 
 
 def flow_between(settings: Settings, start: date | None, stop: date | None) -> tuple[Flow, date, date]:
@@ -39,9 +37,15 @@ def flow_between(settings: Settings, start: date | None, stop: date | None) -> t
     return flow(before, after, order=[segment.name for segment in settings.segments]), first, last
 
 
-def ledger_of(settings: Settings, day: date) -> pa.Table:
-    """Give the ledger as it stood on a night."""
-    return as_of_night(memberships(settings.output), day)
+def stays_until(settings: Settings, day: date, *, days: Sequence[int] | None = DAYS) -> tuple[Retention, ...]:
+    """Estimate retention (see `pipeline.flow`) as it was known on a night, of the segments in order of priority.
+
+    Stays whose beginning nobody knows are left out. Segments that the config has no more come last.
+    """
+    ledger = as_of_night(memberships(settings.output), day)
+    places = {segment.name: at for at, segment in enumerate(settings.segments)}
+    found = retention(ledger, day, days=days, without_first=True)
+    return tuple(sorted(found, key=lambda kept: (places.get(kept.segment, len(places)), kept.segment)))
 
 
 def tell_flow(settings: Settings, start: date | None, stop: date | None) -> dict[str, Any]:
@@ -55,7 +59,7 @@ def tell_flow(settings: Settings, start: date | None, stop: date | None) -> dict
         "after": list(found.after),
         "counts": found.counts.tolist(),
         "moves": [{"from": one, "to": other, "users": users} for one, other, users in found.moves()],
-        "stays": tell_stays(retention(ledger_of(settings, last), last, without_first=True)),
+        "stays": tell_stays(stays_until(settings, last)),
     }
 
 
@@ -92,29 +96,37 @@ def print_flow(told: Mapping[str, Any], console: Console) -> None:
             table.add_column(name, justify="right")
         were = dict(zip(told["before"], (sum(row) for row in told["counts"]), strict=True))
         for move in told["moves"][:_SHOWN_MOVES]:
-            table.add_row(move["from"], move["to"], f"{move['users']:,}", f"{move['users'] / were[move['from']]:.1%}")
+            table.add_row(
+                move["from"],
+                move["to"],
+                f"{move['users']:,}",
+                f"{move['users'] / were[move['from']]:.1%} of {were[move['from']]:,}",
+            )
         console.print(table)
     print_stays(told["stays"], console)
 
 
 def print_stays(stays: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Print retention: the share still in after so many days, its interval, and how many stays were watched so long."""
-    if not stays:
-        return
     watched = [row for row in stays if row["stays"]]
     left_out = sum(row["left_out"] for row in stays)
     if watched:
-        table = plain_table("How long members stay: share still in after so many days, 95 % interval, stays watched so long")
-        table.add_column("segment", no_wrap=True)
-        for name in ("stays", "ended", *(f"{found['days']} days" for found in watched[0]["after"])):
-            table.add_column(name, justify="right")
-        for row in watched:
-            table.add_row(row["segment"], f"{row['stays']:,}", f"{row['ended']:,}", *map(_stay_text, row["after"]))
-        console.print(table)
+        columns: list[Column] = [(name, [f"{row[name]:,}" for row in watched]) for name in ("stays", "ended")]
+        unknown: list[int] = []
+        for at, found in enumerate(watched[0]["after"]):
+            cells = [_stay_text(row["after"][at]) for row in watched]
+            if set(cells) == {UNKNOWN}:
+                unknown.append(found["days"])
+                continue
+            columns.append((f"{found['days']} days", cells))
+        title = "How long members stay: share still in after so many days (Kaplan-Meier), 95% interval, stays watched so long"
+        print_wide(console, title, ("segment", [row["segment"] for row in watched]), columns)
+        if unknown:
+            console.print(f"No stay has been watched for {min(unknown)} days yet.", highlight=False)
     if left_out:
         console.print(
             f"Of {left_out:,} stays that began on a segment's first night nobody knows when they really began: "
-            f"{'they are left out' if watched else 'how long members stay shows once others enter'}\n",
+            f"{'they are left out' if watched else 'how long members stay shows once others enter'}.\n",
             highlight=False,
         )
 
@@ -124,35 +136,21 @@ def _print_matrix(told: Mapping[str, Any], console: Console) -> None:
     numbers = {name: str(at) for at, name in enumerate(dict.fromkeys([*told["before"], *told["after"]]), start=1)}
     rows = [at for at, counts in enumerate(told["counts"]) if sum(counts)]
     columns = [at for at in range(len(told["after"])) if any(counts[at] for counts in told["counts"])]
-    most = max(1, (console.width - _NAMES) // _CELL)
-    for start in range(0, len(columns), most):
-        table = plain_table(
-            "Rows: where users were; columns: where they are now, by the rows' numbers" if start == 0 else "Continued"
-        )
-        table.add_column("", justify="right", no_wrap=True)
-        table.add_column("", no_wrap=True)
-        shown = columns[start : start + most]
-        is_last = start + most >= len(columns)
-        for column in shown:
-            name = told["after"][column]
-            # What has no row of its own is named.
-            has_row = any(told["before"][row] == name for row in rows)
-            table.add_column(numbers[name] if has_row else name, justify="right")
-        if is_last:
-            table.add_column("all", justify="right")
-        for row in rows:
-            counts = told["counts"][row]
-            cells = [f"{counts[column]:,}" if counts[column] else "·" for column in shown]
-            everybody = [f"{sum(counts):,}"] if is_last else []
-            table.add_row(numbers[told["before"][row]], told["before"][row], *cells, *everybody)
-        totals = [f"{sum(counts[column] for counts in told['counts']):,}" for column in shown]
-        table.add_row("", "all", *totals, *([f"{told['users']:,}"] if is_last else []))
-        console.print(table)
+    named = {told["before"][row] for row in rows}
+    cells: list[Column] = []
+    for at in columns:
+        name, counts = told["after"][at], [told["counts"][row][at] for row in rows]
+        # What has no row of its own is named.
+        shown = numbers[name] if name in named else name
+        cells.append((shown, [*(f"{count:,}" if count else "·" for count in counts), f"{sum(counts):,}"]))
+    cells.append(("all", [*(f"{sum(told['counts'][row]):,}" for row in rows), f"{told['users']:,}"]))
+    labels = [*(f"{numbers[told['before'][row]]:>2} {told['before'][row]}" for row in rows), "   all"]
+    print_wide(console, "Rows: where users were; columns: where they are now, by the rows' numbers", ("", labels), cells)
 
 
 def _stay_text(found: Mapping[str, Any]) -> str:
     if found["share"] is None:
-        return "–"
+        return UNKNOWN
     return f"{found['share']:.0%} ({found['low']:.0%}–{found['high']:.0%}) {found['at_risk']:,}"
 
 

@@ -8,14 +8,15 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from features.errors import ConfigError, StoreError, did_you_mean, listed
-from pipeline.flow import retention
+from features.errors import ConfigError, StoreError, did_you_mean
 from pipeline.flow_figures import retention_figure, sankey
 from pipeline.settings import Settings
 from pipeline.show import shown_night
-from pipeline.show_flow import flow_between, ledger_of, print_flow, tell_flow
-from pipeline.show_segments import print_personas, print_segments, tell_personas, tell_segments
-from pipeline.show_user import print_user, tell_user
+from pipeline.show_flow import flow_between, print_flow, stays_until, tell_flow
+from pipeline.show_personas import print_personas, tell_personas
+from pipeline.show_segments import print_segments, tell_segments
+from pipeline.show_story import print_user
+from pipeline.show_user import tell_user
 
 PARTS = ("segments", "personas", "user", "flow")
 # The kinds of picture that are written, by the ending of the file's name.
@@ -50,7 +51,9 @@ def check_asked(asked: Asked) -> None:
     if asked.figure and asked.part not in ("flow", "segments"):
         problems.append("--figure draws `show flow` (who went where) or `show segments` (how long members stay)")
     if asked.figure and asked.figure.suffix.lower() not in _PICTURES:
-        problems.append(f"--figure {str(asked.figure)!r} does not end like a picture: {listed(_PICTURES)}")
+        problems.append(
+            f"--figure {str(asked.figure)!r} ends in none of {', '.join(_PICTURES)}: the kinds of picture that are drawn"
+        )
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -94,7 +97,7 @@ def _drawn(asked: Asked, settings: Settings) -> Figure:
     if asked.part == "flow":
         return sankey(*flow_between(settings, asked.start, asked.stop))
     day = shown_night(settings, asked.as_of)
-    return retention_figure(retention(ledger_of(settings, day), day, days=None, without_first=True), day)
+    return retention_figure(stays_until(settings, day, days=None), day)
 
 
 def _write(figure: Figure, path: Path) -> None:
