@@ -16,6 +16,7 @@ from pipeline.flow import GONE, IN_NONE, NOT_YET, Floats, Flow, Retention
 _COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
     "#6A51A3", "#8C564B", "#17757F", "#A50F15", "#B5BD00", "#2F4B7C",
+    "#F781BF", "#1B9E3F", "#B38867", "#7A7AFF",
 )  # fmt: skip
 _QUIET, _STAYING = "#6b6b6b", "#dddddd"
 _GAP = 0.018
@@ -53,7 +54,7 @@ def sankey(found: Flow, before: date, after: date) -> Figure:
     right = _tops(found.counts.sum(axis=0)[columns], height)
     colours = _colours((*found.before, *found.after))
     drawn_left, drawn_right = dict(zip(rows, left, strict=True)), dict(zip(columns, right, strict=True))
-    places: list[tuple[float, float, int]] = []
+    places: list[tuple[float, float, int, str]] = []
     for row in rows:
         for column in columns:
             users = int(found.counts[row, column])
@@ -66,7 +67,7 @@ def sankey(found: Flow, before: date, after: date) -> Figure:
             axes.add_patch(_band(start, stop, thick, colour, strength))
             drawn_left[row], drawn_right[column] = start - thick, stop - thick
             if (one, other) in named:
-                places.append((start - thick / 2, stop - thick / 2, users))
+                places.append((start - thick / 2, stop - thick / 2, users, colour))
     for at, own, names, tops, counts in (
         (0.0, rows, found.before, left, found.counts.sum(axis=1)),
         (1.0, columns, found.after, right, found.counts.sum(axis=0)),
@@ -80,12 +81,13 @@ def sankey(found: Flow, before: date, after: date) -> Figure:
 
 def retention_figure(found: Sequence[Retention], last_night: date) -> Figure:
     """Draw the share of members who stay, by days since they entered (all days): a panel per segment, with its 95 % interval."""
-    watched = [kept for kept in found if kept.stays]
+    watched = [kept for kept in found if kept.days.max(initial=0) > 0]
+    unseen = [kept.segment for kept in found if kept.stays and kept not in watched]
     columns = min(4, max(1, len(watched)))
     rows = max(1, -(-len(watched) // columns))
-    figure = Figure(figsize=(max(6.5, 3.1 * columns), 2.5 * rows + 0.8), layout="constrained")
+    figure = Figure(figsize=(max(6.5, 3.1 * columns), 2.7 * rows + 1.0), layout="constrained")
     figure.suptitle(
-        f"How long members stay, as of {last_night}\nshare still in by days since entering (Kaplan–Meier), 95 % interval",
+        f"How long members stay, as of {last_night}\nshare still in by days since entering (Kaplan-Meier), 95% interval",
         fontsize=11,
     )
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
@@ -97,17 +99,32 @@ def retention_figure(found: Sequence[Retention], last_night: date) -> Figure:
         return figure
     longest = max(int(kept.days.max()) for kept in watched)
     for axes, kept in zip(panels, watched, strict=False):
-        axes.grid(alpha=0.25)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-        axes.fill_between(kept.days, kept.low, kept.high, step="post", color=_COLOURS[0], alpha=0.2, linewidth=0)
-        axes.step(kept.days, kept.share, where="post", color=_COLOURS[0], linewidth=1.6)
-        axes.set_title(f"{kept.segment}: {kept.stays:,} stays", fontsize=9)
-        axes.set(xlim=(0, max(longest, 1)), ylim=(0, 1.03))
-        axes.tick_params(labelsize=8)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    figure.supxlabel("days since entering", fontsize=9)
+        _curve(axes, kept, longest)
+    # The first of a row says what its numbers are.
+    for axes in panels[: len(watched) : columns]:
+        axes.set_ylabel("share still in", fontsize=8)
+    also = f"\nentered on the last night only, so nothing is known yet: {', '.join(unseen)}" if unseen else ""
+    figure.supxlabel(f"days since entering; below them, stays watched so long{also}", fontsize=9)
     return figure
+
+
+def _curve(axes: Axes, kept: Retention, longest: int) -> None:
+    """Draw one segment's curve, with the number at risk below the days."""
+    axes.grid(alpha=0.25)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    # A share holds until the next day.
+    days = np.append(kept.days, kept.days[-1] + 1)
+    share, low, high = (np.append(values, values[-1]) for values in (kept.share, kept.low, kept.high))
+    axes.fill_between(days, low, high, step="post", color=_COLOURS[0], alpha=0.2, linewidth=0)
+    axes.step(days, share, where="post", color=_COLOURS[0], linewidth=1.6)
+    axes.set_title(f"{kept.segment}: {kept.stays:,} stay{'' if kept.stays == 1 else 's'}, {kept.ended:,} ended", fontsize=9)
+    axes.set(xlim=(0, longest + 1), ylim=(0, 1.03))
+    ticks = range(0, longest + 1, -(-longest // 4))
+    at_risk = dict(zip(kept.days.tolist(), kept.at_risk.tolist(), strict=True))
+    axes.set_xticks(ticks, [f"{day}\n{at_risk.get(day, 0):,}" for day in ticks])
+    axes.tick_params(labelsize=8)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
 
 
 def _tops(counts: np.ndarray, height: float) -> list[float]:
@@ -148,16 +165,17 @@ def _bars(
         axes.text(edge + side * 0.025, label, f"{name}  {users:,}", ha=align, va="center", fontsize=9)
 
 
-def _name_moves(axes: Axes, places: list[tuple[float, float, int]]) -> None:
-    """Write the users of the largest moves on their bands, near where they begin."""
+def _name_moves(axes: Axes, places: list[tuple[float, float, int, str]]) -> None:
+    """Write the users of the largest moves on their bands, near where they begin, framed in the colours of the bands."""
     # On the curve of the band at a quarter of its way; see _band for its corners.
     way = 0.25
     at = 3 * (1 - way) ** 2 * way * 0.5 + 3 * (1 - way) * way**2 * 0.5 + way**3
-    middles = np.array([start + (stop - start) * (3 * way**2 - 2 * way**3) for start, stop, _ in places])
+    middles = np.array([start + (stop - start) * (3 * way**2 - 2 * way**3) for start, stop, *_ in places])
     order = np.argsort(-middles, kind="stable")
     for place, y in zip(order, _apart(middles[order], 0.034), strict=True):
-        box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8}
-        axes.text(at, y, f"{places[place][2]:,}", ha="center", va="center", fontsize=8, bbox=box, zorder=4)
+        *_, users, colour = places[place]
+        box = {"facecolor": "white", "edgecolor": colour, "pad": 1.2, "linewidth": 0.9}
+        axes.text(at, y, f"{users:,}", ha="center", va="center", fontsize=8, bbox=box, zorder=4)
 
 
 def _apart(middles: Floats, least: float) -> Floats:

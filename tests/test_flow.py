@@ -161,10 +161,19 @@ def test_figures_are_drawn_with_every_count(tmp_path: Path) -> None:
     assert {"risk  1,206", "best  1,203", "gone  1", "not known yet  2", "in none  7", "1,200"} <= texts
     (kept,) = retention(stays(("s", 0, 2), ("s", 1, None)), day(9), days=None)
     curves = retention_figure([kept], day(9))
-    assert "s: 2 stays" in [text.get_text() for axes in curves.axes for text in [axes.title]]
+    (panel,) = curves.axes
+    assert panel.get_title() == "s: 2 stays, 1 ended"
+    assert [text.get_text() for text in panel.get_xticklabels()] == ["0\n2", "2\n2", "4\n1", "6\n1", "8\n1"]
     for name, drawn in (("flow", figure), ("stays", curves)):
         drawn.savefig(tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").stat().st_size > 5_000
+
+
+def test_whoever_entered_on_the_last_night_has_no_curve_yet() -> None:
+    found = retention(stays(("s", 0, 1), ("s", 1, None), ("t", 9, None)), day(9), days=None)
+    figure = retention_figure(found, day(9))
+    assert [axes.get_title() for axes in figure.axes] == ["s: 2 stays, 1 ended"]
+    assert figure.get_supxlabel().endswith("entered on the last night only, so nothing is known yet: t")
 
 
 def test_figures_of_nothing_say_so() -> None:
