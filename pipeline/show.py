@@ -53,7 +53,7 @@ def print_wide(console: Console, title: str, first: Column, columns: Sequence[Co
     `first` names the rows and is in every part; `notes` are texts that may be broken into lines, and are in the first part only.
     """
     name_width = min(_width(first), console.width // 2)
-    note_width = 0 if notes is None else max(_NOTE_WIDTH, *(cell_len(word) for cell in notes[1] for word in cell.split()))
+    note_width = 0 if notes is None else max([_NOTE_WIDTH, *(cell_len(word) for cell in notes[1] for word in cell.split())])
     rest = list(columns)
     while rest or notes:
         free = console.width - _EDGES - name_width - (0 if notes is None else _GAP + note_width)
