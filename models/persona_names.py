@@ -70,6 +70,11 @@ def describe(
     return tuple(said)
 
 
+def words_towards(side: Floats, traits: Sequence[Trait]) -> list[str]:
+    """Give the words of users who lie far out along `side` (a direction, one number per trait): the strongest, one a story."""
+    return [str(_word(at, side, traits)) for at in _strongest(side, traits, _SLIGHT * float(np.abs(side).max()))[:_WORDS]]
+
+
 def _name(apart: Floats, traits: Sequence[Trait], taken: set[str]) -> str:
     strong = _strongest(apart, traits, _NOTABLE)
     slight = _strongest(apart, traits, _SLIGHT)

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 
+from models.persona_choice import Tried
 from models.persona_matching import Change, Matching
 from models.personas import Personas
 
 PERSONA_OUTPUTS = {"persona": "long", "persona_name": "string", "persona_typicality": "double"}
 _MEASURES = ("silhouette", "stability", "kept", "smallest")
+# Below it, groups overlap so much that they are a way to sort people rather than kinds of people (Kaufman & Rousseeuw, 1990).
+_APART = 0.25
 
 
 def persona_metrics(personas: Personas, matching: Matching | None) -> dict[str, float]:
@@ -33,19 +36,66 @@ def told_changes(personas: Personas, former: Personas | None, matching: Matching
     yield from (_told(change, names) for change in matching.changes)
 
 
-def persona_page(personas: Personas, former: Personas | None, matching: Matching | None) -> str:
-    """Write a page in Markdown: who the personas are, how their number was chosen, and what changed."""
-    rows = zip(personas.ids, personas.names, personas.shares, personas.descriptions, strict=True)
-    lines = ["# Personas", "", f"{len(personas.ids)} personas: {personas.why}.", ""]
-    lines += ["| id | name | users | what sets it apart |", "|---|---|---|---|"]
-    lines += [f"| {number} | {name} | {share:.1%} | {line} |" for number, name, share, line in rows]
-    lines += ["", "## Numbers that were tried", "", f"| k | {' | '.join(_MEASURES)} |", "|---|---|---|---|---|"]
-    for one in personas.tried:
-        values = [getattr(one, name) for name in _MEASURES]
-        lines.append(f"| {one.k} | {' | '.join('–' if value is None else f'{value:.3f}' for value in values)} |")
-    lines += ["", "## Since the last training", ""]
+def persona_page(personas: Personas, former: Personas | None, matching: Matching | None, *, users: int) -> str:
+    """Write a page in Markdown: who the personas of so many `users` are, how their number was chosen, and what changed."""
     changes = [f"- {line}" for line in told_changes(personas, former, matching)]
-    return "\n".join([*lines, *(changes or ["There were no personas before."]), ""])
+    return "\n".join(
+        [
+            "# Personas",
+            "",
+            f"{len(personas.ids)} groups of users who behave alike, found among the {users:,} users whose habits are known. What "
+            "sets a persona apart is its median user beside everybody's (`typically`). Pictures: `figures/persona_profile.png` "
+            "(what each is like), `figures/persona_map.png` (where they lie), `figures/persona_count.png` (why there are so many).",
+            "",
+            *_table("id", "name", "users", "what sets it apart"),
+            *(f"| {number} | {name} | {share:.1%} | {line} |" for number, name, share, line in _told_each(personas)),
+            "",
+            "An id and a name stay with the people when personas are trained again; `personas.names` in the config gives names of "
+            "your own, by id.",
+            "",
+            "## How many",
+            "",
+            f"{len(personas.ids)}: {personas.why}.",
+            "",
+            *_table("personas", "silhouette", "adjusted Rand index", "users who keep their persona", "smallest persona"),
+            *map(_row, personas.tried),
+            "",
+            *_reading(personas),
+            "",
+            "## Since the last training",
+            "",
+            *(changes or ["There were no personas before."]),
+            "",
+        ]
+    )
+
+
+def _told_each(personas: Personas) -> Iterator[tuple[int, str, float, str]]:
+    return zip(personas.ids, personas.names, personas.shares, personas.descriptions, strict=True)
+
+
+def _table(*columns: str) -> tuple[str, str]:
+    return f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"
+
+
+def _row(one: Tried) -> str:
+    shares = ["–" if value is None else f"{value:.1%}" for value in (one.kept, one.smallest)]
+    stability = "–" if one.stability is None else f"{one.stability:.2f}"
+    return f"| {one.k} | {one.silhouette:.3f} | {stability} | {' | '.join(shares)} |"
+
+
+def _reading(personas: Personas) -> Iterator[str]:
+    """Say what the columns mean, and how much a persona tells of a user."""
+    yield "- silhouette: how much nearer users lie to their own persona than to the next, 0 no nearer, 1 far apart"
+    yield "- adjusted Rand index: how far fits from scratch to resampled users agree, 0 as chance would, 1 fully"
+    yield "- users who keep their persona: when it is fitted again to resampled users, from where it was"
+    silhouette = max((one.silhouette for one in personas.tried if one.k == len(personas.ids)), default=1.0)
+    if silhouette < _APART:
+        yield ""
+        yield (
+            f"A silhouette of {silhouette:.2f} is low: these personas have no gaps between them. Read them as names for parts of "
+            "one crowd, and look at `persona_typicality` (1 is the most typical) before you treat somebody as one of them."
+        )
 
 
 def _told(change: Change, names: Mapping[int, str]) -> str:

@@ -371,6 +371,7 @@ def _log_personas(tracker: Tracker, past: Past, personas: Personas, former: Pers
         }
         params |= change_params(matching)
         tracker.log(run_id, params={"k": len(personas.ids), **params}, metrics=persona_metrics(personas, matching))
-        tracker.log_figures(persona_figures(personas, _active(past), seed=past.settings.training.seed))
-        tracker.log_text("personas.md", persona_page(personas, former, matching))
+        users = _active(past)
+        tracker.log_figures(persona_figures(personas, users, past.log.features.numbers, seed=past.settings.training.seed))
+        tracker.log_text("personas.md", persona_page(personas, former, matching, users=len(users)))
         return tracker.register(PERSONAS, PersonaBundle(personas), PERSONA_OUTPUTS)

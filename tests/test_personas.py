@@ -1,14 +1,18 @@
 """Personas on planted groups: found, named, kept over retrainings, and told."""
 
 import json
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import Result
 from ibis import _
 from sklearn.metrics import silhouette_score
+from typer.testing import CliRunner
 
 from features.catalogue import Base, Feature
 from features.errors import ConfigError, GateError
@@ -18,8 +22,10 @@ from models.persona_matching import Change, Matching, agreement, match
 from models.persona_names import name_personas, set_apart
 from models.persona_traits import Trait, fit_traits, scale
 from models.personas import Personas, fit_personas
+from pipeline.cli import app
 from pipeline.persona_figures import persona_figures
 from pipeline.persona_page import change_params, persona_metrics, persona_page, told_changes
+from shops import shop_config, write_orders
 
 
 def feature(
@@ -386,21 +392,94 @@ def test_personas_of_an_earlier_release_still_speak(tmp_path: Path) -> None:
 
 
 def test_the_page_tells_who_they_are_and_how_they_were_chosen(three: Personas) -> None:
-    page = persona_page(three, None, None)
-    assert f"3 personas: {three.why}." in page
+    page = persona_page(three, None, None, users=130)
+    assert "3 groups of users who behave alike, found among the 130 users" in page
     assert f"| 1 | occasional evening buyers | 30.8% | {three.descriptions[1]} |" in page
-    assert "| 3 | 0." in page and page.endswith("There were no personas before.\n")
+    assert f"\n3: {three.why}.\n" in page and "\n| 3 | 0." in page and "| 1.00 | 100.0% | 23.1% |\n" in page
+    assert "is low" not in page and page.endswith("There were no personas before.\n")
     assert persona_metrics(three, None).keys() == {
         f"{name}_k{k}" for k in range(2, 6) for name in ("silhouette", "stability", "kept", "smallest")
     }
+    flat = replace(three, tried=(Tried(3, 0.24),))
+    assert "A silhouette of 0.24 is low" in persona_page(flat, None, None, users=130)
+    assert "| 3 | 0.240 | – | – | – |" in persona_page(flat, None, None, users=130)
 
 
-def test_figures_show_every_persona_and_no_user(three: Personas) -> None:
-    figures = persona_figures(three, people(*THREE).set_index(pd.Index([f"user{at}" for at in range(130)])), seed=1)
+def test_every_change_is_told_in_words(three: Personas) -> None:
+    changes = (Change("new", 3), Change("split", 4, 0, 0.8), Change("merged", 1, 2, 0.7), Change("gone", 5))
+    now = replace(three, ids=(0, 2, 3, 4), names=("frequent buyers", "occasional buyers", "weekend buyers", "app buyers"))
+    before = replace(three, ids=(0, 1, 2, 5), names=("frequent buyers", "evening buyers", "occasional buyers", "store buyers"))
+    assert list(told_changes(now, before, Matching((0, 2, 3, 4), 0.625, changes))) == [
+        "62.5% of the users keep their persona",
+        "persona 3 (weekend buyers) is new",
+        "persona 4 (app buyers) split off from 0 (frequent buyers): 80% of its users were there",
+        "persona 1 (evening buyers) merged into 2 (occasional buyers), where 70% of its users are now",
+        "persona 5 (store buyers) is gone: its users are in no one persona now",
+    ]
+    assert list(told_changes(now, None, None)) == []
+
+
+def test_figures_speak_in_words_and_show_no_user(three: Personas) -> None:
+    users = people(*THREE).set_index(pd.Index([f"user{at}" for at in range(130)]))
+    figures = persona_figures(three, users, TRAITS, seed=1)
     assert set(figures) == {"persona_count", "persona_map", "persona_profile"}
     legend = [text.get_text() for text in figures["persona_map"].legends[0].get_texts()]
     assert legend == ["0: frequent buyers (46%)", "1: occasional evening buyers (31%)", "2: occasional buyers (23%)"]
-    assert "130 of 130 users" in figures["persona_map"].axes[0].get_title()
-    said = [label.get_text() for label in figures["persona_profile"].axes[0].get_yticklabels()]
-    assert said == ["often", "late"]
+    assert "130 drawn of 130" in figures["persona_map"].axes[0].get_title()
+    # Frequent buyers lie where the axis says frequent; of the others, one persona is of the evening.
+    axes = figures["persona_map"].axes[0]
+    centres = {text.get_text(): text.get_position()[0] for text in axes.texts}
+    towards = axes.get_xlabel().strip("← →").split()
+    assert (towards[0], towards[-1]) == (("occasional", "frequent") if centres["0"] > centres["1"] else ("frequent", "occasional"))
+    assert "evening" in axes.get_ylabel()
+    profile = figures["persona_profile"].axes[0]
+    assert [label.get_text() for label in profile.get_yticklabels()] == ["often", "late"]
+    heads = ["0: frequent\nbuyers\n(46%)", "1: occasional\nevening buyers\n(31%)", "2: occasional\nbuyers\n(23%)"]
+    assert [label.get_text() for label in profile.get_xticklabels()] == heads
     assert [len(line.get_xdata()) for line in figures["persona_count"].axes[1].lines[:3]] == [4, 4, 4]
+
+
+# Training from a config.
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shop with two personas in charge."""
+    folder = tmp_path_factory.mktemp("shop")
+    write_orders(folder / "orders.csv")
+    done = trained(folder, fewest=2, most=2)
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def trained(folder: Path, **personas: object) -> Result:
+    """Train with these settings of personas."""
+    targets = [{"name": "churn_28d", "kind": "absence", "horizon": "28d", "eligible": {"active_within": "56d"}}]
+    training = {"test_origins": 1, "calibration_origins": 1, "max_cutoffs": 4}
+    few = {"windows": ["28d", "56d", "84d"]}
+    config = shop_config(folder, targets=targets, training=training, features=few, segments=[], personas=personas)
+    return CliRunner().invoke(app, ["train", "--config", str(config), "--as-of", "2024-09-01", "--json"])
+
+
+def test_a_training_says_and_keeps_what_became_of_the_former_personas(folder: Path) -> None:
+    done = trained(folder, fewest=4, most=4, names={0: "regulars of ours"})
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert {row["persona"]: row["name"] for row in told["personas"]}[0] == "regulars of ours"
+    assert sorted(row["persona"] for row in told["personas"]) == [0, 1, 2, 3]
+    assert [(change["kind"], change["persona"]) for change in told["persona_changes"]] == [("split", 2), ("split", 3)]
+    said = done.stderr.splitlines()
+    (page,) = (path for path in folder.rglob("personas.md") if "split off" in path.read_text())
+    changes = page.read_text().partition("## Since the last training\n\n")[2].splitlines()
+    assert len(changes) == 3 and "split off from 0 (regulars of ours)" in " ".join(changes)
+    assert [line for line in said if line.startswith("  persona ")] == [f"  {line.removeprefix('- ')}" for line in changes[1:]]
+
+
+def test_a_training_refuses_a_name_of_nobody_and_more_personas_than_users(folder: Path) -> None:
+    wrong = trained(folder, fewest=2, most=2, names={9: "nobody"})
+    assert (wrong.exit_code, wrong.stdout) == (2, "")
+    assert "personas.names.9: there is no persona 9; there are 0, 1" in wrong.stderr
+    write_orders(folder / "orders.csv", users=30)
+    many = trained(folder, fewest=20, most=20)
+    assert (many.exit_code, many.stdout) == (4, "")
+    assert re.search(r"personas\.fewest: \d+ users .* are too few for 20 personas: at least 200 are needed", many.stderr)

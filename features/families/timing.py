@@ -60,7 +60,7 @@ def _rhythm() -> Iterator[Feature]:
         (
             "purchase_gap_variation",
             _.purchase_gap_days_std / _.purchase_gap_days_mean,
-            "spread of the gaps over their mean (0 is clockwork, 1 is chance)",
+            "spread of the gaps between purchases over their mean (0 is clockwork, 1 is chance)",
             "gaps between purchases vary by {value} their mean",
             "rhythm",
             "irregular",
