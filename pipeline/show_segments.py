@@ -78,7 +78,7 @@ def print_segments(told: Mapping[str, Any], console: Console, *, currency: str) 
     days = [UNKNOWN if row["mean_days_in"] is None else f"{row['mean_days_in']:,.1f}" for row in rows]
     print_wide(
         console,
-        "Members, in order of priority: a user's first segment is the primary one; days in are as far as nights were recorded",
+        "Members, in order of priority: a user's first segment is the primary one; days in begin with the first recorded night",
         ("segment", names),
         [
             ("members", [*(f"{row['members']:,}" for row in rows), UNKNOWN]),
