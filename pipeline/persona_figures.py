@@ -134,7 +134,7 @@ def _profile(personas: Personas, scaled: Floats, places: np.ndarray, meanings: S
 
 def _headings(personas: Personas) -> Iterator[str]:
     for number, name, share in zip(personas.ids, personas.names, personas.shares, strict=True):
-        yield f"{number}: {fill(name, 14, break_on_hyphens=False)}\n({share:.0%})"
+        yield f"{number}: {fill(name, 16, break_long_words=False, break_on_hyphens=False)}\n({share:.0%})"
 
 
 def _plain(axes: Axes) -> None:

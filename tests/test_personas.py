@@ -434,7 +434,7 @@ def test_figures_speak_in_words_and_show_no_user(three: Personas) -> None:
     assert "evening" in axes.get_ylabel()
     profile = figures["persona_profile"].axes[0]
     assert [label.get_text() for label in profile.get_yticklabels()] == ["often", "late"]
-    heads = ["0: frequent\nbuyers\n(46%)", "1: occasional\nevening buyers\n(31%)", "2: occasional\nbuyers\n(23%)"]
+    heads = ["0: frequent buyers\n(46%)", "1: occasional\nevening buyers\n(31%)", "2: occasional\nbuyers\n(23%)"]
     assert [label.get_text() for label in profile.get_xticklabels()] == heads
     assert [len(line.get_xdata()) for line in figures["persona_count"].axes[1].lines[:3]] == [4, 4, 4]
 
