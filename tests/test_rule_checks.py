@@ -1,7 +1,7 @@
 """Rules that sort nobody: counted a batch at a time on either engine, told with their key paths, by a night and by validate."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -16,7 +16,7 @@ from ibis.backends.sql import SQLBackend
 from typer.testing import CliRunner
 
 from builders import load
-from pipeline.batches import CHUNK, Here, batches
+from pipeline.batches import Here, batches
 from pipeline.cli import app
 from pipeline.columns import REASONS, segments_schema, without_date
 from pipeline.recorded import forming_of
@@ -125,12 +125,21 @@ def test_every_rule_is_counted_and_those_that_sort_nobody_are_told(engine: SQLBa
     )
 
 
+class InSevens(Here):
+    """Rows of which seven at a time are in a batch."""
+
+    def map(self, function: Callable[[pa.Table], pa.Table], schema: pa.Schema) -> Here:
+        parts = (function(self.rows.slice(start, 7)) for start in range(0, len(self.rows), 7))
+        return Here(pa.concat_tables([schema.empty_table(), *parts]))
+
+
 def test_users_in_many_batches_are_added_up(tmp_path: Path) -> None:
     settings = config(tmp_path, segment("risk", "churn_28d_score >= 0.4"), segment("late", "purchase_recency_days > 5"))
     random = np.random.default_rng(0)
-    scores, recency = random.random(2 * CHUNK + 7), random.integers(0, 10, 2 * CHUNK + 7)
-    found = checked(answers(list(scores), list(recency)), settings)
-    assert (found.users, found.warnings) == (2 * CHUNK + 7, ())
+    scores, recency = random.random(100), random.integers(0, 10, 100)
+    rows, told = answers(list(scores), list(recency)), forming_of(settings, DAY, has_before=False)
+    found = check_rules(InSevens(rows), settings, told, places_of(rows, told.targets))
+    assert found == checked(rows, settings)
     assert found.met == {"segments.0.enter": (scores >= 0.4).sum(), "segments.1.enter": (recency > 5).sum()}
 
 
@@ -221,9 +230,9 @@ def test_rules_that_are_left_out_leave_the_others_checked(tmp_path: Path) -> Non
     assert found.unchecked == UNKNOWN
 
 
-NIGHT, NEXT = "2024-09-01", "2024-09-02"
+NIGHT, NEXT = "2024-09-01", "2024-09-15"
 SHOP = (
-    segment("leaving", "churn_28d_score >= 0.3", leave="churn_28d_score < 0.2"),
+    segment("leaving", "churn_28d_score >= 0.3", leave="churn_28d_score < 0.2", min_stay="30d"),
     segment("certain", "churn_28d_score > 1"),
     segment("late", "purchase_recency_days > 20"),
     segment("tardy", "purchase_recency_days >= 20.0001"),
