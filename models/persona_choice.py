@@ -29,10 +29,10 @@ _SLACK = 0.1
 class Tried:
     """One number of personas that was tried, and how it did.
 
-    `silhouette` is the mean over users; `stability` the mean adjusted Rand index (Hubert & Arabie, 1985) between the fit and fits
-    from scratch on resampled users; `kept` the mean share of users who stay in their persona when it is fitted again to resampled
-    users as a training does, which knows the former centres; `smallest` the share of the smallest persona. What an earlier release
-    did not measure is null.
+    `silhouette` is the mean over users (Rousseeuw, 1987), -1 to 1; `stability` the mean adjusted Rand index (Hubert & Arabie, 1985)
+    between the fit and fits from scratch on resampled users, 1 at most, 0 where they agree as chance would; `kept` the mean share
+    of users who stay in their persona when it is fitted again to resampled users as a training does, which knows the former
+    centres; `smallest` the share of users of the smallest persona. What an earlier release did not measure is null.
     """
 
     k: int

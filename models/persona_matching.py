@@ -38,7 +38,7 @@ class Matching:
 
 
 def agreement(one: np.ndarray, other: np.ndarray, *, k: int) -> float:
-    """Pair two clusterings of the same users into k, and give the share of the users who are in the same pair in both."""
+    """Pair two clusterings of the same users into k (Kuhn, 1955), and give the share of the users who are in one pair in both."""
     shared = contingency(one, other, rows=k, columns=k)
     return float(shared[linear_sum_assignment(-shared)].sum() / max(1, shared.sum()))
 
@@ -62,9 +62,9 @@ def match(
     """Give the new clusters the ids of the former personas they continue, and ids never used before to the others.
 
     `former` and `found` are each user's place among `former_ids` and among the `count` new clusters, of the same users whose
-    traits are `scaled` (users × traits). Pairs are assigned so that the sum of what they share is largest: members, and the
-    closeness of their centres. A pair that shares less than a quarter of its members is no pair. `former` is None when nothing is
-    left that the former personas were told by: then every cluster is new.
+    traits are `scaled` (users × traits). Pairs are assigned (Kuhn, 1955) so that the sum of what they share is largest: members,
+    as their part of the people in either (Jaccard), and the closeness of their centres. A pair that shares less than a quarter of
+    its members is no pair. `former` is None when nothing is left that the former personas were told by: then every cluster is new.
     """
     fresh = iter(range(next_id, next_id + count))
     if former is None:
