@@ -3,29 +3,27 @@
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
-from functools import partial, reduce
+from datetime import date, datetime
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
 
-import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from ibis import _
 
 from features.build import steps
-from features.catalogue import Feature
 from features.errors import ConfigError, GateError, StoreError, listed
-from features.labels import Target, definition, eligible_users
-from models.bundle import PersonaBundle, TargetBundle
-from pipeline.answers import Known, answered, answers_schema, asked_column, scores_rows, without_expressions
+from features.labels import definition
+from models.bundle import TargetBundle
+from pipeline.answers import Known, answered, answers_schema, scores_rows
 from pipeline.batches import Batches, Here, batches, load
 from pipeline.columns import SCORES, features_schema, segments_schema, without_date
 from pipeline.events import EventLog, midnight, read_events
 from pipeline.frames import features_table, shards
+from pipeline.known import known_of, target_models, with_asked
 from pipeline.ledger import NO_STAYS, Stays, reopened, settled, turns_of
 from pipeline.plays import refuse_new_salt, salt_digest
 from pipeline.progress import Narrator
@@ -298,22 +296,6 @@ STAGES: tuple[Callable[[NightRun], NightRun], ...] = (
 )
 
 
-def known_of(settings: Settings, champions: Mapping[str, Champion], features: Sequence[Feature], forming: Forming) -> Known:
-    """Give what rows are made with: these models, among them the personas, and features of these declarations."""
-    personas = champions[PERSONAS].bundle
-    assert isinstance(personas, PersonaBundle)
-    return Known(
-        models=target_models(champions),
-        versions={name: champion.version for name, champion in champions.items()},
-        personas=personas,
-        features=without_expressions(features),
-        longest=max(settings.features.windows),
-        currency=settings.currency,
-        forming=forming,
-        ladders=_ladders(settings.specs()),
-    )
-
-
 def run_night(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator, clock: Callable[[], datetime]) -> NightRun:
     """Run every stage of one night; nothing is written before the last, and `clock` only stamps the run.
 
@@ -345,41 +327,9 @@ def _challengers(night: NightRun, names: Sequence[str]) -> dict[str, Champion]:
         return {}
 
 
-def target_models(champions: Mapping[str, Champion]) -> dict[str, TargetBundle]:
-    """Give the models of targets among champions."""
-    return {name: champion.bundle for name, champion in champions.items() if isinstance(champion.bundle, TargetBundle)}
-
-
-def _ladders(targets: Sequence[Target]) -> tuple[tuple[Mapping[timedelta, str], bool], ...]:
-    """Group the targets that ask one question over several horizons, and say whether the answer rises with the horizon.
-
-    Growth is against the user's own average per horizon, and a first time looks back as far as it says: over several horizons these
-    are several questions when anything else differs.
-    """
-    found: dict[str, dict[timedelta, Target]] = {}
-    for target in targets:
-        asked = {key: value for key, value in definition(target).items() if key != "horizon"}
-        if target.kind != "growth":
-            found.setdefault(json.dumps(asked, sort_keys=True), {})[target.horizon] = target
-    return tuple(
-        ({horizon: same[horizon].name for horizon in sorted(same)}, next(iter(same.values())).kind != "absence")
-        for same in found.values()
-        if len(same) > 1
-    )
-
-
 def _with_before(users: ir.Table, night: NightRun) -> ir.Table:
     """Say for each user how it stood on the recorded night before, where there is one."""
     if night.previous is None:
         return users
     rows = stood(night.settings.output, night.previous, night.forming)
     return users.left_join(load(night.events.engine, rows, f"before_{night.previous:%Y%m%d}"), "user_id").drop("user_id_right")
-
-
-def with_asked(users: ir.Table, log: EventLog, targets: Sequence[Target], cutoff: datetime) -> ir.Table:
-    """Say for each user which targets ask about it."""
-    told = [eligible_users(log.events, target, [cutoff]).select("user_id", target=ibis.literal(target.name)) for target in targets]
-    flags = {asked_column(target.name): (_.target == target.name).any() for target in targets}
-    asked = reduce(ir.Table.union, told).group_by("user_id").agg(**flags)
-    joined = users.left_join(asked, "user_id").drop("user_id_right")
-    return joined.mutate(**{name: joined[name].fill_null(False) for name in flags})

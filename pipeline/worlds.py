@@ -34,11 +34,11 @@ from pipeline.batches import Batches, Here, batches
 from pipeline.columns import PERSONA
 from pipeline.events import EventLog, midnight, read_events
 from pipeline.frames import features_table, shards
+from pipeline.known import known_of, with_asked
 from pipeline.ledger import NEVER, Dates, step
 from pipeline.progress import Narrator, Step
 from pipeline.recorded import forming_of, recorded_answers
 from pipeline.rules import FALSE, TRUE
-from pipeline.score import known_of, with_asked
 from pipeline.segments import Forming, min_stays, places_of, rule_truths, told_rows
 from pipeline.settings import PERSONAS, Settings
 from pipeline.tracking import Champion

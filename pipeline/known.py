@@ -1,0 +1,67 @@
+"""What a night is scored with: models in charge, features, horizons that have to agree; and which target asks about whom."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import reduce
+
+import ibis
+import ibis.expr.types as ir
+from ibis import _
+
+from features.catalogue import Feature
+from features.labels import Target, definition, eligible_users
+from models.bundle import PersonaBundle, TargetBundle
+from pipeline.answers import Known, asked_column, without_expressions
+from pipeline.events import EventLog
+from pipeline.segments import Forming
+from pipeline.settings import PERSONAS, Settings
+from pipeline.tracking import Champion
+
+
+def known_of(settings: Settings, champions: Mapping[str, Champion], features: Sequence[Feature], forming: Forming) -> Known:
+    """Give what rows are made with: these models, among them the personas, and features of these declarations."""
+    personas = champions[PERSONAS].bundle
+    assert isinstance(personas, PersonaBundle)
+    return Known(
+        models=target_models(champions),
+        versions={name: champion.version for name, champion in champions.items()},
+        personas=personas,
+        features=without_expressions(features),
+        longest=max(settings.features.windows),
+        currency=settings.currency,
+        forming=forming,
+        ladders=_ladders(settings.specs()),
+    )
+
+
+def target_models(champions: Mapping[str, Champion]) -> dict[str, TargetBundle]:
+    """Give the models of targets among champions."""
+    return {name: champion.bundle for name, champion in champions.items() if isinstance(champion.bundle, TargetBundle)}
+
+
+def with_asked(users: ir.Table, log: EventLog, targets: Sequence[Target], cutoff: datetime) -> ir.Table:
+    """Say for each user which targets ask about it."""
+    told = [eligible_users(log.events, target, [cutoff]).select("user_id", target=ibis.literal(target.name)) for target in targets]
+    flags = {asked_column(target.name): (_.target == target.name).any() for target in targets}
+    asked = reduce(ir.Table.union, told).group_by("user_id").agg(**flags)
+    joined = users.left_join(asked, "user_id").drop("user_id_right")
+    return joined.mutate(**{name: joined[name].fill_null(False) for name in flags})
+
+
+def _ladders(targets: Sequence[Target]) -> tuple[tuple[Mapping[timedelta, str], bool], ...]:
+    """Group the targets that ask one question over several horizons, and say whether the answer rises with the horizon.
+
+    Growth is against the user's own average per horizon, and a first time looks back as far as it says: over several horizons these
+    are several questions when anything else differs.
+    """
+    found: dict[str, dict[timedelta, Target]] = {}
+    for target in targets:
+        asked = {key: value for key, value in definition(target).items() if key != "horizon"}
+        if target.kind != "growth":
+            found.setdefault(json.dumps(asked, sort_keys=True), {})[target.horizon] = target
+    return tuple(
+        ({horizon: same[horizon].name for horizon in sorted(same)}, next(iter(same.values())).kind != "absence")
+        for same in found.values()
+        if len(same) > 1
+    )
