@@ -130,6 +130,6 @@ def _say(console: Console, text: str, *, indent: int = 0, style: str = "") -> No
     """Print a text of the data or the config as it is; where it is longer than a line, the next ones are set in."""
     said = Text(text, style=style)
     first, *others = said.wrap(console, max(20, console.width - indent - _SET_IN)) if text else [said]
-    console.print(Padding(first, (0, 0, 0, indent)), highlight=False)
+    console.print(Padding(first, (0, 0, 0, indent), expand=False), highlight=False)
     for line in others:
-        console.print(Padding(line, (0, 0, 0, indent + _SET_IN)), highlight=False)
+        console.print(Padding(line, (0, 0, 0, indent + _SET_IN), expand=False), highlight=False)

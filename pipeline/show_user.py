@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.catalogue import Feature, phrase
@@ -66,11 +65,13 @@ def tell_user(settings: Settings, user: str, as_of: date | None) -> dict[str, An
     told = _row(settings, "features", day, user, columns={"user_id", *by_name}) or {}
     # Not a number is not known, and no JSON.
     features = {name: None if value != value else value for name, value in told.items()}
-    scores = _of_user(read(settings.output, "scores", day), user).to_pylist()
+    scores = read(settings.output, "scores", day, user=user).to_pylist()
     ledger = as_of_night(memberships(settings.output), day)
     # Whoever was in a segment on its first night in the ledger came on that night or before.
     firsts = dict(zip(*ledger.group_by("segment").aggregate([("entered_on", "min")]).to_pydict().values(), strict=True))
-    history = sorted(_of_user(ledger, user).to_pylist(), key=lambda stay: (stay["entered_on"], stay["segment"]))
+    history = sorted(
+        ledger.filter(pc.equal(ledger["user_id"], user)).to_pylist(), key=lambda stay: (stay["entered_on"], stay["segment"])
+    )
     return {
         "as_of": day.isoformat(),
         "user_id": user,
@@ -97,12 +98,8 @@ def tell_user(settings: Settings, user: str, as_of: date | None) -> dict[str, An
 
 
 def _row(settings: Settings, table: str, day: date, user: str, *, columns: set[str] | None = None) -> dict[str, Any] | None:
-    found = _of_user(read(settings.output, table, day, columns=columns), user).to_pylist()
+    found = read(settings.output, table, day, columns=columns, user=user).to_pylist()
     return dict(found[0]) if found else None
-
-
-def _of_user(rows: pa.Table, user: str) -> pa.Table:
-    return rows.filter(pc.equal(rows["user_id"], user))
 
 
 def _behaviour(row: Mapping[str, Any], by_name: Mapping[str, Feature], settings: Settings) -> Iterator[dict[str, Any]]:
