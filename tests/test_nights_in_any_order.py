@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import yaml
+from deltalake import DeltaTable
 from typer.testing import CliRunner, Result
 
 from pipeline import tables
@@ -162,6 +163,9 @@ def test_a_crash_while_writing_leaves_the_last_night_and_the_ledger(
     monkeypatch.undo()
     assert everything(root) == before
     assert nights(root) == recorded
+    # Who reads the files themselves, and the next night, which writes on top of them, find no half of it.
+    held = {name: len(DeltaTable(root / name).to_pyarrow_table()) for name in ("memberships", "segments")}
+    assert held == {"memberships": len(before["memberships"]), "segments": sum(len(before[str(day)]) for day in NIGHTS)}
 
 
 def test_another_salt_is_refused_and_nothing_is_written(folder: Path) -> None:
