@@ -15,12 +15,15 @@ _MOSTLY = 0.5
 # How much the distance of the centres says beside the members, who say most.
 _CENTRES = 0.25
 
-Kind = Literal["new", "split", "merged", "gone"]
+Kind = Literal["new", "split", "merged", "gone", "renamed"]
 
 
 @dataclass(frozen=True)
 class Change:
-    """A persona that is new, split off from or merged into `other`, or gone; `share` of its users came from or went to `other`."""
+    """A persona that is new, split off from or merged into `other`, gone, or renamed since its name had become untrue.
+
+    `share` of its users came from or went to `other`.
+    """
 
     kind: Kind
     persona: int

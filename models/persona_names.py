@@ -11,7 +11,8 @@ from models.persona_traits import Trait
 from models.propensity import Floats
 
 NOUN = "buyers"
-_NOTABLE, _SLIGHT = 0.4, 0.2
+# In standard deviations: what a name starts with, what it may add, and what it must still be to stay.
+_NOTABLE, _SLIGHT, _STILL = 0.4, 0.2, 0.1
 _TENTH = 0.1
 _WORDS, _MOST_WORDS = 2, 4
 _TOLD = 3
@@ -52,6 +53,13 @@ def name_personas(apart: Floats, traits: Sequence[Trait], *, given: Mapping[int,
             named[row] = _name(apart[row], traits, taken)
             taken.add(named[row])
     return tuple(named[row] for row in range(len(apart)))
+
+
+def is_true(name: str, apart: Floats, traits: Sequence[Trait]) -> bool:
+    """Whether every word for a trait in a persona's `name` still holds, `apart` being its row; other words are not judged."""
+    words = {word for trait in traits for word in (trait.high, trait.low) if word}
+    held = {_word(at, apart, traits) for at in range(len(traits)) if abs(apart[at]) >= _STILL}
+    return not (words & set(name.split())) - held
 
 
 def describe(

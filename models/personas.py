@@ -1,7 +1,7 @@
 """Personas: behavioural clusters with names a person would use, that stay with the people when they are found again."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -9,8 +9,8 @@ import pandas as pd
 from features.catalogue import Feature
 from features.errors import ConfigError, GateError, listed
 from models.persona_choice import Tried, choose, distances, nearest
-from models.persona_matching import Matching, centres, match
-from models.persona_names import describe, name_personas, set_apart
+from models.persona_matching import Change, Matching, centres, match
+from models.persona_names import describe, is_true, name_personas, set_apart
 from models.persona_traits import Trait, fit_traits, scale
 from models.propensity import Floats
 
@@ -86,9 +86,9 @@ def fit_personas(
     """Cluster users by the features that have a persona's words; `frame` has one row per user.
 
     How many is chosen between `fewest` and `most` (see `models.persona_choice.choose`); no number is tried that leaves fewer than
-    ten users a persona. Where there are `former` personas, the clusters that continue them keep their ids and names, and what
-    changed is given beside; else the largest has id 0. `names` are given by id, and win. `purchases` names the feature that says
-    how many purchases a share is of.
+    ten users a persona. Where there are `former` personas, the clusters that continue them keep their ids, and their names as long
+    as these are true, and what changed is given beside; else the largest has id 0. `names` are given by id, and win. `purchases`
+    names the feature that says how many purchases a share is of.
 
     Raises GateError when even the fewest would leave too few users a persona, or nobody differs, and ConfigError for a name of an
     id that no persona has or had.
@@ -120,11 +120,15 @@ def fit_personas(
     if former is not None:
         matching = match(places, labels, scaled, former_ids=former.ids, count=len(centroids), next_id=former.next_id)
         ids = matching.ids
+    called = _named(apart, traits, ids, names or {}, former)
+    if former is not None and matching is not None:
+        renamed = _renamed(dict(zip(ids, called, strict=True)), former, names or {})
+        matching = replace(matching, changes=(*matching.changes, *renamed))
     personas = Personas(
         traits=traits,
         ids=ids,
         centroids=tuple(tuple(float(value) for value in row) for row in centroids),
-        names=_named(apart, traits, ids, names or {}, former),
+        names=called,
         descriptions=describe(frame, labels, apart, traits, features, currency=currency),
         shares=tuple(float(share) for share in np.bincount(labels) / len(labels)),
         quantiles=_quantiles(scaled, labels, centroids),
@@ -176,11 +180,21 @@ def _largest_first(scaled: Floats, centroids: Floats) -> tuple[Floats, np.ndarra
 def _named(
     apart: Floats, traits: Sequence[Trait], ids: Sequence[int], names: Mapping[int, str], former: Personas | None
 ) -> tuple[str, ...]:
-    """Take the names of the config, then those that personas had before, and make up the others."""
+    """Take the names of the config, then those that personas had before where they are still true, and make up the others."""
     before = {} if former is None else dict(zip(former.ids, former.names, strict=True))
     given = {row: names[number] for row, number in enumerate(ids) if number in names}
-    kept = {row: before[number] for row, number in enumerate(ids) if number in before and before[number] not in given.values()}
+    kept = {
+        row: before[number]
+        for row, number in enumerate(ids)
+        if number in before and before[number] not in given.values() and is_true(before[number], apart[row], traits)
+    }
     return name_personas(apart, traits, given=kept | given, taken=set(before.values()))
+
+
+def _renamed(called: Mapping[int, str], former: Personas, names: Mapping[int, str]) -> list[Change]:
+    """Tell which personas have another name than before, the config's own aside."""
+    before = zip(former.ids, former.names, strict=True)
+    return [Change("renamed", number) for number, name in before if number not in names and called.get(number, name) != name]
 
 
 def _quantiles(scaled: Floats, labels: np.ndarray, centroids: Floats) -> tuple[tuple[float, ...], ...]:

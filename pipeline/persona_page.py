@@ -1,9 +1,10 @@
 """What a training says of its personas: the choice of their number, and what became of the former ones."""
 
 from collections.abc import Iterator, Mapping
+from typing import get_args
 
 from models.persona_choice import Tried
-from models.persona_matching import Change, Matching
+from models.persona_matching import Change, Kind, Matching
 from models.personas import Personas
 
 PERSONA_OUTPUTS = {"persona": "long", "persona_name": "string", "persona_typicality": "double"}
@@ -19,11 +20,11 @@ def persona_metrics(personas: Personas, matching: Matching | None) -> dict[str, 
 
 
 def change_params(matching: Matching | None) -> dict[str, str]:
-    """Give the ids of the personas that are new, split off, merged or gone, by kind; none is `none`."""
+    """Give the ids of the personas that are new, split off, merged, gone or renamed, by kind; none is `none`."""
     changes = () if matching is None else matching.changes
     return {
         f"personas_{kind}": " ".join(str(change.persona) for change in changes if change.kind == kind) or "none"
-        for kind in ("new", "split", "merged", "gone")
+        for kind in get_args(Kind)
     }
 
 
@@ -31,9 +32,9 @@ def told_changes(personas: Personas, former: Personas | None, matching: Matching
     """Say what became of the former personas, a line each; nothing where there were none."""
     if former is None or matching is None:
         return
-    names = dict(zip(former.ids, former.names, strict=True)) | dict(zip(personas.ids, personas.names, strict=True))
+    before, now = (dict(zip(each.ids, each.names, strict=True)) for each in (former, personas))
     yield f"{matching.kept:.1%} of the users keep their persona"
-    yield from (_told(change, names) for change in matching.changes)
+    yield from (_told(change, before, before | now) for change in matching.changes)
 
 
 def persona_page(personas: Personas, former: Personas | None, matching: Matching | None, *, users: int) -> str:
@@ -50,8 +51,8 @@ def persona_page(personas: Personas, former: Personas | None, matching: Matching
             *_table("id", "name", "users", "what sets it apart"),
             *(f"| {number} | {name} | {share:.1%} | {line} |" for number, name, share, line in _told_each(personas)),
             "",
-            "An id and a name stay with the people when personas are trained again; `personas.names` in the config gives names of "
-            "your own, by id.",
+            "An id stays with the people when personas are trained again, and so does a name as long as it is true; "
+            "`personas.names` in the config gives names of your own, by id.",
             "",
             "## How many",
             "",
@@ -98,7 +99,7 @@ def _reading(personas: Personas) -> Iterator[str]:
         )
 
 
-def _told(change: Change, names: Mapping[int, str]) -> str:
+def _told(change: Change, before: Mapping[int, str], names: Mapping[int, str]) -> str:
     own = f"persona {change.persona} ({names[change.persona]})"
     other = "" if change.other is None else f"{change.other} ({names[change.other]})"
     match change.kind:
@@ -110,3 +111,5 @@ def _told(change: Change, names: Mapping[int, str]) -> str:
             return f"{own} merged into {other}, where {change.share:.0%} of its users are now"
         case "gone":
             return f"{own} is gone: its users are in no one persona now"
+        case "renamed":
+            return f"{own} was called {before[change.persona]}, which is no longer true of it, or another's name now"

@@ -19,7 +19,7 @@ from features.errors import ConfigError, GateError
 from models.bundle import PersonaBundle, load
 from models.persona_choice import Tried, choose
 from models.persona_matching import Change, Matching, agreement, match
-from models.persona_names import name_personas, set_apart
+from models.persona_names import is_true, name_personas, set_apart
 from models.persona_traits import Trait, fit_traits, scale
 from models.personas import Personas, fit_personas
 from pipeline.cli import app
@@ -247,7 +247,8 @@ def test_a_persona_that_splits_off_has_a_name_and_an_id_of_its_own(three: Person
         f"persona 3 ({again.names[3]}) split off from 0 (frequent buyers): {change.share:.0%} of its users were there",
     ]
     assert change_params(matching) == {
-        "personas_new": "none", "personas_split": "3", "personas_merged": "none", "personas_gone": "none"
+        "personas_new": "none", "personas_split": "3", "personas_merged": "none", "personas_gone": "none",
+        "personas_renamed": "none",
     }  # fmt: skip
     assert persona_metrics(again, matching)["users_who_keep_theirs"] == matching.kept
 
@@ -274,6 +275,14 @@ def test_names_of_the_config_win(three: Personas) -> None:
     swapped, _matching = fit(people(*THREE), names={1: "frequent buyers"}, former=three)
     assert swapped.names[1] == "frequent buyers"
     assert len(set(swapped.names)) == 3
+
+
+def test_a_name_goes_when_it_is_no_longer_true_unless_the_config_gives_it(three: Personas) -> None:
+    before = replace(three, names=("evening buyers", *three.names[1:]))
+    again, matching = fit(people(*THREE), former=before)
+    assert (again.names, matching) == (three.names, Matching((0, 1, 2), 1.0, (Change("renamed", 0),)))
+    kept, matching = fit(people(*THREE), former=before, names={0: "evening buyers"})
+    assert (kept.names, matching) == (before.names, Matching((0, 1, 2), 1.0, ()))
 
 
 def test_a_name_of_no_persona_is_refused(three: Personas) -> None:
@@ -324,6 +333,21 @@ def test_names_are_unique() -> None:
         "typical buyers (2)",
         "typical buyers (3)",
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "true"),
+    [
+        ("weekend bargain buyers", True),
+        ("evening bargain buyers", False),
+        ("full-price buyers", False),
+        ("frequent bargain buyers", True),
+        ("typical buyers", True),
+        ("weekend families of ours", True),
+    ],
+)
+def test_a_name_is_true_while_each_of_its_words_is(name: str, *, true: bool) -> None:
+    assert is_true(name, np.array([0.5, 0.05, 0.15, 0.0, 0.3]), WORDS) is true
 
 
 def test_what_is_said_of_a_persona_holds_for_its_mean_and_its_median() -> None:
@@ -406,15 +430,16 @@ def test_the_page_tells_who_they_are_and_how_they_were_chosen(three: Personas) -
 
 
 def test_every_change_is_told_in_words(three: Personas) -> None:
-    changes = (Change("new", 3), Change("split", 4, 0, 0.8), Change("merged", 1, 2, 0.7), Change("gone", 5))
+    changes = (Change("new", 3), Change("split", 4, 0, 0.8), Change("merged", 1, 2, 0.7), Change("gone", 5), Change("renamed", 2))
     now = replace(three, ids=(0, 2, 3, 4), names=("frequent buyers", "occasional buyers", "weekend buyers", "app buyers"))
-    before = replace(three, ids=(0, 1, 2, 5), names=("frequent buyers", "evening buyers", "occasional buyers", "store buyers"))
+    before = replace(three, ids=(0, 1, 2, 5), names=("frequent buyers", "evening buyers", "rare buyers", "store buyers"))
     assert list(told_changes(now, before, Matching((0, 2, 3, 4), 0.625, changes))) == [
         "62.5% of the users keep their persona",
         "persona 3 (weekend buyers) is new",
         "persona 4 (app buyers) split off from 0 (frequent buyers): 80% of its users were there",
         "persona 1 (evening buyers) merged into 2 (occasional buyers), where 70% of its users are now",
         "persona 5 (store buyers) is gone: its users are in no one persona now",
+        "persona 2 (occasional buyers) was called rare buyers, which is no longer true of it, or another's name now",
     ]
     assert list(told_changes(now, None, None)) == []
 
