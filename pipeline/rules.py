@@ -52,7 +52,7 @@ def why_entered(now: pa.Table, before: pa.Table | None, rule: str) -> pa.StringA
 
     >>> now, before = pa.table({"score": [0.43], "tier": ["gold"]}), pa.table({"score": [0.31], "tier": ["gold"]})
     >>> why_entered(now, before, "score >= 0.4 and tier = 'gold'")[0].as_py()
-    'score >= 0.4 (now 0.43, was 0.31)'
+    'score >= 0.4 (0.43, was 0.31)'
     """
     return _why(now, before, rule, turned="{now} AND {was} IS NOT TRUE", holds="{now}", words=("", ""))
 
@@ -64,7 +64,7 @@ def why_left(now: pa.Table, before: pa.Table | None, enter: str, leave: str | No
 
     >>> now, before = pa.table({"score": [0.31]}), pa.table({"score": [0.43]})
     >>> why_left(now, before, "score >= 0.4", None)[0].as_py()
-    'no longer score >= 0.4 (now 0.31, was 0.43)'
+    'no longer score >= 0.4 (0.31, was 0.43)'
     """
     if leave is None:
         return _why(
@@ -229,9 +229,7 @@ def _text(part: exp.Expr, read: Sequence[str], numbers: frozenset[str], word: st
         value = _value(now, was if with_was else None, numbers, bounds)
         if with_was:
             same, earlier = f"{now} IS NOT DISTINCT FROM {was}", _value(was, now, numbers, bounds)
-            value = f"IF({same}, 'still ', 'now ') || {value} || IF({same}, '', ', was ' || {earlier})"
-        else:
-            value = f"'now ' || {value}"
+            value = f"IF({same}, 'still ', '') || {value} || IF({same}, '', ', was ' || {earlier})"
         pieces.append(value)
     return " || ".join([*pieces, *(["')'"] if names else [])])
 

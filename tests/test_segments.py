@@ -89,13 +89,13 @@ def test_members_near_a_threshold_stay_and_their_turns_say_why() -> None:
                 "segment": "risk",
                 "is_in": False,
                 "entered_on": EARLIER,
-                "reason": f"churn_score < 0.3 (now 0.29, was 0.45){behind} 1",
+                "reason": f"churn_score < 0.3 (0.29, was 0.45){behind} 1",
             }
         ],
         [],
         [],
-        [{"segment": "risk", "is_in": True, "entered_on": DAY, "reason": f"churn_score >= 0.4 (now 0.4, was 0.31){behind} 4"}],
-        [{"segment": "risk", "is_in": True, "entered_on": DAY, "reason": f"churn_score >= 0.4 (now 0.5, was not known){behind} 5"}],
+        [{"segment": "risk", "is_in": True, "entered_on": DAY, "reason": f"churn_score >= 0.4 (0.4, was 0.31){behind} 4"}],
+        [{"segment": "risk", "is_in": True, "entered_on": DAY, "reason": f"churn_score >= 0.4 (0.5, was not known){behind} 5"}],
     ]
 
 
@@ -104,7 +104,7 @@ def test_whose_score_is_unknown_leaves() -> None:
     known = stood(told, {"churn_score": 0.45, "segments": ["risk"], "segments_since": [EARLIER]})
     made = formed(answers([None], [None], stood=known), told)
     assert made["segments"].to_pylist() == [[]]
-    assert made[TURNS.name].to_pylist()[0][0]["reason"] == "churn_score < 0.3 (now not known, was 0.45)"
+    assert made[TURNS.name].to_pylist()[0][0]["reason"] == "churn_score < 0.3 (not known, was 0.45)"
 
 
 def test_a_segment_that_was_taken_out_of_the_config_is_left() -> None:
