@@ -61,6 +61,8 @@ docs: $(READY) ## write the generated pages of docs/
 bench: $(READY) ## measure what the README claims
 	@$(BIN)/python benchmarks/complete_journey.py
 	@$(BIN)/python benchmarks/target_models.py
+	@$(BIN)/python benchmarks/segments.py
+	@$(BIN)/python benchmarks/segment_stage.py
 
 lock: $(READY) ## resolve requirements.lock anew
 	@$(BIN)/python -m pip install --quiet uv

@@ -221,7 +221,7 @@ def remember(night: NightRun) -> NightRun:
     """Bring the ledger up to date, and form the segments of later nights anew, which remember this one."""
     with night.narrator.step("keeping the ledger") as step:
         turned = turns_of(night.segments.here(["user_id", TURNS.name]))
-        stays = reopened(memberships(night.settings.output), night.as_of)
+        stays = reopened(memberships(night.settings.output, since=night.as_of), night.as_of)
         stays = settled(stays, turned, night.segments.here(["user_id"])["user_id"], night.as_of)
         came = int(pc.sum(turned["is_in"]).as_py() or 0)
         after = [day for day in night.recorded if day > night.as_of]

@@ -16,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
@@ -160,11 +161,18 @@ def read(root: Path, name: str, as_of: date, *, columns: Collection[str] | None 
     return _rows(table, root / name, filters=filters, columns=wanted)
 
 
-def memberships(root: Path) -> pa.Table:
-    """Read the ledger as the last complete night left it: columns MEMBERSHIPS, in no order; no rows before the first night."""
+def memberships(root: Path, *, since: date | None = None) -> pa.Table:
+    """Read the ledger as the last complete night left it: columns MEMBERSHIPS, in no order; no rows before the first night.
+
+    With `since`, only the stays that are open or ended on that date or later: those that a night may change.
+    """
     version, path = _versions(nights(root)).get("memberships"), root / "memberships"
     table = None if version is None else _open(path, version=version)
-    return MEMBERSHIPS.empty_table() if table is None else _rows(table, path).select(MEMBERSHIPS.names).cast(MEMBERSHIPS)
+    if table is None:
+        return MEMBERSHIPS.empty_table()
+    left_on = pc.field("left_on")
+    still = None if since is None else left_on.is_null() | (left_on >= pa.scalar(since, pa.date32()))
+    return _rows(table, path, filters=still).select(MEMBERSHIPS.names).cast(MEMBERSHIPS)
 
 
 def _replace(path: Path, rows: pa.Table | Files, night: Night) -> int:
@@ -268,7 +276,11 @@ def _open(path: Path, *, version: int | None = None) -> DeltaTable | None:
 
 
 def _rows(
-    table: DeltaTable, path: Path, *, filters: list[tuple[str, str, Any]] | None = None, columns: list[str] | None = None
+    table: DeltaTable,
+    path: Path,
+    *,
+    filters: list[tuple[str, str, Any]] | pc.Expression | None = None,
+    columns: list[str] | None = None,
 ) -> pa.Table:
     """Read rows of a table by Arrow's own file system.
 
