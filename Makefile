@@ -63,6 +63,8 @@ bench: $(READY) ## measure what the README claims
 	@$(BIN)/python benchmarks/target_models.py
 	@$(BIN)/python benchmarks/segments.py
 	@$(BIN)/python benchmarks/segment_stage.py
+	@test -d data/clickstream || $(RUN) simulate --users 5000 --days 500 --seed 7 --output data/clickstream > /dev/null
+	@$(BIN)/python benchmarks/personas.py
 
 lock: $(READY) ## resolve requirements.lock anew
 	@$(BIN)/python -m pip install --quiet uv
