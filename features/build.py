@@ -45,10 +45,10 @@ def build_features(
     for shard in range(shards):
         aggregates = _aggregates(engine, events, asked, cutoffs, attributes, (shard, shards), f"{build}_{shard}", advance)
         everybody.append(aggregates)
-    places = keep(engine, _places(everybody, asked), f"{build}_places")
+    places = [keep(engine, _places(everybody, asked), f"{build}_places")] if _of(asked, "population") else []
     parts = []
     for shard, aggregates in enumerate(everybody):
-        joined = _joined([*aggregates, places], [feature for feature in asked.built if feature.base != "row"])
+        joined = _joined([*aggregates, *places], [feature for feature in asked.built if feature.base != "row"])
         part = _derived(joined, asked).select(*KEYS, *asked.names)
         if shards > 1:
             part = keep(engine, part, f"{build}_{shard}")
@@ -56,7 +56,7 @@ def build_features(
         parts.append(part)
         advance()
     if shards > 1:
-        release(engine, [places])
+        release(engine, places)
     return reduce(ir.Table.union, parts)
 
 

@@ -18,7 +18,7 @@ from features.contract import COLUMNS, SQL_TYPES
 from features.errors import ConfigError, did_you_mean
 from features.expressions import DIALECT, columns_of, parse, refuse_clock, type_of
 from features.translate import AGGREGATES, translated
-from features.windows import within, words
+from features.windows import only_where, within, words
 
 # Amounts are added up as whole millionths in floats: exact in any order below 2**53, and several times faster than decimals.
 MILLION = 1_000_000
@@ -140,7 +140,7 @@ def _measured(node: exp.Expr, name: str) -> tuple[list[Measure], Callable[[timed
         def merged(window: timedelta | None) -> Deferred:
             part = getattr(_, column)
             # Nothing adds up to 0 here, not in the whole: sum(a) + sum(b) is b where there is no a.
-            return (part if window is None else within(window).ifelse(part, ibis.null("float64"))).sum().fill_null(0.0) / scale
+            return (part if window is None else only_where(within(window), part)).sum().fill_null(0.0) / scale
 
         return merged
 

@@ -14,7 +14,7 @@ from features.custom import Measure
 from features.derived import with_derived
 from features.event_types import CONTACTS, PURCHASE, TOGETHER
 from features.tiles import Grid
-from features.windows import days_until, within
+from features.windows import days_until, only_where, within
 
 KEYS = ["user_id", "cutoff"]
 
@@ -241,19 +241,19 @@ def instants(cutoffs: Sequence[datetime]) -> ir.Table:
 
 def total(column: str, event_type: str | Sequence[str], window: timedelta | None = None) -> Deferred:
     """Add up a column over events of some types, in a window or over the whole history; 0 when there is nothing."""
-    return _where(event_type, window).ifelse(getattr(_, column), 0.0).sum().fill_null(0.0)
+    return only_where(_is(event_type, window), getattr(_, column)).sum().fill_null(0.0)
 
 
 def days_since_last(event_type: str | Sequence[str]) -> Deferred:
     """Days since the last event of some types."""
-    return _where(event_type, None).ifelse(_.since_last, ibis.null("float64")).min()
+    return _is(event_type, None).ifelse(_.since_last, ibis.null("float64")).min()
 
 
 def days_since_first(event_type: str | Sequence[str]) -> Deferred:
     """Days since the first event of some types."""
-    return _where(event_type, None).ifelse(_.since_first, ibis.null("float64")).max()
+    return _is(event_type, None).ifelse(_.since_first, ibis.null("float64")).max()
 
 
-def _where(event_type: str | Sequence[str], window: timedelta | None) -> Deferred:
+def _is(event_type: str | Sequence[str], window: timedelta | None) -> Deferred:
     hit = _.event_type == event_type if isinstance(event_type, str) else _.event_type.isin(list(event_type))
     return hit if window is None else hit & within(window)

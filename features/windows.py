@@ -68,6 +68,11 @@ def within(window: timedelta) -> Deferred:
     return _.age <= hours(window)
 
 
+def only_where(hit: Deferred, value: Deferred) -> Deferred:
+    """A value where something is true and 0 elsewhere, to be added up: engines add products faster than cases."""
+    return value * hit.cast("float64")
+
+
 def days_until(cutoff: ir.TimestampValue, instant: ir.TimestampValue) -> ir.FloatingValue:
     """Days, with their fraction, from an instant to a cutoff."""
     return cutoff.delta(instant, unit="microsecond") / DAY_MICROSECONDS
