@@ -131,10 +131,10 @@ def _measured(node: exp.Expr, name: str) -> tuple[list[Measure], Callable[[timed
     told = call.sql(DIALECT)
     if isinstance(call.this, exp.Distinct):
         raise ConfigError(f"{told!r} counts distinct values, which do not add up over windows: count events instead")
-    # Every event has a user: counting users' ids counts events.
-    value = _.user_id if isinstance(call.this, exp.Star) else translated(call.this, _column)
-    # What is true of every event: it has a user.
-    met = _.user_id.notnull() if where is None else translated(where, _column)
+    # What is true of every event, so that counting it counts events: it has a user.
+    always = _.user_id.notnull()
+    value = always if isinstance(call.this, exp.Star) else translated(call.this, _column)
+    met = always if where is None else translated(where, _column)
 
     def adding(column: str, scale: float) -> Callable[[timedelta | None], Deferred]:
         def merged(window: timedelta | None) -> Deferred:
@@ -152,7 +152,7 @@ def _measured(node: exp.Expr, name: str) -> tuple[list[Measure], Callable[[timed
         return merged
 
     number = value.cast("float64")
-    count = Measure(name, "sum", value.notnull().ifelse(1.0, ibis.null("float64")), met)
+    count = Measure(name, "count", value, met)
     total = Measure(name, "sum", (number * MILLION).round().cast("float64"), met)
     match call:
         case exp.Count():

@@ -98,6 +98,11 @@ class Snapshot:
             return self._bought(_PURCHASED[base])
         return self._values(self._contexts().rename(value=_CONTEXTS[base]), self._long_grid)
 
+    def _seen(self, tiles: ir.Table, grid: Grid | None = None) -> ir.Table:
+        grid = grid or self._grid
+        name = f"views of {len(grid.edges)} edges"
+        return Grid.seen(tiles, self._once(name, lambda: self._keep(grid.views(), f"views_{len(grid.edges)}")))
+
     def _everything(self) -> ir.Table:
         """Whoever had any event before a cutoff is known there: the first event tells, without tiles."""
         known = self._grid.before(self._events).group_by("user_id").agg(first_at=_.event_ts.min())
@@ -108,7 +113,7 @@ class Snapshot:
     def _tiles(self, types: Sequence[str]) -> ir.Table:
         only_bought = tuple(types) == (PURCHASE,)
         facts = self._purchases() if only_bought else self._grid.before(with_derived(self._events, types, self._derived))
-        return _since(self._grid.seen(facts.group_by("user_id", "event_type", "tile").agg(**_measures(facts))))
+        return _since(self._seen(facts.group_by("user_id", "event_type", "tile").agg(**_measures(facts))))
 
     def _purchases(self) -> ir.Table:
         bought = self._events.filter(_.event_type == PURCHASE)
@@ -128,7 +133,7 @@ class Snapshot:
         tiled = named.group_by("user_id", "order", "tile").agg(
             **_measures(named), local_at=named.local_ts.max(), channel=named.channel.min()
         )
-        known = _since(self._grid.seen(tiled))
+        known = _since(self._seen(tiled))
         orders = known.group_by(*KEYS, "order").agg(
             age=_.age.min(),
             since_first=_.since_first.max(),
@@ -146,7 +151,7 @@ class Snapshot:
     def _days(self) -> ir.Table:
         lines = self._purchases()
         tiled = lines.group_by("user_id", "tile", day=lines.local_ts.date()).agg(first_at=lines.event_ts.min())
-        known = self._grid.seen(tiled)
+        known = self._seen(tiled)
         # A day belongs to the window in which it began.
         days = known.group_by(*KEYS, "day").agg(age=known.age.max(), first_at=known.first_at.min())
         previous = days.day.lag().over(ibis.window(group_by=[days.user_id, days.cutoff], order_by=days.day))
@@ -168,7 +173,7 @@ class Snapshot:
         return self._priced(values) if what == "category" else values
 
     def _values(self, tiled: ir.Table, grid: Grid, *amounts: str) -> ir.Table:
-        known, recent = _since(grid.seen(tiled.filter(_.value.notnull()))), within(self._longest)
+        known, recent = _since(self._seen(tiled.filter(_.value.notnull()), grid)), within(self._longest)
         return known.group_by(*KEYS, "value").agg(
             age=_.age.min(),
             first_age=_.age.max(),
@@ -183,7 +188,7 @@ class Snapshot:
         """Add `usual_amount`: what the recent quantity would have cost at the category's mean price over all users."""
         lines = self._grid.before(_priceable(self._everybody.filter(_.event_type == PURCHASE)))
         tiled = lines.group_by("tile", value=lines.category).agg(**_measures(lines))
-        known = self._grid.seen(tiled).filter(within(self._longest))
+        known = self._seen(tiled).filter(within(self._longest))
         prices = known.group_by("cutoff", "value").agg(price=_.amount.sum() / _.quantity.sum().nullif(0))
         joined = categories.left_join(prices, ["cutoff", "value"]).drop("cutoff_right", "value_right")
         return joined.mutate(usual_amount=(joined.recent_quantity * joined.price).round().cast("float64")).drop("price")
@@ -193,10 +198,10 @@ class Snapshot:
         # Values first, once each: inside the branches of a case they are computed over and over.
         valued = rows.mutate(**{f"value of {measure.name}": measure.value for measure in self._measures})
         added = {
-            measure.name: getattr(measure.met.ifelse(getattr(_, f"value of {measure.name}"), ibis.null("float64")), measure.how)()
+            measure.name: getattr(measure.met.ifelse(getattr(_, f"value of {measure.name}"), None), measure.how)().cast("float64")
             for measure in self._measures
         }
-        return self._grid.seen(valued.group_by("user_id", "tile").agg(**added))
+        return self._seen(valued.group_by("user_id", "tile").agg(**added))
 
     def _as_of(self) -> ir.Table:
         assert self._attributes is not None

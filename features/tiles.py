@@ -58,13 +58,14 @@ class Grid:
         frame = pd.DataFrame(rows, columns=["tile", "cutoff", "age"])
         return ibis.memtable(frame, schema=ibis.schema({"tile": "int16", "cutoff": "timestamp(6)", "age": "int32"}))
 
-    def seen(self, tiles: ir.Table) -> ir.Table:
+    @staticmethod
+    def seen(tiles: ir.Table, views: ir.Table) -> ir.Table:
         """Repeat tiles for every cutoff that sees them: the door through which events reach features.
 
-        Two more have the same rule: the first event of a user and the attributes are held against the cutoff itself (see
-        `features.snapshot`).
+        `views` is what `views()` makes, best kept as a table: then an engine knows how small it is. Two more have the same rule:
+        the first event of a user and the attributes are held against the cutoff itself (see `features.snapshot`).
         """
-        return tiles.inner_join(self.views(), "tile").drop("tile")
+        return tiles.inner_join(views, "tile").drop("tile")
 
     def before(self, events: ir.Table) -> ir.Table:
         """Leave out what no cutoff sees, and give the rest its `tile`."""
