@@ -13,6 +13,7 @@ import pandas as pd
 from features.errors import GateError
 from features.windows import words
 from models.calibration import Calibrator, fit_calibrator
+from models.drift import level_drift
 from models.ladder import RUNGS, Model, Recipe, Rung, fit_recipe, fit_rungs, possible
 from models.metrics import Contact, measures
 from models.propensity import ROUNDS, rounds_needed
@@ -46,9 +47,9 @@ class Backtest:
     """What was predicted at the origins, and what happened.
 
     `predictions` has one row per user and origin: `user_id, cutoff, is_test, label`, `score` (that of the chosen `rung`,
-    calibrated on origins whose horizon had elapsed), the raw score of every rung tried (amounts: to scale), and `champion` and
-    `disjoint` where they were asked for. `calibrator` is fitted on all origins, for use after them. `by_rung` is the mean over
-    test origins of what rungs were chosen by.
+    calibrated on origins whose horizon had elapsed), `drift` (how far the level had moved between those), the raw score of every
+    rung tried (amounts: to scale), and `champion` and `disjoint` where they were asked for. `calibrator` is fitted on all origins,
+    for use after them. `by_rung` is the mean over test origins of what rungs were chosen by.
     """
 
     predictions: pd.DataFrame
@@ -215,27 +216,40 @@ def assemble(
     """
     pooled = pd.concat([part.rows for part in predicted], ignore_index=True)
     pooled = pooled.sort_values(["cutoff", "user_id"], ignore_index=True)
-    score, calibrator = calibrated(pooled, rung, horizon, is_amount=is_amount)
+    found = calibrated(pooled, rung, horizon, is_amount=is_amount)
     told = {name: abs(value) for name, value in by_rung.items()}
-    return Backtest(pooled.assign(score=score), rung, told, calibrator, is_amount, contact)
+    return Backtest(pooled.assign(score=found.score, drift=found.drift), rung, told, found.calibrator, is_amount, contact)
 
 
-def calibrated(pooled: pd.DataFrame, column: str, horizon: timedelta, *, is_amount: bool) -> tuple[pd.Series, Calibrator]:
+@dataclass(frozen=True)
+class Calibrated:
+    """Scores of each row, calibrated on earlier origins only; the `drift` known then; and the calibrator for what comes next."""
+
+    score: pd.Series
+    drift: pd.Series
+    calibrator: Calibrator
+
+
+def calibrated(pooled: pd.DataFrame, column: str, horizon: timedelta, *, is_amount: bool) -> Calibrated:
     """Calibrate raw scores at each origin on earlier ones only, and fit the calibrator for what comes next.
 
-    Rows come in the order of cutoff and user. A raw score that is null stays so.
+    Rows come in the order of cutoff and user. A raw score that is null stays so. `drift` is how far the level had moved between
+    those earlier origins (see `models.drift`), null for amounts.
     """
     ordered = pooled.sort_values(["cutoff", "user_id"], ignore_index=True)
-    score = pd.Series(np.nan, index=ordered.index)
+    score, drift = (pd.Series(np.nan, index=ordered.index) for _ in range(2))
     for cutoff in ordered.cutoff.unique():
         here = ordered.cutoff == cutoff
-        calibrate = _fit(ordered[ordered.cutoff + horizon <= cutoff], column, is_amount=is_amount)
+        known = ordered[(ordered.cutoff + horizon <= cutoff) & ordered[column].notna()]
+        calibrate = _fit(known, column, is_amount=is_amount)
         score[here] = calibrate(ordered[column][here].to_numpy())
-    return score, _fit(ordered, column, is_amount=is_amount)
+        if not is_amount:
+            told = calibrate(known[column].to_numpy(dtype=np.float64))
+            drift[here] = level_drift(told, known.label.to_numpy(dtype=np.float64), known.cutoff.to_numpy())
+    return Calibrated(score, drift, _fit(ordered[ordered[column].notna()], column, is_amount=is_amount))
 
 
-def _fit(rows: pd.DataFrame, column: str, *, is_amount: bool) -> Calibrator:
-    known = rows[rows[column].notna()]
+def _fit(known: pd.DataFrame, column: str, *, is_amount: bool) -> Calibrator:
     blocks = known.cutoff.to_numpy()
     return fit_calibrator(known[column].to_numpy(), known.label.to_numpy(), is_amount=is_amount, blocks=blocks)
 

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
-from math import isfinite
+from math import exp, isfinite
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import expit, logit
 from scipy.stats import binom
 
 from features.errors import ConfigError
@@ -73,7 +74,8 @@ class ScoreBand:
     """What was said of some rows (user × origin), and what happened.
 
     Scores reach from `low` to `high`. `rate` is the realised rate, `rate_low` to `rate_high` its 95 % interval. Were the scores
-    right, it would lie within `stated_low` to `stated_high` 95 times of 100. `users` counts rows.
+    right, and did their level move between dates as it had before, it would lie within `stated_low` to `stated_high` 95 times of
+    100: `drift` is how far it had, a standard deviation of log-odds (see `models.drift`). `users` counts rows.
     """
 
     low: float
@@ -85,10 +87,13 @@ class ScoreBand:
     rate_high: float
     stated_low: float
     stated_high: float
+    drift: float = 0.0
 
 
-def score_bands(label: Floats, score: Floats, *, users: npt.NDArray[Any] | None = None, bands: int = 10) -> list[ScoreBand]:
-    """Give realised rates per tenth of the rows by score, lowest first; `users` has ids, one a row.
+def score_bands(
+    label: Floats, score: Floats, *, users: npt.NDArray[Any] | None = None, drift: Floats | None = None, bands: int = 10
+) -> list[ScoreBand]:
+    """Give realised rates per tenth of the rows by score, lowest first; one a row, `users` has ids and `drift` a `level_drift`.
 
     Equal scores are in one band, so that there are fewer bands than asked for where many are equal. Rows whose score or label is
     unknown are left out. Intervals are Wilson's (1927) of the realised rate, and of the stated one the normal distribution with
@@ -99,12 +104,28 @@ def score_bands(label: Floats, score: Floats, *, users: npt.NDArray[Any] | None 
     rows of how many rows of the band are of the same user, r the correlation of two rows of one user. r is estimated from all
     pairs of rows of one user, by the products of their residuals (Liang and Zeger, 1986) in standard deviations from the band's
     mean: a band that is wrong as a whole is no excuse for a wider interval. It is kept within 0 and 1.
+
+    Drift widens the stated interval: the ends of the mean score's log-odds, moved by it, and those of chance are as far from the
+    mean together as the square root of the sum of their squares (Zou and Donner, 2008). All rows of a band move together: a level
+    that has moved may stay so, and the horizons of neighbouring origins overlap.
     """
-    label, score, users = _known(label, score, users)
+    known = np.isfinite(label) & np.isfinite(score)
+    label, score = label[known], score[known]
+    users, drift = (None if one is None else np.asarray(one)[known] for one in (users, drift))
     part = _parts(_percentiles(score, np.sort(score)), bands)
     # Where many are equal some parts have no rows.
     _, part = np.unique(part, return_inverse=True)
-    return [ScoreBand(*numbers) for numbers in _rates(label, score, part, users)]
+    return [ScoreBand(*numbers) for numbers in _rates(label, score, part, users, drift)]
+
+
+def odds_range(bands: Sequence[ScoreBand]) -> tuple[float, float]:
+    """Give between which factors the odds move from one date to another, 95 times of 100; 1 and 1 where that is not known.
+
+    >>> odds_range([])
+    (1.0, 1.0)
+    """
+    most = max((band.drift for band in bands), default=0.0)
+    return exp(-_Z * most), exp(_Z * most)
 
 
 def coverage(bands: Sequence[ScoreBand]) -> float:
@@ -179,14 +200,9 @@ def _capacity_cuts(everybody: Floats, capacity: int) -> Floats:
     return np.array(cuts[::-1], dtype=float)
 
 
-def _known(label: Floats, score: Floats, users: npt.NDArray[Any] | None) -> tuple[Floats, Floats, npt.NDArray[Any] | None]:
-    known = np.isfinite(label) & np.isfinite(score)
-    return label[known], score[known], None if users is None else np.asarray(users)[known]
-
-
 def _rates(
-    label: Floats, score: Floats, part: npt.NDArray[np.intp], users: npt.NDArray[Any] | None
-) -> list[tuple[float, float, int, float, float, float, float, float, float]]:
+    label: Floats, score: Floats, part: npt.NDArray[np.intp], users: npt.NDArray[Any] | None, drift: Floats | None
+) -> list[tuple[float, float, int, float, float, float, float, float, float, float]]:
     """Give the numbers of a ScoreBand for each part 0, 1, 2 …, none of which is empty."""
     if len(label) == 0:
         return []
@@ -198,7 +214,10 @@ def _rates(
     effect = np.ones(len(rows)) if users is None else _design_effects(label - score, part, users)
     rate_low, rate_high = _realised(rate, rows / effect)
     stated_low, stated_high = _stated(mean, _sums(part, score * (1 - score)), rows, effect)
-    columns = (low, high, rows.astype(int), mean, rate, rate_low, rate_high, stated_low, stated_high)
+    moved = np.zeros(len(rows)) if drift is None else _sums(part, drift) / rows
+    if drift is not None:
+        stated_low, stated_high = _moved(mean, stated_low, stated_high, moved)
+    columns = (low, high, rows.astype(int), mean, rate, rate_low, rate_high, stated_low, stated_high, moved)
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
@@ -235,3 +254,8 @@ def _stated(mean: Floats, variance: Floats, rows: Floats, effect: Floats) -> tup
     exact = [binom.ppf(tail, alone, mean) / alone for tail in (0.025, 0.975)]
     small = alone * np.minimum(mean, 1 - mean) < _SMALL
     return np.where(small, exact[0], np.maximum(mean - half, 0)), np.where(small, exact[1], np.minimum(mean + half, 1))
+
+
+def _moved(mean: Floats, low: Floats, high: Floats, drift: Floats) -> tuple[Floats, Floats]:
+    down, up = (expit(logit(mean) + sign * _Z * drift) for sign in (-1, 1))
+    return np.maximum(mean - np.hypot(mean - low, mean - down), 0), np.minimum(mean + np.hypot(high - mean, up - mean), 1)

@@ -71,8 +71,8 @@ def report(
     ladder = {rung: intervals(tested, rung, is_amount=is_amount, seed=seed, only=[measure]) for rung in backtest.by_rung}
     groupings = {"tenure": tenure_bands(tested[TENURE])} if TENURE in tested else {}
     groupings |= {name: tested[name] for name in dict.fromkeys([STAGE, *by]) if name in tested}
-    label, score = (tested[name].to_numpy(dtype=np.float64) for name in ("label", "score"))
-    bands = [] if is_amount else score_bands(label, score, users=tested.user_id.to_numpy())
+    label, score, drift = (tested[name].to_numpy(dtype=np.float64) for name in ("label", "score", "drift"))
+    bands = [] if is_amount else score_bands(label, score, users=tested.user_id.to_numpy(), drift=drift)
     auc = own.get("auc")
     return Report(
         measure=measure,

@@ -260,7 +260,7 @@ def _worth(target: Target, predicted: Sequence[Predicted]) -> dict[Rung, float]:
 def _with_champion(backtest: Backtest, champion: TargetBundle, rows: pd.DataFrame, horizon: timedelta) -> Backtest:
     """Calibrate the champion's recipe like the challenger, and let the champion itself speak where the origin is news to it."""
     predictions = backtest.predictions
-    score = calibrated(predictions, CHAMPION, horizon, is_amount=backtest.is_amount)[0].to_numpy()
+    score = calibrated(predictions, CHAMPION, horizon, is_amount=backtest.is_amount).score.to_numpy()
     news = (predictions.cutoff >= pd.Timestamp(champion.trained_until)).to_numpy()
     if news.any():
         own = predictions.loc[news, ["user_id", "cutoff"]].merge(rows, on=["user_id", "cutoff"], how="left")

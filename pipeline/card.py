@@ -7,7 +7,7 @@ from math import isfinite
 
 from features.labels import Target
 from features.windows import words
-from models.bands import ScoreBand
+from models.bands import ScoreBand, odds_range
 from models.gates import Verdict, because, decide
 from models.intervals import Interval
 from models.slices import Slice
@@ -139,6 +139,7 @@ def _calibration(told: Card) -> Iterator[str]:
         return
     scale, inside = _of_scores(told), [band.stated_low <= band.rate <= band.stated_high for band in known]
     yield f"In {sum(inside)} of {len(known)} bands, what happened lies inside what the scores stated."
+    yield from moved(known)
     yield ""
     realised = "mean amount" if told.target.is_amount else "realised rate"
     yield from table(
@@ -155,6 +156,13 @@ def _calibration(told: Card) -> Iterator[str]:
             for band, is_inside in zip(known, inside, strict=True)
         ),
     )
+
+
+def moved(bands: Sequence[ScoreBand]) -> Iterator[str]:
+    """Say how far the level moves between dates, where that is known."""
+    low, high = odds_range(bands)
+    if high > 1:
+        yield f"Stated is chance, and that from one date to another the odds moved by factors of {low:.2f} to {high:.2f} (95 %)."
 
 
 def _wrong(told: Card) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from models.bands import odds_range
 from models.intervals import Interval
 from pipeline.show import plain_table
 
@@ -110,6 +111,7 @@ def _told(made: "Tested") -> dict[str, Any]:
         "by_origin": {origin.date().isoformat(): dict(found) for origin, found in report.by_origin.items()},
         "bands": [asdict(band) for band in report.bands],
         "bands_as_stated": report.coverage if report.bands else None,
+        "odds_moved": odds_range(report.bands),
         "slices": [asdict(part) for part in report.slices],
         "suspicions": list(report.suspicions),
         "champion": made.incomparable,
@@ -199,6 +201,9 @@ def _print_bands(row: Mapping[str, Any], console: Console) -> None:
             f"{band['rate_low']:.1%} to {band['rate_high']:.1%}",
         )
     console.print(table)
+    low, high = row["odds_moved"]
+    if high > 1:
+        console.print(f"stated: chance, and odds that moved between dates by factors of {low:.2f} to {high:.2f} (95 %)\n")
 
 
 def _print_slices(row: Mapping[str, Any], console: Console, currency: str, *, most: int | None = _SHOWN_SLICES) -> None:

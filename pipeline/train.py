@@ -269,6 +269,7 @@ def _metrics(made: Tested) -> Iterator[tuple[str, float]]:
     yield from ((f"{report.measure}_of_{rung}", found.value) for rung, found in report.ladder.items())
     if report.bands:
         yield "bands_as_stated", report.coverage
+        yield "level_drift", max(band.drift for band in report.bands)
 
 
 def _figures(made: Tested, bundle: TargetBundle, latest: pd.DataFrame) -> tuple[dict[str, float], dict[str, Figure]]:

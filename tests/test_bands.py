@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import expit, logit
 from scipy.stats import binom, binomtest
 from sklearn.isotonic import IsotonicRegression
 
 from features.errors import ConfigError
 from models.bands import NAMES, Bands, coverage, score_bands, spaced
+from models.drift import level_drift
 
 DAYS = tuple(timedelta(days=days) for days in (14, 28, 56, 84))
 NAN = float("nan")
@@ -225,3 +227,33 @@ def test_one_horizon_or_none_has_nothing_to_agree_with() -> None:
     assert spaced({}, rising=True) == {}
     assert list(spaced({DAYS[0]: np.array([0.3, NAN])}, rising=True)[DAYS[0]])[:1] == [0.3]
     assert len(spaced({DAYS[0]: np.array([]), DAYS[1]: np.array([])}, rising=True)[DAYS[1]]) == 0
+
+
+def test_bands_of_later_dates_lie_within_what_is_stated_when_drift_is_known() -> None:
+    """Six dates whose level moves by a standard deviation of 0.4 log-odds; the seventh is stated from them."""
+    chance, drifted = [], []
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        score = random.uniform(0.1, 0.6, size=(7, 2000))
+        happens = expit(logit(score) + random.normal(0, 0.4, size=(7, 1)))
+        label = (random.random((7, 2000)) < happens).astype(float)
+        drift = level_drift(score[:6].ravel(), label[:6].ravel(), np.repeat(np.arange(6), 2000))
+        chance.append(coverage(score_bands(label[6], score[6])))
+        drifted.append(coverage(score_bands(label[6], score[6], drift=np.full(2000, drift))))
+    assert np.mean(chance) < 0.65
+    assert 0.85 < np.mean(drifted) < 0.99
+
+
+def test_drift_widens_both_ends_and_no_drift_neither() -> None:
+    random = np.random.default_rng(4)
+    score = random.uniform(0, 1, size=1000)
+    label = (random.random(1000) < score).astype(float)
+    for one, moved, same in zip(
+        score_bands(label, score),
+        score_bands(label, score, drift=np.full(1000, 0.5)),
+        score_bands(label, score, drift=np.zeros(1000)),
+        strict=True,
+    ):
+        assert 0 <= moved.stated_low < one.stated_low < one.stated_high < moved.stated_high <= 1
+        assert (same.stated_low, same.stated_high) == pytest.approx((one.stated_low, one.stated_high))
+        assert moved.drift == pytest.approx(0.5)

@@ -29,7 +29,11 @@ def counted(engine: SQLBackend, instants: list[datetime], cutoffs: list[datetime
     log = load(engine, arrow(events(*(("ann", instant) for instant in instants))))
     tiles = grid.before(log).group_by("user_id", "tile").agg(n=_.count())
     windows = {str(window): within(window).ifelse(_.n, 0).sum() for window in WINDOWS}
-    return engine.execute(grid.seen(tiles, grid.views()).group_by(KEYS).agg(ever=_.n.sum(), **windows)).set_index("cutoff").sort_index()
+    return (
+        engine.execute(grid.seen(tiles, grid.views()).group_by(KEYS).agg(ever=_.n.sum(), **windows))
+        .set_index("cutoff")
+        .sort_index()
+    )
 
 
 @pytest.mark.parametrize("cutoff", CUTOFFS)
