@@ -10,18 +10,21 @@ from datetime import timedelta
 
 import ibis
 from ibis import _
+from ibis.common.annotations import ValidationError
 from ibis.common.deferred import Deferred
+from ibis.common.exceptions import IbisError
 from sqlglot import exp
 
 from features.catalogue import Feature, feature_name
 from features.contract import COLUMNS, SQL_TYPES
-from features.errors import ConfigError, did_you_mean
-from features.expressions import DIALECT, columns_of, parse, refuse_clock, type_of
+from features.errors import ConfigError, did_you_mean, first_line
+from features.expressions import DIALECT, columns_of, parse, refuse_clock, refuse_misfits, type_of
 from features.translate import AGGREGATES, translated
 from features.windows import only_where, within, words
 
 # Amounts are added up as whole millionths in floats: exact in any order below 2**53, and several times faster than decimals.
 MILLION = 1_000_000
+_EXACT = 2.0**53
 _IDS = ("user_id", "event_id")
 
 
@@ -57,9 +60,12 @@ def custom_features(custom: Custom, known: Mapping[str, str]) -> tuple[list[Feat
     """
     tree = parse(custom.sql)
     refuse_clock(tree, "a feature may only see what lies before its cutoff")
-    if not any(tree.find_all(exp.AggFunc)):
-        return [_from_features(custom, tree, known)], []
-    return _from_events(custom, tree)
+    try:
+        if not any(tree.find_all(exp.AggFunc)):
+            return [_from_features(custom, tree, known)], []
+        return _from_events(custom, tree)
+    except RecursionError:
+        raise ConfigError(f"{custom.sql[:60]!r}… is nested too deeply: write it shorter, for example with in (…)") from None
 
 
 def _from_features(custom: Custom, tree: exp.Expr, known: Mapping[str, str]) -> Feature:
@@ -71,8 +77,11 @@ def _from_features(custom: Custom, tree: exp.Expr, known: Mapping[str, str]) -> 
     for name in read:
         if name not in known:
             raise ConfigError(f"{custom.sql!r} names {name!r}, which is not a feature: {did_you_mean(name, known)}")
-    _refuse_text(type_of(custom.sql, {name: known[name] for name in read}), custom)
+    types = {name: known[name] for name in read}
+    refuse_misfits(custom.sql, tree, types)
+    _refuse_text(type_of(custom.sql, types), custom)
     value = translated(tree, lambda name: getattr(_, name))
+    _refuse_unbuildable(custom, value, {name: "string" if kind == "VARCHAR" else "float64" for name, kind in types.items()})
     return Feature(
         name=custom.name,
         base="row",
@@ -96,7 +105,9 @@ def _from_events(custom: Custom, tree: exp.Expr) -> tuple[list[Feature], list[Me
             raise ConfigError(
                 f"{custom.sql!r} reads {name}: say how far to look back with `windows`; nothing else may look at time"
             )
-    _refuse_text(type_of(custom.sql, {name: SQL_TYPES[kind] for name, kind in COLUMNS.items()}), custom)
+    types = {name: SQL_TYPES[kind] for name, kind in COLUMNS.items()}
+    refuse_misfits(custom.sql, tree, types)
+    _refuse_text(type_of(custom.sql, types), custom)
     measures: list[Measure] = []
 
     def aggregate(node: exp.Expr) -> Callable[[timedelta | None], Deferred]:
@@ -106,6 +117,9 @@ def _from_events(custom: Custom, tree: exp.Expr) -> tuple[list[Feature], list[Me
 
     parts = [node for node in tree.find_all(*AGGREGATES) if not isinstance(node.parent, exp.Filter)]
     merged = {id(node): aggregate(node) for node in parts}
+    for measure in measures:
+        _refuse_unbuildable(custom, measure.value, COLUMNS)
+        _refuse_unbuildable(custom, measure.met.ifelse(1, 0), COLUMNS)
     features = []
     for window in custom.windows or (None,):
         value = translated(tree, _no_column, lambda node, window=window: merged[id(node)](window))  # type: ignore[misc]
@@ -122,6 +136,9 @@ def _from_events(custom: Custom, tree: exp.Expr) -> tuple[list[Feature], list[Me
                 needs=frozenset(read & set(COLUMNS) - {"event_type"}),
             )
         )
+    added = {measure.name: "float64" for measure in measures}
+    for feature in features:
+        _refuse_unbuildable(custom, feature.expr, {**added, "age": "int32"})
     return features, measures
 
 
@@ -129,6 +146,8 @@ def _measured(node: exp.Expr, name: str) -> tuple[list[Measure], Callable[[timed
     """Give the measures of one aggregate call, and how they merge over the tiles of a window."""
     call, where = (node.this, node.expression.this) if isinstance(node, exp.Filter) else (node, None)
     told = call.sql(DIALECT)
+    if call.this is None:
+        raise ConfigError(f"{told!r} does not say what it takes: count(*) counts events")
     if isinstance(call.this, exp.Distinct):
         raise ConfigError(f"{told!r} counts distinct values, which do not add up over windows: count events instead")
     # What is true of every event, so that counting it counts events: it has a user.
@@ -153,7 +172,10 @@ def _measured(node: exp.Expr, name: str) -> tuple[list[Measure], Callable[[timed
 
     number = value.cast("float64")
     count = Measure(name, "count", value, met)
-    total = Measure(name, "sum", (number * MILLION).round().cast("float64"), met)
+    millionths = number * MILLION
+    # Rounding gives a whole number of 64 bits; beyond what a float can tell to the unit there is nothing to round.
+    rounded = (millionths.abs() < _EXACT).ifelse(millionths.round().cast("float64"), millionths)
+    total = Measure(name, "sum", rounded, met)
     match call:
         case exp.Count():
             return [count], adding(name, 1.0)
@@ -177,6 +199,15 @@ def _column(name: str) -> Deferred:
 
 def _no_column(name: str) -> Deferred:
     raise ConfigError(f"the event column {name!r} stands outside an aggregate: write, for example, sum({name})")
+
+
+def _refuse_unbuildable(custom: Custom, value: Deferred, columns: Mapping[str, str]) -> None:
+    """Raise ConfigError for what DuckDB alone would take: here it is computed by any engine."""
+    row = ibis.table({"user_id": "string", **columns}, name="row")
+    try:
+        value.resolve(row)
+    except (IbisError, ValidationError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{custom.sql!r} cannot be computed on every engine: {first_line(error)}") from None
 
 
 def _refuse_text(kind: str, custom: Custom) -> None:

@@ -8,6 +8,7 @@ import ibis
 import ibis.expr.operations as ops
 
 from features.catalogue import NAME, Feature, unique_by_name
+from features.contract import COLUMNS
 from features.custom import Custom, Measure, custom_features
 from features.errors import ConfigError
 from features.event_types import DERIVED_FROM, KNOWN
@@ -118,11 +119,12 @@ def declared_by_family(wanted: Wanted) -> dict[str, tuple[Feature, ...]]:
 
 
 def switched_off(wanted: Wanted, columns: Collection[str], types: Collection[str]) -> dict[str, int]:
-    """Count the features of the wanted families that each missing event column, or else event type, switches off."""
+    """Count the features, of families and own ones, that each missing event column, or else event type, switches off."""
     present = set(types) | {name for name, sources in DERIVED_FROM.items() if sources <= set(types)}
     counts: dict[str, int] = {}
     by_family = declared_by_family(wanted)
-    for feature in (feature for name in wanted.families for feature in by_family[name]):
+    custom = [feature for feature in declared(wanted, COLUMNS).features if feature.base == CUSTOM] if wanted.custom else []
+    for feature in [*(feature for name in wanted.families for feature in by_family[name]), *custom]:
         missing = feature.needs - set(columns) or {kind for name in feature.types - present for kind in _lacking(name, types)}
         for name in missing:
             counts[name] = counts.get(name, 0) + 1

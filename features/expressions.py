@@ -54,6 +54,7 @@ def condition(sql: str, columns: Collection[str]) -> str:
                 f"{sql!r} uses {node.sql(DIALECT)!r}: a rule may only compare columns and values "
                 "(=, <>, <, <=, >, >=, in, between, like, is null, and, or, not, + - * /, coalesce, lower, upper, abs)"
             )
+        refuse_backslash(node)
     for column in tree.find_all(exp.Column):
         if column.name not in columns or column.table:
             raise ConfigError(f"{sql!r} names the unknown column {column.sql(DIALECT)!r}: {did_you_mean(column.name, columns)}")
@@ -69,8 +70,7 @@ def typed_condition(sql: str, types: Mapping[str, str]) -> str:
     Raises ConfigError, also for a comparison of text with a number, or for an expression that is not true or false.
     """
     checked = condition(sql, types)
-    for said in _misfits(parse(checked), types):
-        raise ConfigError(f"{sql!r} does not fit its columns: {said}")
+    refuse_misfits(sql, parse(checked), types)
     found = type_of(checked, types)
     if found != "BOOLEAN":
         raise ConfigError(f"{sql!r} is not a condition but a {found}: compare it with something")
@@ -107,6 +107,18 @@ _TRUE_OR_FALSE = (exp.And, exp.Or, exp.Not, exp.Boolean, exp.Is, exp.Like, exp.I
 _NUMBERS = {"DOUBLE", "FLOAT", "REAL", "DECIMAL", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"}
 
 
+def refuse_misfits(sql: str, tree: exp.Expr, types: Mapping[str, str]) -> None:
+    """Raise ConfigError where text meets a number, or either is taken for true or false; all columns are in `types`."""
+    for said in _misfits(tree, types):
+        raise ConfigError(f"{sql!r} does not fit its columns: {said}")
+
+
+def refuse_backslash(node: exp.Expr) -> None:
+    """Raise ConfigError for a pattern that engines read in two ways."""
+    if isinstance(node, (exp.Like, exp.ILike)) and "\\" in node.expression.name:
+        raise ConfigError(f"{node.sql(DIALECT)!r} has a backslash, which engines read in two ways: write _ for such a letter")
+
+
 def _misfits(tree: exp.Expr, types: Mapping[str, str]) -> Iterator[str]:
     """Say where text meets a number, which DuckDB would now and then cast, or either is taken for true or false."""
     for node in tree.walk():
@@ -120,7 +132,15 @@ def _misfits(tree: exp.Expr, types: Mapping[str, str]) -> Iterator[str]:
             for part in (node.this,) if isinstance(node, exp.Not) else (node.this, node.expression):
                 kind = _kind(part, types)
                 if kind in ("text", "number"):
-                    yield f"{part.sql(DIALECT)} is a {kind}, not true or false: compare it with something"
+                    yield _no_condition(part, kind)
+        # What a filter or a branch of a case asks.
+        asked = node.this if isinstance(node, (exp.Where, exp.If)) else None
+        if asked is not None and (kind := _kind(asked, types)) in ("text", "number"):
+            yield _no_condition(asked, kind)
+
+
+def _no_condition(part: exp.Expr, kind: str) -> str:
+    return f"{part.sql(DIALECT)} is a {kind}, not true or false: compare it with something"
 
 
 def _alike(node: exp.Expr) -> list[exp.Expr]:
@@ -165,7 +185,7 @@ def _kind(node: exp.Expr, types: Mapping[str, str]) -> str | None:
         return "truth"
     if isinstance(node, (exp.Lower, exp.Upper)):
         return "text"
-    if isinstance(node, (exp.Neg, exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Abs)):
+    if isinstance(node, (exp.Neg, exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Abs, exp.Count, exp.Sum, exp.Avg)):
         return "number"
     return _kind(node.this, types) if isinstance(node, exp.Coalesce) else None
 

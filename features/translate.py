@@ -8,10 +8,11 @@ from operator import add, and_, eq, ge, gt, le, lt, mul, ne, or_, sub
 from typing import Any
 
 import ibis
+from ibis.common.deferred import Deferred, Just
 from sqlglot import exp
 
 from features.errors import ConfigError
-from features.expressions import DIALECT
+from features.expressions import DIALECT, refuse_backslash
 
 # A deferred expression or a value: both have the same methods.
 Value = Any
@@ -48,11 +49,11 @@ def translated(tree: exp.Expr, column: Callable[[str], Value], aggregate: Callab
             case exp.Column() if not node.table:
                 return column(node.name)
             case exp.Literal():
-                return ibis.literal(node.this if node.is_string else float(node.this))
+                return _constant(node.this if node.is_string else float(node.this))
             case exp.Boolean():
-                return ibis.literal(bool(node.this))
+                return _constant(bool(node.this))
             case exp.Null():
-                return ibis.null("float64")
+                return ibis.null()
             case exp.Div():
                 return value(node.this) / value(node.expression).nullif(0.0)
             case exp.Is() if isinstance(node.expression, exp.Null):
@@ -62,6 +63,7 @@ def translated(tree: exp.Expr, column: Callable[[str], Value], aggregate: Callab
             case exp.Between():
                 return value(node.this).between(value(node.args["low"]), value(node.args["high"]))
             case exp.Like() | exp.ILike() if isinstance(node.expression, exp.Literal):
+                refuse_backslash(node)
                 text = value(node.this)
                 return (text.ilike if isinstance(node, exp.ILike) else text.like)(node.expression.this)
             case exp.Coalesce():
@@ -75,7 +77,7 @@ def translated(tree: exp.Expr, column: Callable[[str], Value], aggregate: Callab
             case exp.Case() if node.this is None:
                 branches = [(value(branch.this), value(branch.args["true"])) for branch in node.args["ifs"]]
                 default = node.args.get("default")
-                return ibis.cases(*branches, else_=ibis.null("float64") if default is None else value(default))
+                return ibis.cases(*branches, else_=ibis.null() if default is None else value(default))
         raise ConfigError(
             f"{node.sql(DIALECT)!r} is not available in a feature: use columns, values, comparisons, and, or, not, in, between, "
             "like, is null, + - * /, case, coalesce, nullif, greatest, least, abs, lower, upper, and the aggregates count, sum, "
@@ -83,3 +85,8 @@ def translated(tree: exp.Expr, column: Callable[[str], Value], aggregate: Callab
         )
 
     return value(tree)
+
+
+def _constant(told: str | float | bool) -> Deferred:
+    # Deferred, as columns are: on the left of an operator a plain literal refuses a deferred right side.
+    return Deferred(Just(ibis.literal(told)))

@@ -8,6 +8,12 @@ import pyarrow as pa
 from features.catalogue import Feature
 from features.labels import Target
 
+# What columns are called on the way from features to tables: nobody's own may be called so.
+WORKING = frozenset(
+    {"cutoff", "since", "until", "known_from", "row", "broken", "came_as", "source_name"}
+    | {"label", "is_test", "score", "drift", "champion", "disjoint"}
+    | {"base_rate", "recency", "rfm", "logistic", "lightgbm", "blend"}
+)
 # Columns of a target and of a persona, with the types that a segment's rule meets.
 TARGET_COLUMNS: Mapping[str, str] = {"{target}_score": "DOUBLE", "{target}_percentile": "DOUBLE", "{target}_band": "VARCHAR"}
 RULE_COLUMNS: Mapping[str, str] = {"persona": "INTEGER", "persona_name": "VARCHAR", "persona_typicality": "DOUBLE"}

@@ -121,7 +121,8 @@ def _digest(engine: SQLBackend, events: ir.Table, attributes: ir.Table | None, b
 
 def _beyond_history(settings: Settings, bounds: Bounds, counts: pd.Series) -> tuple[str, ...]:
     history = bounds.as_of - counts["first"].to_pydatetime()
-    return tuple(label(window) for window in sorted(settings.features.windows) if window > history)
+    windows = {*settings.features.windows, *(window for told in settings.features.custom for window in told.windows)}
+    return tuple(label(window) for window in sorted(windows) if window > history)
 
 
 def _refuse_missing_columns(settings: Settings, columns: set[str]) -> None:

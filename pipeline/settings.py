@@ -22,14 +22,15 @@ from pydantic import (
 
 from features.contract import COLUMNS
 from features.custom import Custom
-from features.declare import FeatureSet, Wanted, declared
-from features.errors import ConfigError, did_you_mean
+from features.declare import FeatureSet, Wanted, declared, declared_by_family
+from features.errors import ConfigError, did_you_mean, listed
 from features.expressions import columns_of, typed_condition
 from features.families import FAMILIES
+from features.families.values import in_names
 from features.labels import Target
 from features.sources import Source
 from features.windows import label
-from pipeline.columns import RULE_COLUMNS, STAGE, TARGET_COLUMNS, TIER
+from pipeline.columns import RULE_COLUMNS, STAGE, TARGET_COLUMNS, TIER, WORKING, segments_schema
 from pipeline.engine_settings import DuckDBSettings, EngineSettings
 from pipeline.rules import both_met
 from pipeline.segment_settings import PREFERRED, PlaysSettings, SegmentSettings, StageSettings, is_quiet
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 
 def _zone(name: str) -> str:
-    if name not in available_timezones():
+    if name not in available_timezones() - {"localtime"}:
         raise ConfigError(f"{name!r} is not a time zone: {did_you_mean(name, available_timezones() - {'localtime'})}")
     return ZoneInfo(name).key
 
@@ -108,7 +109,8 @@ class CustomSettings(Strict):
 
     name: Name = Field(description="Names the feature; its windows are added to the name.")
     sql: str = Field(
-        description="For example sum(amount) filter (where category = 'DELI'), or purchase_amount_sum_28d / purchase_count_28d."
+        description="For example sum(amount) filter (where category = 'DELI'), or purchase_amount_sum_28d / purchase_count_28d. "
+        "Sums and means of events are exact to a millionth."
     )
     windows: tuple[Duration, ...] = Field(
         (), description="Look-back windows of an expression over events; none is the whole history."
@@ -141,6 +143,10 @@ class AttributeSettings(Strict):
         return {name: kind == "number" for name, kind in self.columns.items()}
 
 
+# Baselines, personas and plays read features of these, whatever else is built.
+_READ_BY_OTHERS = ("stage", "habits")
+
+
 class FeatureSettings(Strict):
     """Which features are built."""
 
@@ -151,7 +157,9 @@ class FeatureSettings(Strict):
     )
 
     families: tuple[Annotated[str, AfterValidator(as_value_error(_family))], ...] = Field(
-        tuple(FAMILIES), min_length=1, description="Families of features that are built; docs/features.md lists them."
+        tuple(FAMILIES),
+        min_length=1,
+        description="Families that are built, stage and habits among them; docs/features.md lists all.",
     )
     values: dict[Literal["channel", "device", "source"], tuple[str, ...]] = Field(
         {}, description="Values that get a share and a recency of their own, such as channel: [web, app]."
@@ -162,6 +170,13 @@ class FeatureSettings(Strict):
     def _distinct(self) -> "FeatureSettings":
         if len(set(self.windows)) != len(self.windows):
             raise ValueError(f"windows repeat: {', '.join(map(label, self.windows))}; name each once")
+        if missing := [name for name in _READ_BY_OTHERS if name not in self.families]:
+            raise ValueError(f"families leaves out {listed(missing)}, which models, personas and plays read: add it")
+        for what, values in self.values.items():
+            words = Counter(map(in_names, values))
+            for value in values:
+                if not in_names(value) or words[in_names(value)] > 1:
+                    raise ValueError(f"values.{what}: {value!r} gives no feature name of its own: name one value of each spelling")
         return self
 
 
@@ -233,15 +248,19 @@ class Settings(Strict):
     def _wrong_features(self) -> Iterator[str]:
         if any(source.name == ATTRIBUTES for source in self.sources):
             yield f"sources: the name {ATTRIBUTES!r} is taken by the attributes: choose another"
-        try:
-            taken = {feature.name for feature in self._everything.features if feature.base != ATTRIBUTES}
-        except ConfigError as error:
-            yield from str(error).split("\n")
-            return
-        clashes = sorted(
-            set(self.attributes.columns if self.attributes else ()) & (taken | {"user_id", "cutoff", "since", "until"})
-        )
-        yield from (f"attributes.columns.{name}: the name is taken: choose another" for name in clashes)
+        reserved = WORKING | set(segments_schema(self.specs()).names)
+        families = declared_by_family(self.wanted())
+        built_in = {feature.name for name, family in families.items() if name != ATTRIBUTES for feature in family}
+        named = {f"features.custom.{at} ({told.name})": told.name for at, told in enumerate(self.features.custom)}
+        attributes = {f"attributes.columns.{name}": name for name in (self.attributes.columns if self.attributes else ())}
+        clashes = [place for place, name in attributes.items() if name in built_in]
+        clashes += [place for place, name in (named | attributes).items() if name in reserved]
+        yield from (f"{place}: the name is taken: choose another" for place in sorted(set(clashes)))
+        if not clashes:
+            try:
+                _ = self._everything
+            except ConfigError as error:
+                yield from str(error).split("\n")
 
     def _wrong_rules(self) -> Iterator[str]:
         known = self.rule_columns()

@@ -101,6 +101,28 @@ def test_aggregates_combine_and_division_by_zero_is_null(engine: SQLBackend) -> 
     }  # fmt: skip
 
 
+def test_values_stand_on_either_side_and_nulls_are_of_any_type(engine: SQLBackend) -> None:
+    found = built(
+        engine,
+        custom("1 - count(*) filter (where category = 'DELI') / count(*)", 7 * DAY, name="rest"),
+        custom("sum(2 * amount) + 1", 7 * DAY, name="twice"),
+        custom("1 - purchase_count_7d", name="less"),
+        custom("5 between 1 and count(*)", name="five"),
+        custom("sum(case when 'DELI' in (category, channel) then 1 else 0 end)", 7 * DAY, name="either"),
+        custom("count(case when category = 'DELI' then channel end)", 28 * DAY, name="named"),
+        custom("count(*) filter (where true)", 7 * DAY, name="all_of_them"),
+    )
+    assert found["ann"] == {
+        "rest_7d": pytest.approx(1 / 3), "twice_7d": 19.0, "less": -1.0, "five": 1.0, "either_7d": 2.0, "named_28d": 2.0,
+        "all_of_them_7d": 3.0,
+    }  # fmt: skip
+
+
+def test_sums_beyond_what_whole_numbers_hold(engine: SQLBackend) -> None:
+    found = built(engine, custom("sum(amount * 1000000000000) filter (where amount = 20)", name="large"))
+    assert found["ann"] == {"large": 2e13}
+
+
 def test_a_window_starts_and_ends_where_every_window_does(engine: SQLBackend) -> None:
     log = events(*[{"user_id": "ann", "event_ts": CUTOFF - at_} for at_ in (36 * DAY + TICK, 36 * DAY, TICK, 0 * DAY)])
     features = declared(Wanted(WINDOWS, families=(), custom=(custom("count(*)", 36 * DAY),)), COLUMNS)
@@ -178,6 +200,16 @@ def test_a_missing_column_switches_a_custom_feature_off() -> None:
         ("max(amount, 3)", r"gives .*\[\]: a feature is a number"),
         ("count(user_id)", "reads user_id, which says nothing of behaviour"),
         ("", "0 statements: write exactly one"),
+        ("count()", "does not say what it takes"),
+        ("count(*) filter (where amount = '5')", "amount is a number"),
+        ("count(*) filter (where amount)", "amount is a number, not true or false"),
+        ("count(*) filter (where 1)", "1 is a number, not true or false"),
+        ("count(*) and true", "is a number, not true or false"),
+        ("coalesce(avg(amount), 'none')", "is a number .*and 'none' a text"),
+        ("not purchase_count_28d", "purchase_count_28d is a number, not true or false"),
+        ("(purchase_count_28d > 1) = 1", "cannot be computed on every engine"),
+        (r"count(*) filter (where category like 'a\_b')", "has a backslash, which engines read in two ways"),
+        (f"count(*) filter (where {' or '.join(f'amount = {number}' for number in range(1500))})", "nested too deeply"),
     ],
 )
 def test_what_cannot_be_is_refused(sql: str, says: str) -> None:

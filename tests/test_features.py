@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import cache
 
+import ibis
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -16,10 +17,12 @@ from reference import reference
 from scipy.stats import binomtest, gamma
 
 from builders import DAY, HOUR, TICK, WINDOWS, at, close_engine, events, feature_table, load, load_events, open_engine
+from features.attributes import read_attributes
 from features.build import build_features, steps
 from features.catalogue import NAME
 from features.contract import COLUMNS
 from features.declare import Wanted, declared
+from features.errors import ConfigError
 from features.event_types import KNOWN
 from features.snapshot import KEYS
 
@@ -314,6 +317,13 @@ def with_attributes(engine: SQLBackend, told: Sequence[tuple[object, ...]], *cut
     asked = declared(Wanted(WINDOWS, families=(), attributes={"tier": False, "size": True}), COLUMNS)
     log = load_events(engine, events(("ann", CUTOFF - 99 * DAY), ("bob", CUTOFF - 99 * DAY, None, "view")))
     return engine.execute(build_features(engine, log, asked, cutoffs, attributes=table))
+
+
+@pytest.mark.parametrize("known_from", [20240105, 1704412800000.0, True])
+def test_attributes_known_from_a_number_are_refused(known_from: float) -> None:
+    raw = ibis.memtable({"user_id": ["ann"], "tier": ["gold"]}).mutate(known_from=ibis.literal(known_from))
+    with pytest.raises(ConfigError, match="gives known_from as .*: turn numbers into time in the SQL"):
+        read_attributes(raw, {"tier": False})
 
 
 def test_attributes_are_those_known_at_the_cutoff(engine: SQLBackend) -> None:

@@ -9,11 +9,18 @@ from pydantic import BaseModel
 
 from features.errors import ConfigError
 from features.labels import definition
+from models.backtest import CHAMPION, DISJOINT
 from models.bands import Bands
+from models.ladder import RUNGS
+from pipeline.columns import WORKING
 from pipeline.settings import Settings, read_settings
 from shops import shop_config
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def own(name: str) -> dict[str, str]:
+    return {"name": name, "sql": "count(*)", "meaning": "own", "phrase": "own: {value}"}
 
 
 def problems(path: Path) -> list[str]:
@@ -224,3 +231,40 @@ def test_how_a_target_is_used_does_not_change_its_definition() -> None:
     assert not {"contact", "bands", "monotone"} & set(definition(settings.specs()[0]))
     assert settings.bands()["churn_28d"].capacity == 500
     assert settings.bands()["repeat_28d"] == Bands()
+
+
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [
+        ({"families": ["habits", "carts"]}, "families leaves out stage, which models, personas and plays read: add it"),
+        ({"values": {"channel": ["in store", "in-store"]}}, "values.channel: 'in store' gives no feature name of its own"),
+        ({"values": {"channel": ["-"]}}, "values.channel: '-' gives no feature name of its own"),
+        ({"custom": [own("label")]}, r"features.custom.0 \(label\): the name is taken: choose another"),
+        ({"custom": [own("churn_28d_score")]}, "the name is taken"),
+        ({"custom": [own("as_of")]}, "the name is taken"),
+    ],
+)
+def test_names_and_families_that_others_need_are_kept_free(tmp_path: Path, features: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        read_settings(shop_config(tmp_path, features=features))
+
+
+@pytest.mark.parametrize("name", ["region", "journey_stage", "row", "source_name", "as_of"])
+def test_an_attribute_may_not_take_a_name(tmp_path: Path, name: str) -> None:
+    attributes = {"tables": {"m": "m.csv"}, "sql": f"select user_id, known_from, {name} from m", "columns": {name: "text"}}
+    with pytest.raises(ConfigError, match=f"attributes.columns.{name}: the name is taken: choose another"):
+        read_settings(shop_config(tmp_path, attributes=attributes))
+
+
+def test_values_in_any_script_have_features_of_their_own(tmp_path: Path) -> None:
+    settings = read_settings(shop_config(tmp_path, features={"values": {"channel": ["线上", "门店"]}}))
+    assert {"channel_线上_recency_days", "channel_门店_recency_days"} <= set(settings.rule_columns())
+
+
+def test_the_time_zone_of_the_machine_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'localtime' is not a time zone"):
+        read_settings(shop_config(tmp_path, time_zone="localtime"))
+
+
+def test_every_column_of_a_backtest_is_kept_free() -> None:
+    assert {*RUNGS, CHAMPION, DISJOINT, "label", "score", "drift"} <= WORKING

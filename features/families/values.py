@@ -77,7 +77,7 @@ def favourite_features(
 
 def share_of_value(what: str, base: Base, value: str, window: timedelta, *, high: str | None = None) -> Iterator[Feature]:
     """Share and recency of one named value."""
-    word = f"{what}_{re.sub('[^a-z0-9]+', '_', value.lower()).strip('_')}"
+    word = f"{what}_{in_names(value)}"
     hit, needs = _.value == value, frozenset({what})
     said = value.replace("{", "{{").replace("}", "}}")
     done = _DONE[what][0]
@@ -104,6 +104,15 @@ def share_of_value(what: str, base: Base, value: str, window: timedelta, *, high
         unknown=f"no {done} {said} so far",
         needs=needs,
     )
+
+
+def in_names(value: str) -> str:
+    """Write a value the way feature names carry it.
+
+    >>> in_names("In-store (pickup)")
+    'in_store_pickup'
+    """
+    return re.sub(r"[\W_]+", "_", value.lower()).strip("_")
 
 
 def _counted(what: str) -> str:
