@@ -152,8 +152,8 @@ class Snapshot:
         lines = self._purchases()
         tiled = lines.group_by("user_id", "tile", day=lines.local_ts.date()).agg(first_at=lines.event_ts.min())
         known = self._seen(tiled)
-        # A day belongs to the window in which it began.
-        days = known.group_by(*KEYS, "day").agg(age=known.age.max(), first_at=known.first_at.min())
+        # A day belongs to the window if any purchase of it does, as an order does: it may have begun before.
+        days = known.group_by(*KEYS, "day").agg(age=known.age.min(), first_at=known.first_at.min())
         previous = days.day.lag().over(ibis.window(group_by=[days.user_id, days.cutoff], order_by=days.day))
         gap = days.day.delta(previous, unit="day").cast("float64")
         table = days.select(*KEYS, "age", "day", since=days_until(days.cutoff, days.first_at), gap=gap)

@@ -82,9 +82,13 @@ class Seen:
 
     @cached_property
     def days(self) -> pd.DataFrame:
-        """Local days with a purchase: their first instant, and the days since the one before."""
+        """Local days with a purchase: their first and last instant, and the days since the one before."""
         lines = self.of("purchase")
-        days = lines.groupby(lines.local.dt.normalize().rename("day")).agg(event_ts=("event_ts", "min")).reset_index()
+        days = (
+            lines.groupby(lines.local.dt.normalize().rename("day"))
+            .agg(event_ts=("event_ts", "min"), last=("event_ts", "max"))
+            .reset_index()
+        )
         return days.assign(gap=days.day.diff() / DAY)
 
     def waited(self, event_type: str, keys: Sequence[str]) -> pd.DataFrame:
@@ -191,7 +195,7 @@ def habits(seen: Seen, _row: Row) -> Row:
         row[f"purchase_count_{name}"] = len(orders)
         row[f"purchase_amount_sum_{name}"] = money(lines.amount)
         row[f"purchase_line_count_{name}"] = len(lines)
-        row[f"purchase_day_count_{name}"] = len(seen.last(seen.days, window))
+        row[f"purchase_day_count_{name}"] = len(seen.last(seen.days, window, "last"))
         row[f"category_count_{name}"] = lines.category.nunique()
         if place % 2 == 1:
             row[f"purchase_order_amount_mean_{name}"] = orders.amount.mean()

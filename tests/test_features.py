@@ -319,6 +319,13 @@ def with_attributes(engine: SQLBackend, told: Sequence[tuple[object, ...]], *cut
     return engine.execute(build_features(engine, log, asked, cutoffs, attributes=table))
 
 
+def test_a_local_day_that_straddles_the_start_of_a_window_is_in_it() -> None:
+    straddling = [{"user_id": "ann", "event_ts": CUTOFF - 7 * DAY + hours * HOUR} for hours in (-2, 2)]
+    names = ["purchase_count_7d", "purchase_day_count_7d"]
+    table = feature_table(events(*straddling), CUTOFF, zone="America/New_York", only=names)
+    assert table[names].to_numpy().tolist() == [[1.0, 1.0]]
+
+
 @pytest.mark.parametrize("known_from", [20240105, 1704412800000.0, True])
 def test_attributes_known_from_a_number_are_refused(known_from: float) -> None:
     raw = ibis.memtable({"user_id": ["ann"], "tier": ["gold"]}).mutate(known_from=ibis.literal(known_from))

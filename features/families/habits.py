@@ -69,7 +69,7 @@ def _buying(windows: Sequence[timedelta]) -> Iterator[Feature]:
             base="days",
             expr=within(window).ifelse(1.0, 0.0).sum(),
             unit="day",
-            meaning=f"local days with a purchase that began in the last {words(window)}",
+            meaning=f"local days with a purchase in the last {words(window)}",
             phrase=f"bought on {{value}} of the last {words(window)}",
             group="frequency",
             empty=0,

@@ -112,7 +112,7 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
         base="row",
         expr=ibis.cases(*((when, since) for _name, when, since in rules), else_=_.purchase_run_days - YOUNG_DAYS),
         unit="days",
-        meaning="days since the present stage of the journey began",
+        meaning="days since the present stage of the journey began; a pause that was made up for does not begin it anew",
         phrase="in this stage of the journey for {value}",
         group="stage",
     )
