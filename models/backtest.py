@@ -72,7 +72,7 @@ class Backtest:
     @property
     def baseline(self) -> Rung:
         """The rule that a model has to beat first: the best known of the simple ones."""
-        return self.baselines[-1]
+        return best({rung: self.by_rung[rung] for rung in self.baselines})
 
     def by_origin(self, column: str = "score") -> dict[datetime, dict[str, float]]:
         """Give the measures of each test origin, oldest first; `column` is `score`, a rung or `champion`."""

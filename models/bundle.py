@@ -24,7 +24,9 @@ from models.personas import Personas
 from models.propensity import Floats
 
 _HEAD, _BOOSTER = "bundle.json", "booster.txt"
-FORMAT = 3
+FORMAT = 4
+# The first format whose files carry their own digest.
+_SEALED = 4
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,9 @@ class TargetBundle:
     def save(self, folder: Path) -> None:
         """Write the bundle into `folder`, which is made."""
         folder.mkdir(parents=True)
-        (folder / _HEAD).write_text(json.dumps(self._head, indent=1))
         if (trees := _trees(self.model)) is not None:
             trees.booster.save_model(str(folder / _BOOSTER))
+        _save_head(self._head, folder)
 
     @property
     def digest(self) -> str:
@@ -122,7 +124,7 @@ class PersonaBundle:
     def save(self, folder: Path) -> None:
         """Write the bundle into `folder`, which is made."""
         folder.mkdir(parents=True)
-        (folder / _HEAD).write_text(json.dumps(self._head, indent=1))
+        _save_head(self._head, folder)
 
     @property
     def digest(self) -> str:
@@ -134,12 +136,25 @@ class PersonaBundle:
         return {"format": FORMAT, "kind": "personas", "personas": asdict(self.personas)}
 
 
+def _save_head(head: Mapping[str, Any], folder: Path) -> None:
+    told = json.loads(json.dumps(head))
+    (folder / _HEAD).write_text(json.dumps({**told, "seal": _seal(told, folder)}, indent=1))
+
+
+def _seal(head: Mapping[str, Any], folder: Path) -> str:
+    """Give the SHA-256 of what a bundle's files say; LightGBM kills the process over damaged trees, or scores with them."""
+    trees = (folder / _BOOSTER).read_bytes() if (folder / _BOOSTER).exists() else b""
+    return sha256(json.dumps(head, sort_keys=True).encode() + trees).hexdigest()
+
+
 def load(folder: Path) -> TargetBundle | PersonaBundle:
     """Read a bundle of this format or an earlier one; raises StoreError when it is damaged or of a later format."""
     try:
         head = json.loads((folder / _HEAD).read_text())
         if head["format"] > FORMAT:
             raise StoreError(f"the model is of format {head['format']}, this version reads up to {FORMAT}: upgrade beforehand")
+        if head["format"] >= _SEALED and head.pop("seal") != _seal(head, folder):
+            raise ValueError("its files are not as they were written")
         if head["kind"] == "personas":
             return PersonaBundle(_personas(head["personas"], head["format"]))
         return _target(head, folder)

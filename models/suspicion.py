@@ -10,6 +10,8 @@ from scipy.stats import rankdata
 TOO_GOOD = 0.97
 KNOWS_TOO_MUCH = 0.95
 _ROWS = 20_000
+# With fewer of either label, some feature of hundreds sets them apart by chance.
+_FEWEST = 20
 
 
 def lone_aucs(rows: pd.DataFrame, features: Sequence[str]) -> dict[str, float]:
@@ -33,10 +35,13 @@ def lone_aucs(rows: pd.DataFrame, features: Sequence[str]) -> dict[str, float]:
 def suspicions(rows: pd.DataFrame, features: Sequence[str], auc: float | None) -> list[str]:
     """Say what looks too good: features that almost tell the label alone, and a mean `auc` above 0.97 with its likely sources.
 
-    An empty list is no proof of honesty. Amounts are looked at as spent or not.
+    An empty list is no proof of honesty. With fewer than 20 of either label no feature is suspected on its own. Amounts are
+    looked at as spent or not.
     """
     alone = sorted(lone_aucs(rows, features).items(), key=lambda told: -told[1])
-    knowing = [f"{name} (alone AUC {value:.3f})" for name, value in alone if value >= KNOWS_TOO_MUCH]
+    label = rows.head(_ROWS).label > 0
+    is_known = min(label.sum(), (~label).sum()) >= _FEWEST
+    knowing = [f"{name} (alone AUC {value:.3f})" for name, value in alone if value >= KNOWS_TOO_MUCH and is_known]
     said = []
     if auc is not None and auc >= TOO_GOOD:
         likely = ", ".join(knowing or [f"{name} (alone AUC {value:.3f})" for name, value in alone[:3]])

@@ -50,14 +50,14 @@ def with_asked(users: ir.Table, log: EventLog, targets: Sequence[Target], cutoff
 
 
 def _ladders(targets: Sequence[Target]) -> tuple[tuple[Mapping[timedelta, str], bool], ...]:
-    """Group the targets that ask one question over several horizons, and say whether the answer rises with the horizon.
+    """Group targets that ask one question over several horizons, of whomever, and say whether the answer rises with the horizon.
 
     Growth is against the user's own average per horizon, and a first time looks back as far as it says: over several horizons these
     are several questions when anything else differs.
     """
     found: dict[str, dict[timedelta, Target]] = {}
     for target in targets:
-        asked = {key: value for key, value in definition(target).items() if key != "horizon"}
+        asked = {key: value for key, value in definition(target).items() if key not in ("horizon", "eligible")}
         if target.kind != "growth":
             found.setdefault(json.dumps(asked, sort_keys=True), {})[target.horizon] = target
     return tuple(

@@ -10,7 +10,7 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
 from features.errors import DataError, StoreError
-from models.bundle import TargetBundle, load
+from models.bundle import FORMAT, TargetBundle, load
 from models.calibration import Calibrator
 from models.ladder import RUNGS, Blend, Linear, Recipe, Rung, blended, finite, fit_recipe, fit_rungs, possible
 from models.linear import fit_linear
@@ -116,7 +116,7 @@ def test_a_bundle_with_an_unknown_kind_of_model_is_damaged(tmp_path: Path, rungs
     made = TargetBundle("churn", {}, Recipe("rfm", NAMES), "2024-01-01", Calibrator(), rungs["rfm"])
     made.save(tmp_path / "bundle")
     head = tmp_path / "bundle" / "bundle.json"
-    head.write_text(head.read_text().replace('"kind": "linear"', '"kind": "oracle"'))
+    head.write_text(head.read_text().replace('"kind": "linear"', '"kind": "oracle"').replace(f'"format": {FORMAT}', '"format": 3'))
     with pytest.raises(StoreError, match="damaged.*oracle"):
         load(tmp_path / "bundle")
 
@@ -163,6 +163,21 @@ def test_a_feature_that_knows_the_label_is_named() -> None:
     ]
     assert suspicions(rows, [*NAMES, "leak"], 0.995)[0].startswith("AUC 0.995 is too good to be honest; look first at leak")
     assert suspicions(rows, NAMES, 0.8) == []
+
+
+def test_with_few_of_a_label_no_feature_is_suspected_alone() -> None:
+    rows = pd.DataFrame({"label": [1.0] * 3 + [0.0] * 300, "chance": range(303)})
+    assert suspicions(rows, ["chance"], 0.8) == []
+
+
+def test_a_linear_model_sees_the_rare_answer_whatever_is_drawn() -> None:
+    random = np.random.default_rng(3)
+    x = pd.DataFrame({"a": random.normal(size=400_000)})
+    y = pd.Series((random.random(len(x)) < 0.0002 * np.exp(x.a - 0.5)).astype(float))
+    fits = [fit_linear(x, y, is_amount=False, strength=1e-6, seed=seed) for seed in range(3)]
+    for fit in fits:
+        assert fit.raw(x).mean() == pytest.approx(y.mean(), rel=0.1)
+        assert fit.columns[0].weight == pytest.approx(1.0, abs=0.25)
 
 
 def test_what_is_known_for_one_label_only_is_suspicious() -> None:

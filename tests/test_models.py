@@ -86,7 +86,9 @@ def bundle() -> TargetBundle:
     )
 
 
-@pytest.mark.parametrize("damage", ["no head", "half a head", "another booster", "a later format"])
+@pytest.mark.parametrize(
+    "damage", ["no head", "half a head", "another booster", "half a booster", "another leaf", "another number", "a later format"]
+)
 def test_a_damaged_bundle_is_refused(tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "bundle"
     bundle().save(folder)
@@ -97,6 +99,14 @@ def test_a_damaged_bundle_is_refused(tmp_path: Path, damage: str) -> None:
         head.write_text(head.read_text()[:50])
     elif damage == "another booster":
         (folder / "booster.txt").write_text("tree\nnothing")
+    elif damage == "half a booster":
+        text = (folder / "booster.txt").read_text()
+        (folder / "booster.txt").write_text(text[: len(text) * 7 // 10])
+    elif damage == "another leaf":
+        text = (folder / "booster.txt").read_text()
+        (folder / "booster.txt").write_text(text.replace("leaf_value=", "leaf_value=1", 1))
+    elif damage == "another number":
+        head.write_text(head.read_text().replace("2024-01-01", "2024-01-02"))
     else:
         head.write_text(head.read_text().replace(f'"format": {FORMAT}', '"format": 99'))
     with pytest.raises(StoreError, match="damaged|upgrade beforehand"):
