@@ -1,7 +1,7 @@
 """What a night is scored with: models in charge, features, horizons that have to agree; and which target asks about whom."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import reduce
 
@@ -55,13 +55,27 @@ def _ladders(targets: Sequence[Target]) -> tuple[tuple[Mapping[timedelta, str], 
     Growth is against the user's own average per horizon, and a first time looks back as far as it says: over several horizons these
     are several questions when anything else differs.
     """
-    found: dict[str, dict[timedelta, Target]] = {}
+    # The answer is the same whoever is asked: groups of users join, as long as no horizon is asked of both.
+    groups: dict[str, dict[str, dict[timedelta, Target]]] = {}
     for target in targets:
-        asked = {key: value for key, value in definition(target).items() if key not in ("horizon", "eligible")}
+        asked = {key: value for key, value in definition(target).items() if key != "horizon"}
+        whom = json.dumps(asked.pop("eligible"), sort_keys=True)
         if target.kind != "growth":
-            found.setdefault(json.dumps(asked, sort_keys=True), {})[target.horizon] = target
+            groups.setdefault(json.dumps(asked, sort_keys=True), {}).setdefault(whom, {})[target.horizon] = target
+    found = [ladder for by_whom in groups.values() for ladder in _joined(by_whom.values())]
     return tuple(
         ({horizon: same[horizon].name for horizon in sorted(same)}, next(iter(same.values())).kind != "absence")
-        for same in found.values()
+        for same in found
         if len(same) > 1
     )
+
+
+def _joined(groups: Iterable[Mapping[timedelta, Target]]) -> list[dict[timedelta, Target]]:
+    ladders: list[dict[timedelta, Target]] = []
+    for group in groups:
+        free = next((ladder for ladder in ladders if not ladder.keys() & group.keys()), None)
+        if free is None:
+            ladders.append(dict(group))
+        else:
+            free.update(group)
+    return ladders
