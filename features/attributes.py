@@ -6,7 +6,7 @@ import ibis
 import ibis.expr.types as ir
 from ibis import _
 
-from features.cells import read_instant, read_number, written
+from features.cells import read_instant, read_number, refuse_no_time, written
 from features.contract import as_json
 from features.errors import ConfigError, did_you_mean, listed
 
@@ -29,13 +29,8 @@ def read_attributes(raw: ir.Table, columns: Mapping[str, bool]) -> ir.Table:
                 f"attributes.sql gives {name!r}, which attributes.columns does not name: {did_you_mean(name, expected)}"
             )
     given = raw[KNOWN_FROM]
-    kind = given.type()
-    if not (kind.is_timestamp() or kind.is_date() or kind.is_string()):
-        raise ConfigError(
-            f"attributes.sql gives known_from as {kind}: turn numbers into time in the SQL, "
-            "for example with to_timestamp(seconds) or strptime(cast(day as varchar), '%Y%m%d')"
-        )
-    instant = read_instant(given) if kind.is_string() else given.cast("timestamp(6)")
+    refuse_no_time(given, "attributes.sql gives known_from")
+    instant = read_instant(given) if given.type().is_string() else given.cast("timestamp(6)")
     numbers = {name: read_number(raw[name]) for name, is_number in columns.items() if is_number}
     texts = {name: written(raw[name]) for name, is_number in columns.items() if not is_number}
     wrong = ibis.cases(

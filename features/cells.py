@@ -9,6 +9,8 @@ import sys
 import ibis
 import ibis.expr.types as ir
 
+from features.errors import ConfigError
+
 # Inside, amounts are decimals: a sum of floats depends on the order of the rows, and a rerun must give the same to the last digit.
 EXACT = "decimal(18, 6)"
 
@@ -53,6 +55,16 @@ def read_instant(text: ir.StringColumn) -> ir.TimestampValue:
         (given.re_search(_ZONED_MINUTE), seconds.try_cast(zoned).cast("timestamp(6)")),
         else_=ibis.null("timestamp(6)"),
     )
+
+
+def refuse_no_time(column: ir.Column, gives: str) -> None:
+    """Raise ConfigError for a column whose type cannot be meant as time: a number would be read as seconds since 1970."""
+    kind = column.type()
+    if not (kind.is_timestamp() or kind.is_date() or kind.is_string()):
+        raise ConfigError(
+            f"{gives} as {kind}: turn numbers into time in the SQL, for example with to_timestamp(seconds), "
+            "epoch_ms(milliseconds) or strptime(cast(day as varchar), '%Y%m%d')"
+        )
 
 
 def exact(amount: ir.FloatingColumn) -> ir.DecimalValue:

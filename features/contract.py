@@ -9,7 +9,7 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 from ibis import _
 
-from features.cells import exact, read_instant, read_number, written
+from features.cells import exact, read_instant, read_number, refuse_no_time, written
 from features.errors import ConfigError, did_you_mean, listed
 from features.local_time import local_time
 
@@ -72,12 +72,7 @@ def conform(raw: ir.Table, source: str) -> ir.Table:
     for name in raw.columns:
         if name not in COLUMNS:
             raise ConfigError(f"sources.{source}.sql gives {name!r}, which is not an event column: {did_you_mean(name, COLUMNS)}")
-    kind = raw.event_ts.type()
-    if not (kind.is_timestamp() or kind.is_date() or kind.is_string()):
-        raise ConfigError(
-            f"sources.{source}.sql gives event_ts as {kind}: turn numbers into time in the SQL, "
-            "for example with to_timestamp(seconds) or epoch_ms(milliseconds)"
-        )
+    refuse_no_time(raw.event_ts, f"sources.{source}.sql gives event_ts")
     cast = {name: _cast(raw[name], kind) if name in raw.columns else ibis.null(kind) for name, kind in COLUMNS.items()}
     unreadable = [
         (_is_given(raw[name]) & cast[name].isnull(), f"{name} is not a number")

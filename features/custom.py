@@ -18,7 +18,7 @@ from sqlglot import exp
 from features.catalogue import Feature, feature_name
 from features.contract import COLUMNS, SQL_TYPES
 from features.errors import ConfigError, did_you_mean, first_line
-from features.expressions import DIALECT, columns_of, parse, refuse_clock, refuse_misfits, type_of
+from features.expressions import DIALECT, columns_of, parse, refuse_clock, type_of
 from features.translate import AGGREGATES, translated
 from features.windows import only_where, within, words
 
@@ -78,7 +78,6 @@ def _from_features(custom: Custom, tree: exp.Expr, known: Mapping[str, str]) -> 
         if name not in known:
             raise ConfigError(f"{custom.sql!r} names {name!r}, which is not a feature: {did_you_mean(name, known)}")
     types = {name: known[name] for name in read}
-    refuse_misfits(custom.sql, tree, types)
     _refuse_text(type_of(custom.sql, types), custom)
     value = translated(tree, lambda name: getattr(_, name))
     _refuse_unbuildable(custom, value, {name: "string" if kind == "VARCHAR" else "float64" for name, kind in types.items()})
@@ -105,9 +104,7 @@ def _from_events(custom: Custom, tree: exp.Expr) -> tuple[list[Feature], list[Me
             raise ConfigError(
                 f"{custom.sql!r} reads {name}: say how far to look back with `windows`; nothing else may look at time"
             )
-    types = {name: SQL_TYPES[kind] for name, kind in COLUMNS.items()}
-    refuse_misfits(custom.sql, tree, types)
-    _refuse_text(type_of(custom.sql, types), custom)
+    _refuse_text(type_of(custom.sql, {name: SQL_TYPES[kind] for name, kind in COLUMNS.items()}), custom)
     measures: list[Measure] = []
 
     def aggregate(node: exp.Expr) -> Callable[[timedelta | None], Deferred]:
@@ -206,7 +203,7 @@ def _refuse_unbuildable(custom: Custom, value: Deferred, columns: Mapping[str, s
     row = ibis.table({"user_id": "string", **columns}, name="row")
     try:
         value.resolve(row)
-    except (IbisError, ValidationError, TypeError, AttributeError, ValueError, RecursionError) as error:
+    except (IbisError, ValidationError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(f"{custom.sql!r} cannot be computed on every engine: {first_line(error)}") from None
 
 

@@ -70,7 +70,6 @@ def typed_condition(sql: str, types: Mapping[str, str]) -> str:
     Raises ConfigError, also for a comparison of text with a number, or for an expression that is not true or false.
     """
     checked = condition(sql, types)
-    refuse_misfits(sql, parse(checked), types)
     found = type_of(checked, types)
     if found != "BOOLEAN":
         raise ConfigError(f"{sql!r} is not a condition but a {found}: compare it with something")
@@ -85,6 +84,8 @@ def type_of(sql: str, types: Mapping[str, str]) -> str:
 
     Raises ConfigError when DuckDB cannot evaluate it, as for a comparison of text with a number.
     """
+    for said in _misfits(parse(sql), types):
+        raise ConfigError(f"{sql!r} does not fit its columns: {said}")
     # One row of plain values: nulls would be folded away before anything is compared.
     samples = {"TIMESTAMP": "2000-01-01", "DATE": "2000-01-01", "VARCHAR": "text"}
     read = {name: types[name] for name in sorted(columns_of(sql)) if name in types}
@@ -107,12 +108,6 @@ _TRUE_OR_FALSE = (exp.And, exp.Or, exp.Not, exp.Boolean, exp.Is, exp.Like, exp.I
 _NUMBERS = {"DOUBLE", "FLOAT", "REAL", "DECIMAL", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"}
 
 
-def refuse_misfits(sql: str, tree: exp.Expr, types: Mapping[str, str]) -> None:
-    """Raise ConfigError where text meets a number, or either is taken for true or false; all columns are in `types`."""
-    for said in _misfits(tree, types):
-        raise ConfigError(f"{sql!r} does not fit its columns: {said}")
-
-
 def refuse_backslash(node: exp.Expr) -> None:
     """Raise ConfigError for a pattern that engines read in two ways."""
     if isinstance(node, (exp.Like, exp.ILike)) and "\\" in node.expression.name:
@@ -128,19 +123,17 @@ def _misfits(tree: exp.Expr, types: Mapping[str, str]) -> Iterator[str]:
                 yield from _unlike(first, other, types)
                 if isinstance(other, exp.Null) and not isinstance(node, exp.Coalesce):
                     yield f"{node.sql(DIALECT)} compares with NULL, which is never true: write {first.sql(DIALECT)} is null"
-        if isinstance(node, (exp.And, exp.Or, exp.Not)):
-            for part in (node.this,) if isinstance(node, exp.Not) else (node.this, node.expression):
-                kind = _kind(part, types)
-                if kind in ("text", "number"):
-                    yield _no_condition(part, kind)
-        # What a filter or a branch of a case asks.
-        asked = node.this if isinstance(node, (exp.Where, exp.If)) else None
-        if asked is not None and (kind := _kind(asked, types)) in ("text", "number"):
-            yield _no_condition(asked, kind)
+        for part in _conditions(node):
+            kind = _kind(part, types)
+            if kind in ("text", "number"):
+                yield f"{part.sql(DIALECT)} is a {kind}, not true or false: compare it with something"
 
 
-def _no_condition(part: exp.Expr, kind: str) -> str:
-    return f"{part.sql(DIALECT)} is a {kind}, not true or false: compare it with something"
+def _conditions(node: exp.Expr) -> tuple[exp.Expr, ...]:
+    """Give the operands that must be true or false: of logic, of a filter, and of a branch of a case."""
+    if isinstance(node, (exp.Not, exp.Where, exp.If)):
+        return (node.this,)
+    return (node.this, node.expression) if isinstance(node, (exp.And, exp.Or)) else ()
 
 
 def _alike(node: exp.Expr) -> list[exp.Expr]:

@@ -14,7 +14,7 @@ from sqlglot import exp
 from features.errors import ConfigError
 from features.expressions import DIALECT, refuse_backslash
 
-# A deferred expression or a value: both have the same methods.
+# A deferred expression; it has the methods of what it will be.
 Value = Any
 AGGREGATES = (exp.AggFunc, exp.Filter)
 

@@ -73,15 +73,17 @@ def pooled(
     column: str,
     *,
     is_amount: bool,
-    contact: Contact | None = None,
     seed: int,
     draws: int = DRAWS,
     confidence: float = 0.95,
     only: Collection[str] | None = None,
 ) -> dict[str, Interval]:
-    """Give the same as `intervals` of the rows of all origins taken together, as calibration is judged."""
+    """Give the same as `intervals` of the rows of all origins taken together, as calibration is judged.
+
+    Of contacts it says nothing: how many users can be reached is said of one night.
+    """
     everything = [np.arange(len(tested))] if len(tested) else []
-    table = _resampled(tested, [column], everything, is_amount=is_amount, contact=contact, seed=seed, draws=draws, only=only)[0]
+    table = _resampled(tested, [column], everything, is_amount=is_amount, contact=None, seed=seed, draws=draws, only=only)[0]
     return _summed_up(table, confidence=confidence)
 
 

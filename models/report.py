@@ -78,7 +78,6 @@ def report(
         measure=measure,
         baseline=backtest.baseline,
         measures=own,
-        # Without the contacts: how many can be reached is said of one night.
         pooled=pooled(tested, "score", is_amount=is_amount, seed=seed),
         baselines=baselines,
         ladder={rung: found[measure] for rung, found in ladder.items() if measure in found},

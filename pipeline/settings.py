@@ -44,8 +44,10 @@ if TYPE_CHECKING:
 
 
 def _zone(name: str) -> str:
-    if name not in available_timezones() - {"localtime"}:
-        raise ConfigError(f"{name!r} is not a time zone: {did_you_mean(name, available_timezones() - {'localtime'})}")
+    # The machine's own zone is a different one on every machine.
+    zones = available_timezones() - {"localtime"}
+    if name not in zones:
+        raise ConfigError(f"{name!r} is not a time zone: {did_you_mean(name, zones)}")
     return ZoneInfo(name).key
 
 
@@ -167,15 +169,15 @@ class FeatureSettings(Strict):
     custom: tuple[CustomSettings, ...] = Field((), description="Features of your own.")
 
     @model_validator(mode="after")
-    def _distinct(self) -> "FeatureSettings":
+    def _possible(self) -> "FeatureSettings":
         if len(set(self.windows)) != len(self.windows):
             raise ValueError(f"windows repeat: {', '.join(map(label, self.windows))}; name each once")
         if missing := [name for name in _READ_BY_OTHERS if name not in self.families]:
             raise ValueError(f"families leaves out {listed(missing)}, which models, personas and plays read: add it")
         for what, values in self.values.items():
-            words = Counter(map(in_names, values))
-            for value in values:
-                if not in_names(value) or words[in_names(value)] > 1:
+            words = [in_names(value) for value in values]
+            for value, word in zip(values, words, strict=True):
+                if not word or words.count(word) > 1:
                     raise ValueError(f"values.{what}: {value!r} gives no feature name of its own: name one value of each spelling")
         return self
 
@@ -249,13 +251,12 @@ class Settings(Strict):
         if any(source.name == ATTRIBUTES for source in self.sources):
             yield f"sources: the name {ATTRIBUTES!r} is taken by the attributes: choose another"
         reserved = WORKING | set(segments_schema(self.specs()).names)
-        families = declared_by_family(self.wanted())
-        built_in = {feature.name for name, family in families.items() if name != ATTRIBUTES for feature in family}
-        named = {f"features.custom.{at} ({told.name})": told.name for at, told in enumerate(self.features.custom)}
-        attributes = {f"attributes.columns.{name}": name for name in (self.attributes.columns if self.attributes else ())}
-        clashes = [place for place, name in attributes.items() if name in built_in]
-        clashes += [place for place, name in (named | attributes).items() if name in reserved]
-        yield from (f"{place}: the name is taken: choose another" for place in sorted(set(clashes)))
+        clashes = {f"features.custom.{at} ({told.name})" for at, told in enumerate(self.features.custom) if told.name in reserved}
+        if self.attributes:
+            families = declared_by_family(self.wanted())
+            built_in = {feature.name for name, family in families.items() if name != ATTRIBUTES for feature in family}
+            clashes |= {f"attributes.columns.{name}" for name in self.attributes.columns if name in reserved | built_in}
+        yield from (f"{place}: the name is taken: choose another" for place in sorted(clashes))
         if not clashes:
             try:
                 _ = self._everything
