@@ -74,7 +74,7 @@ def shop(config: str, as_of: date) -> Shop:
     log = read_events(settings, as_of, narrator)
     with narrator.step("building features") as step:
         frame = features_frame(log, [midnight(as_of)], settings, step)
-    users = active(frame, max(settings.features.windows)).reset_index(drop=True)
+    users = active(frame, settings.activity_counts()).reset_index(drop=True)
     return Shop(settings, log.features.numbers, users)
 
 

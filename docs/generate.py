@@ -16,7 +16,7 @@ from features.catalogue import Feature
 from features.contract import COLUMNS
 from features.declare import Wanted, declared, declared_by_family, reads
 from features.event_types import DERIVED_FROM
-from features.families import FAMILIES
+from features.families import FAMILIES, outcomes
 from features.families.contacts import contact_features
 from features.windows import label, words
 from pipeline.cli import app
@@ -25,12 +25,21 @@ from pipeline.settings import FeatureSettings, Settings
 DOCS = Path(__file__).parent
 # Named values add features; one of each shows how.
 EXAMPLE = {"channel": ("web",), "device": ("mobile",), "source": ("ads",)}
+# Targets say what is asked about; one shows how.
+OUTCOME = outcomes.Outcome("event_type = 'lesson_done' AND category = 'italian'", "amount")
 # The times that caps look back are named by the plays; one shows how.
 CAP = timedelta(days=14)
 _CONTACTS = """## For plays: contacts
 
 How often and how lately the company contacted a user, for the caps of plays and their rest. They are built when a segment has a
 play, one count for each `play.cap.per`, here of 14 days. Rules may read them; models do not.
+"""
+_OUTCOMES = """## For models: outcomes
+
+{about}
+
+Segments, stages and features of your own may read them, too. Here for a target whose `events` are
+`{condition}` and whose `measure` is `amount`:
 """
 _CUSTOM = """## Features of your own
 
@@ -82,7 +91,9 @@ def features_page() -> str:
         for feature in features:
             lines.append(_listed(feature, _needs(feature, by_name, read_by)))
         lines.append("")
-    lines += [_CONTACTS, *_HEAD, *(_listed(feature, _needs(feature, {}, {})) for feature in contact_features([CAP])), ""]
+    told = _OUTCOMES.format(about=inspect.cleandoc(str(outcomes.__doc__)).partition("\n\n")[2], condition=OUTCOME.condition)
+    lines += [told, *_HEAD, *(_listed(feature, set(feature.needs)) for feature in outcomes.outcome_features([OUTCOME], windows)[0])]
+    lines += ["", _CONTACTS, *_HEAD, *(_listed(feature, _needs(feature, {}, {})) for feature in contact_features([CAP])), ""]
     lines.append(_CUSTOM)
     return "\n".join(lines)
 

@@ -47,7 +47,8 @@ class Feature:
     `needs` are the optional event columns, and `types` the event types, without which the feature is switched off.
     Features of one `group` tell one story, so a user's reasons name a group once. `phrase` says the value in words, `unknown`
     says that it is null; `usual` names the feature it is compared with. `high` and `low` are a persona's words for much and
-    little of it. Models leave a feature alone that `is_aside`.
+    little of it. Models leave a feature alone that `is_aside`, and one with an `outcome` unless their target asks about that
+    condition (see `features.families.outcomes`).
     """
 
     name: str
@@ -66,6 +67,7 @@ class Feature:
     high: str | None = None
     low: str | None = None
     is_aside: bool = False
+    outcome: str | None = None
 
     @property
     def is_text(self) -> bool:

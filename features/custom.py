@@ -7,6 +7,7 @@ one without (`purchase_amount_sum_28d / nullif(purchase_count_28d, 0)`) reads ot
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from hashlib import sha256
 
 import ibis
 from ibis import _
@@ -68,6 +69,20 @@ def custom_features(custom: Custom, known: Mapping[str, str]) -> tuple[list[Feat
         raise ConfigError(f"{custom.sql[:60]!r}… is nested too deeply: write it shorter, for example with in (…)") from None
 
 
+def custom_names(custom: Custom) -> list[str]:
+    """Name the features that a custom feature turns into."""
+    return [_windowed(custom, window) for window in custom.windows or (None,)]
+
+
+def _windowed(custom: Custom, window: timedelta | None) -> str:
+    return feature_name(custom.name, "", window).replace("__", "_").rstrip("_")
+
+
+def condition_met(condition: str) -> Deferred:
+    """Give a checked condition over event columns as an expression of any engine; raises ConfigError where there is none."""
+    return translated(parse(condition), _column)
+
+
 def _from_features(custom: Custom, tree: exp.Expr, known: Mapping[str, str]) -> Feature:
     if custom.windows:
         raise ConfigError(f"{custom.sql!r} reads features, which have windows of their own: take `windows` away")
@@ -108,7 +123,7 @@ def _from_events(custom: Custom, tree: exp.Expr) -> tuple[list[Feature], list[Me
     measures: list[Measure] = []
 
     def aggregate(node: exp.Expr) -> Callable[[timedelta | None], Deferred]:
-        found, merged = _measured(node, f"{custom.name}_{len(measures)}")
+        found, merged = _measured(node)
         measures.extend(found)
         return merged
 
@@ -123,7 +138,7 @@ def _from_events(custom: Custom, tree: exp.Expr) -> tuple[list[Feature], list[Me
         when = "" if window is None else f" in the last {words(window)}"
         features.append(
             Feature(
-                name=feature_name(custom.name, "", window).replace("__", "_").rstrip("_"),
+                name=_windowed(custom, window),
                 base="custom",
                 expr=value,
                 unit=custom.unit,
@@ -139,9 +154,11 @@ def _from_events(custom: Custom, tree: exp.Expr) -> tuple[list[Feature], list[Me
     return features, measures
 
 
-def _measured(node: exp.Expr, name: str) -> tuple[list[Measure], Callable[[timedelta | None], Deferred]]:
+def _measured(node: exp.Expr) -> tuple[list[Measure], Callable[[timedelta | None], Deferred]]:
     """Give the measures of one aggregate call, and how they merge over the tiles of a window."""
     call, where = (node.this, node.expression.this) if isinstance(node, exp.Filter) else (node, None)
+    # By what it says: features that say the same share it, and no two that differ.
+    name = f"measure_{sha256(node.sql(DIALECT).encode()).hexdigest()[:16]}"
     told = call.sql(DIALECT)
     if call.this is None:
         raise ConfigError(f"{told!r} does not say what it takes: count(*) counts events")

@@ -9,25 +9,27 @@ import ibis.expr.operations as ops
 
 from features.catalogue import NAME, Feature, unique_by_name
 from features.contract import COLUMNS
-from features.custom import Custom, Measure, custom_features
+from features.custom import Custom, Measure, custom_features, custom_names
 from features.errors import ConfigError
 from features.event_types import DERIVED_FROM, KNOWN
 from features.families import FAMILIES, FIXED_WINDOWS
 from features.families.attributes import attribute_features
 from features.families.contacts import contact_features
+from features.families.outcomes import Outcome, outcome_features
 from features.snapshot import KEYS
 
 CUSTOM = "custom"
 ATTRIBUTES = "attributes"
 CONTACTS = "contacts"
+OUTCOMES = "outcomes"
 
 
 @dataclass(frozen=True)
 class Wanted:
     """What a config asks for: windows, families by name, named values, custom features and attributes.
 
-    `contacts` are the windows in which contacts are counted for plays, None where there are no plays; features in `left_out` are
-    not built.
+    `contacts` are the windows in which contacts are counted for plays, None where there are no plays; `outcomes` are what targets
+    ask about beyond the families; features in `left_out` are not built.
     """
 
     windows: tuple[timedelta, ...]
@@ -37,6 +39,7 @@ class Wanted:
     # Attribute to whether it is a number.
     attributes: Mapping[str, bool] = field(default_factory=dict)
     contacts: tuple[timedelta, ...] | None = None
+    outcomes: tuple[Outcome, ...] = ()
     left_out: frozenset[str] = frozenset()
 
 
@@ -73,8 +76,11 @@ def declared(wanted: Wanted, columns: Collection[str], types: Collection[str] = 
     """
     windows = tuple(sorted(wanted.windows))
     by_family = declared_by_family(wanted)
-    measures: list[Measure] = []
     custom: list[Feature] = []
+    own = {name for told in wanted.custom for name in custom_names(told)}
+    built_in = {feature.name for family in by_family.values() for feature in family}
+    outcomes, measures = outcome_features(wanted.outcomes, windows)
+    by_family[OUTCOMES] = tuple(feature for feature in outcomes if feature.name not in own | built_in)
     known = {feature.name: feature.sql_type for family in by_family.values() for feature in family}
     problems = []
     for index, told in enumerate(wanted.custom):
@@ -98,7 +104,7 @@ def declared(wanted: Wanted, columns: Collection[str], types: Collection[str] = 
     reads = _reads(everything)
     possible = _with_what_they_read(possible, reads)
     chosen = {feature.name for name in wanted.families for feature in by_family.get(name, ())}
-    chosen |= {feature.name for feature in (*custom, *by_family[ATTRIBUTES], *by_family[CONTACTS])}
+    chosen |= {feature.name for feature in (*custom, *by_family[ATTRIBUTES], *by_family[CONTACTS], *by_family[OUTCOMES])}
     chosen -= wanted.left_out
     asked = tuple(feature for feature in possible if feature.name in chosen)
     needed_names = _closure([feature.name for feature in asked], reads)
@@ -123,7 +129,8 @@ def switched_off(wanted: Wanted, columns: Collection[str], types: Collection[str
     present = set(types) | {name for name, sources in DERIVED_FROM.items() if sources <= set(types)}
     counts: dict[str, int] = {}
     by_family = declared_by_family(wanted)
-    custom = [feature for feature in declared(wanted, COLUMNS).features if feature.base == CUSTOM] if wanted.custom else []
+    has_own = wanted.custom or wanted.outcomes
+    custom = [feature for feature in declared(wanted, COLUMNS).features if feature.base == CUSTOM] if has_own else []
     for feature in [*(feature for name in wanted.families for feature in by_family[name]), *custom]:
         missing = feature.needs - set(columns) or {kind for name in feature.types - present for kind in _lacking(name, types)}
         for name in missing:

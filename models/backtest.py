@@ -49,7 +49,7 @@ class Backtest:
     `predictions` has one row per user and origin: `user_id, cutoff, is_test, label`, `score` (that of the chosen `rung`,
     calibrated on origins whose horizon had elapsed), `drift` (how far the level had moved between those), the raw score of every
     rung tried (amounts: to scale), and `champion` and `disjoint` where they were asked for. `calibrator` is fitted on all origins,
-    for use after them. `by_rung` is the mean over test origins of what rungs were chosen by.
+    for use after them. `by_rung` is what each rung was `worth`.
     """
 
     predictions: pd.DataFrame
@@ -126,7 +126,7 @@ def rounds_for(
     earlier = [cutoff for cutoff in known if cutoff + horizon <= watched[0]]
     learned, later = rows[rows.cutoff.isin(earlier)], rows[rows.cutoff.isin(watched)]
     if min(learned.label.nunique(), later.label.nunique()) < 2 or "lightgbm" not in possible(
-        learned.label, recipe.features, is_amount=is_amount
+        learned.label, recipe, is_amount=is_amount
     ):
         return ROUNDS
     return rounds_needed(
@@ -154,10 +154,10 @@ def predict_origin(
     if len(test) == 0 or len(train) == 0:
         return Predicted(found.head(0), {})
     names = list(recipe.features)
-    rungs = [rung for rung in possible(train.label, names, is_amount=is_amount) if only in (None, rung)]
+    rungs = [rung for rung in possible(train.label, recipe, is_amount=is_amount) if only in (None, rung)]
     fitted = fit_rungs(train[names], train.label, rungs, recipe, is_amount=is_amount, seed=seed)
     models: dict[str, Model] = {str(rung): model for rung, model in fitted.items()}
-    if champion is not None and champion.rung in possible(train.label, champion.features, is_amount=is_amount):
+    if champion is not None and champion.rung in possible(train.label, champion, is_amount=is_amount):
         models[CHAMPION] = fit_recipe(train, train.label, champion, is_amount=is_amount, seed=seed)
     return Predicted(found.assign(**{name: model.raw(test) for name, model in models.items()}), models)
 
@@ -195,7 +195,7 @@ def predict_disjoint(rows: pd.DataFrame, recipe: Recipe, origin: Origin, *, is_a
     parts = []
     for fold in range(_FOLDS):
         others, own = train[train.user_id.map(fold_of) != fold], test[test.user_id.map(fold_of) == fold]
-        is_possible = recipe.rung in possible(others.label, recipe.features, is_amount=is_amount)
+        is_possible = recipe.rung in possible(others.label, recipe, is_amount=is_amount)
         raw = fit_recipe(others, others.label, recipe, is_amount=is_amount, seed=seed).raw(own) if is_possible else np.nan
         parts.append(pd.Series(raw, index=own.user_id))
     return pd.concat(parts)
@@ -217,8 +217,7 @@ def assemble(
     pooled = pd.concat([part.rows for part in predicted], ignore_index=True)
     pooled = pooled.sort_values(["cutoff", "user_id"], ignore_index=True)
     found = calibrated(pooled, rung, horizon, is_amount=is_amount)
-    told = {name: abs(value) for name, value in by_rung.items()}
-    return Backtest(pooled.assign(score=found.score, drift=found.drift), rung, told, found.calibrator, is_amount, contact)
+    return Backtest(pooled.assign(score=found.score, drift=found.drift), rung, by_rung, found.calibrator, is_amount, contact)
 
 
 @dataclass(frozen=True)

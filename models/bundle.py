@@ -174,7 +174,8 @@ def _target(head: Mapping[str, Any], folder: Path) -> TargetBundle:
         return TargetBundle(
             head["target"], head["definition"], recipe, head["trained_until"], Calibrator(**head["calibrator"]), model
         )
-    recipe = Recipe(**{**head["recipe"], "features": tuple(head["recipe"]["features"])})
+    told = head["recipe"]
+    recipe = Recipe(**{**told, **{name: tuple(told[name]) for name in ("features", "recency", "rfm") if name in told}})
     return TargetBundle(
         target=head["target"],
         definition=head["definition"],

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
+from features.families.outcomes import RFM
 from models.linear import Linear, fit_linear
 from models.propensity import ROUNDS, Floats, fit_booster, raw_scores
 from models.reasons import contributions
@@ -22,8 +23,6 @@ from models.reasons import contributions
 Rung = Literal["base_rate", "recency", "rfm", "logistic", "lightgbm", "blend"]
 # Simplest first; `recency` is a rule to be beaten, and in use where nothing else can be learned.
 RUNGS: tuple[Rung, ...] = ("base_rate", "recency", "rfm", "logistic", "lightgbm", "blend")
-RECENCY = ("purchase_recency_days",)
-RFM = (*RECENCY, "purchase_frequency", "purchase_tenure_days", "purchase_monetary_value")
 # Of each label (of an amount: of rows with and without one), so many are needed to learn a rung.
 NEEDED: Mapping[Rung, int] = {"base_rate": 0, "recency": 10, "rfm": 20, "logistic": 100, "lightgbm": 100, "blend": 100}
 WEAK, STRONG = 1e-4, 1e-2
@@ -34,7 +33,8 @@ _EDGE, _SMALLEST_AMOUNT = 1e-9, 1e-6
 class Recipe:
     """How a target's model is made: with the same rows and seed it gives the same model.
 
-    `parameters` replace some of LightGBM's; `monotone` maps features to 1 (the score may only rise) or -1.
+    `parameters` replace some of LightGBM's; `monotone` maps features to 1 (the score may only rise) or -1. `recency` and `rfm` are
+    what the rungs of these names read, as far as it is among the features.
     """
 
     rung: Rung
@@ -42,6 +42,13 @@ class Recipe:
     rounds: int = ROUNDS
     parameters: Mapping[str, Any] = field(default_factory=dict)
     monotone: Mapping[str, int] = field(default_factory=dict)
+    recency: tuple[str, ...] = RFM[:1]
+    rfm: tuple[str, ...] = RFM
+
+    def read_by(self, rung: Rung) -> list[str]:
+        """Give the features that a rung reads."""
+        told = {"base_rate": (), "recency": self.recency, "rfm": self.rfm}.get(rung, self.features)
+        return [name for name in told if name in self.features]
 
 
 @dataclass(frozen=True)
@@ -122,31 +129,29 @@ def blended(one: Floats, other: Floats, *, is_amount: bool) -> Floats:
     return np.asarray(expit((logit(one.clip(_EDGE, 1 - _EDGE)) + logit(other.clip(_EDGE, 1 - _EDGE))) / 2))
 
 
-def possible(label: pd.Series, features: Sequence[str], *, is_amount: bool) -> tuple[Rung, ...]:
-    """Give the rungs for which there is enough of each label, simplest first."""
+def possible(label: pd.Series, recipe: Recipe, *, is_amount: bool) -> tuple[Rung, ...]:
+    """Give the rungs that there is enough of each label for, and something to read, simplest first; `recipe.rung` is left aside."""
     positives = int((label > 0).sum()) if is_amount else int(label.sum())
     # Where everybody spends something there is still an amount to learn.
     least = positives if is_amount else min(positives, len(label) - positives)
-    has = {"recency": set(RECENCY) & set(features), "rfm": set(RFM) & set(features)}
-    return tuple(rung for rung in RUNGS if least >= NEEDED[rung] and has.get(rung, {""}))
+    return tuple(rung for rung in RUNGS if least >= NEEDED[rung] and (rung == "base_rate" or recipe.read_by(rung)))
 
 
 def fit_rungs(
     x: pd.DataFrame, y: pd.Series, rungs: Sequence[Rung], recipe: Recipe, *, is_amount: bool, seed: int
 ) -> dict[Rung, Model]:
     """Fit some rungs on the same rows; a blend shares its parts with the rungs below it. `recipe.rung` is left aside."""
-    names = list(recipe.features)
     found: dict[Rung, Model] = {}
     for rung in RUNGS:
         needed = rung in rungs or ("blend" in rungs and rung in ("logistic", "lightgbm"))
         if not needed:
             continue
+        names = recipe.read_by(rung)
         match rung:
             case "base_rate":
                 found[rung] = Constant(float(y.mean()) if is_amount else (float(y.sum()) + 0.5) / (len(y) + 1))
             case "recency" | "rfm":
-                columns = [name for name in (RECENCY if rung == "recency" else RFM) if name in names]
-                found[rung] = fit_linear(x[columns], y, is_amount=is_amount, strength=WEAK, seed=seed)
+                found[rung] = fit_linear(x[names], y, is_amount=is_amount, strength=WEAK, seed=seed)
             case "logistic":
                 found[rung] = fit_linear(x[names], y, is_amount=is_amount, strength=STRONG, seed=seed, monotone=recipe.monotone)
             case "lightgbm":

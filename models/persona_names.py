@@ -10,7 +10,6 @@ from features.catalogue import Feature, phrase
 from models.persona_traits import Trait
 from models.propensity import Floats
 
-NOUN = "buyers"
 # In standard deviations: what a name starts with, what it may add, and what it must still be to stay.
 _NOTABLE, _SLIGHT, _STILL = 0.4, 0.2, 0.1
 _TENTH = 0.1
@@ -40,17 +39,19 @@ def set_apart(frame: pd.DataFrame, scaled: Floats, labels: np.ndarray, traits: S
     return apart
 
 
-def name_personas(apart: Floats, traits: Sequence[Trait], *, given: Mapping[int, str], taken: set[str]) -> tuple[str, ...]:
+def name_personas(
+    apart: Floats, traits: Sequence[Trait], *, given: Mapping[int, str], taken: set[str], noun: str
+) -> tuple[str, ...]:
     """Name each persona (row of `apart`, as `set_apart` gives it) after what is strongest; rows in `given` keep theirs.
 
-    No new name is one of those `taken`. A name has two words, and more where two personas would share it; one word a story, so that
-    it does not contradict itself.
+    No new name is one of those `taken`. `noun` is what all of them are. A name has two words, and more where two personas would
+    share it; one word a story, so that it does not contradict itself.
     """
     named = dict(given)
     taken = taken | set(given.values())
     for row in range(len(apart)):
         if row not in named:
-            named[row] = _name(apart[row], traits, taken)
+            named[row] = _name(apart[row], traits, taken, noun)
             taken.add(named[row])
     return tuple(named[row] for row in range(len(apart)))
 
@@ -83,12 +84,12 @@ def words_towards(side: Floats, traits: Sequence[Trait]) -> list[str]:
     return [str(_word(at, side, traits)) for at in _strongest(side, traits, _SLIGHT * float(np.abs(side).max()))[:_WORDS]]
 
 
-def _name(apart: Floats, traits: Sequence[Trait], taken: set[str]) -> str:
+def _name(apart: Floats, traits: Sequence[Trait], taken: set[str], noun: str) -> str:
     strong = _strongest(apart, traits, _NOTABLE)
     slight = _strongest(apart, traits, _SLIGHT)
     for chosen in (strong[:_WORDS], *(slight[:count] for count in range(_WORDS, _MOST_WORDS + 1))):
-        name = " ".join([*(str(_word(at, apart, traits)) for at in _in_order(chosen, traits)), NOUN])
-        name = name if chosen else f"typical {NOUN}"
+        name = " ".join([*(str(_word(at, apart, traits)) for at in _in_order(chosen, traits)), noun])
+        name = name if chosen else f"typical {noun}"
         if name not in taken:
             return name
     return next(numbered for number in range(2, len(taken) + 3) if (numbered := f"{name} ({number})") not in taken)

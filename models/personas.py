@@ -120,7 +120,9 @@ def fit_personas(
     if former is not None:
         matching = match(places, labels, scaled, former_ids=former.ids, count=len(centroids), next_id=former.next_id)
         ids = matching.ids
-    called = _named(apart, traits, ids, names or {}, former)
+    # Where they are not all buyers, they are called what they all are.
+    noun = "buyers" if purchases is None or (frame[purchases] > 0).all() else "users"
+    called = _named(apart, traits, ids, names or {}, former, noun)
     if former is not None and matching is not None:
         renamed = _renamed(dict(zip(ids, called, strict=True)), former, names or {})
         matching = replace(matching, changes=(*matching.changes, *renamed))
@@ -144,8 +146,10 @@ def refuse_few(users: int, *, fewest: int) -> None:
     """Raise GateError when so many users, whose habits are known, are too few for the fewest personas."""
     if users < _USERS_EACH * fewest:
         raise GateError(
-            f"personas.fewest: {users} users who bought within the longest window are too few for {fewest} personas: "
-            f"at least {_USERS_EACH * fewest} are needed; lower personas.fewest, or wait for more"
+            f"personas.fewest: {users} users who bought, or did what targets take for activity, within the longest window "
+            f"are too few for {fewest} personas: "
+            f"at least {_USERS_EACH * fewest} are needed. Lower personas.fewest, wait for more, "
+            "or say in eligible.events of a target what makes a user active"
         )
 
 
@@ -178,7 +182,7 @@ def _largest_first(scaled: Floats, centroids: Floats) -> tuple[Floats, np.ndarra
 
 
 def _named(
-    apart: Floats, traits: Sequence[Trait], ids: Sequence[int], names: Mapping[int, str], former: Personas | None
+    apart: Floats, traits: Sequence[Trait], ids: Sequence[int], names: Mapping[int, str], former: Personas | None, noun: str
 ) -> tuple[str, ...]:
     """Take the names of the config, then those that personas had before where they are still true, and make up the others."""
     before = {} if former is None else dict(zip(former.ids, former.names, strict=True))
@@ -188,7 +192,7 @@ def _named(
         for row, number in enumerate(ids)
         if number in before and before[number] not in given.values() and is_true(before[number], apart[row], traits)
     }
-    return name_personas(apart, traits, given=kept | given, taken=set(before.values()))
+    return name_personas(apart, traits, given=kept | given, taken=set(before.values()), noun=noun)
 
 
 def _renamed(called: Mapping[int, str], former: Personas, names: Mapping[int, str]) -> list[Change]:

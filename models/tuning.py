@@ -106,7 +106,7 @@ def judging_origins(
 def _is_usable(rows: pd.DataFrame, origin: Origin, recipe: Recipe, *, is_amount: bool) -> bool:
     learned, here = rows.label[rows.cutoff.isin(origin.train_cutoffs)], rows.label[rows.cutoff == origin.cutoff]
     is_told_apart = len(here) > 0 if is_amount else here.nunique() == 2
-    return is_told_apart and "lightgbm" in possible(learned, recipe.features, is_amount=is_amount)
+    return is_told_apart and "lightgbm" in possible(learned, recipe, is_amount=is_amount)
 
 
 def judged(

@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 from ibis import _
 
-from features.catalogue import Feature, feature_name
+from features.catalogue import Feature
 from models.bands import Bands, spaced
 from models.bundle import PersonaBundle, TargetBundle
 from models.reasons import strongest
@@ -32,14 +32,15 @@ from pipeline.segments import BEFORE, Forming, Places, before_schema
 class Known:
     """What the rows of a night are made with; it is sent to every executor.
 
-    `ladders` are groups of targets that ask one question over several horizons, and whether their scores rise with the horizon.
+    `activity` are the counts of which one says that a user's habits are known. `ladders` are groups of targets that ask one question
+    over several horizons, and whether their scores rise with the horizon.
     """
 
     models: Mapping[str, TargetBundle]
     versions: Mapping[str, str]
     personas: PersonaBundle
     features: tuple[Feature, ...]
-    longest: timedelta
+    activity: tuple[str, ...]
     currency: str
     forming: Forming
     ladders: tuple[tuple[Mapping[timedelta, str], bool], ...] = ()
@@ -95,7 +96,7 @@ def answered(users: pa.Table, known: Known, *, with_reasons: bool = True) -> pa.
             f"{horizons[horizon]}_score": pd.Series(score, index=frame.index)
             for horizon, score in spaced(raw, rising=is_rising).items()
         }
-    personas = known.personas.predict(active(frame, known.longest)).reindex(frame.index)
+    personas = known.personas.predict(active(frame, known.activity)).reindex(frame.index)
     table = _table(pd.DataFrame({**said, **personas}, index=frame.index), answers_schema(known))
     before = {name: users[name] for name in table.column_names if name.startswith(BEFORE)}
     for name, told in {**reasons, **before}.items():
@@ -103,9 +104,9 @@ def answered(users: pa.Table, known: Known, *, with_reasons: bool = True) -> pa.
     return table
 
 
-def active(frame: pd.DataFrame, longest: timedelta) -> pd.DataFrame:
-    """Give the users whose habits are known: those who bought within the longest window."""
-    return frame[frame[feature_name("purchase", "count", longest)] > 0]
+def active(frame: pd.DataFrame, activity: Sequence[str]) -> pd.DataFrame:
+    """Give the users whose habits are known: one of the counts `activity`, where they are built, is above zero."""
+    return frame[(frame[[name for name in activity if name in frame]] > 0).any(axis=1)]
 
 
 def scores_rows(answers: pa.Table, known: Known, places: Places) -> pa.Table:

@@ -11,6 +11,7 @@ from joblib import Parallel, delayed
 
 from features.build import steps
 from features.errors import GateError, StoreError, listed
+from features.families.outcomes import simple_rules
 from features.labels import Target, build_labels
 from features.windows import label as window_label
 from features.windows import words
@@ -59,8 +60,13 @@ class Past:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The features that models read, in order."""
+        """The features that models may read, in order."""
         return tuple(feature.name for feature in self.log.features.numbers)
+
+    def read_by(self, target: Target) -> tuple[str, ...]:
+        """Give the features that a target's models read: of what targets ask about, its own."""
+        own = (None, target.events, target.eligible.events)
+        return tuple(feature.name for feature in self.log.features.numbers if feature.outcome in own)
 
     @property
     def groups(self) -> dict[str, str]:
@@ -156,11 +162,14 @@ def recipe_for(past: Past, target: Target, parameters: Mapping[str, Any] | None 
     Raises GateError when the config's `monotone` names a feature that is not built.
     """
     told = _settings_of(past.settings, target).monotone
-    unknown = sorted(set(told) - set(past.names))
+    unknown = sorted(set(told) - set(past.read_by(target)))
     if unknown:
-        raise GateError(f"targets.{target.name}.monotone names {listed(unknown)}, which is not a number among the features built")
+        raise GateError(
+            f"targets.{target.name}.monotone names {listed(unknown)}, which is not a number among the features it reads"
+        )
     monotone = {name: 1 if way == "up" else -1 for name, way in told.items()}
-    recipe = Recipe("lightgbm", past.names, parameters=parameters or {}, monotone=monotone)
+    recency, rfm = simple_rules(target, max(past.settings.features.windows))
+    recipe = Recipe("lightgbm", past.read_by(target), parameters=parameters or {}, monotone=monotone, recency=recency, rfm=rfm)
     rows, plan, seed = past.rows[target.name], past.plans[target.name], past.settings.training.seed
     rounds = rounds_for(rows, plan, recipe, target.horizon, is_amount=target.is_amount, seed=seed)
     return replace(recipe, rounds=rounds)
@@ -243,7 +252,7 @@ def _measured(
         backtest,
         rows,
         by=settings.training.slices,
-        features=past.names,
+        features=recipe.features,
         importance=importances(predicted, rows, backtest, past.groups),
         seed=seed,
     )

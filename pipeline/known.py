@@ -28,7 +28,7 @@ def known_of(settings: Settings, champions: Mapping[str, Champion], features: Se
         versions={name: champion.version for name, champion in champions.items()},
         personas=personas,
         features=without_expressions(features),
-        longest=max(settings.features.windows),
+        activity=settings.activity_counts(),
         currency=settings.currency,
         forming=forming,
         ladders=_ladders(settings.specs()),

@@ -26,6 +26,7 @@ from features.declare import FeatureSet, Wanted, declared, declared_by_family
 from features.errors import ConfigError, did_you_mean, listed
 from features.expressions import columns_of, typed_condition
 from features.families import FAMILIES
+from features.families.outcomes import count_name, outcomes
 from features.families.values import in_names
 from features.labels import Target
 from features.sources import Source
@@ -35,7 +36,7 @@ from pipeline.engine_settings import DuckDBSettings, EngineSettings
 from pipeline.rules import both_met
 from pipeline.segment_settings import PREFERRED, PlaysSettings, SegmentSettings, StageSettings, is_quiet
 from pipeline.strict import Duration, Name, Strict, as_value_error
-from pipeline.target_settings import TargetSettings
+from pipeline.target_settings import PURCHASES, TargetSettings
 from pipeline.training_settings import GateSettings, TrainingSettings
 from pipeline.wrong_settings import wrong_lines
 
@@ -341,6 +342,7 @@ class Settings(Strict):
             tuple(custom.spec() for custom in told.custom),
             attributes,
             contacts=tuple(sorted(caps)) if any(segment.play for segment in self.segments) else None,
+            outcomes=outcomes(self.specs()),
             # The column of the config's rules takes the place of the feature.
             left_out=frozenset({STAGE, f"{STAGE}_days"}) if self.journey_stages else frozenset(),
         )
@@ -352,6 +354,12 @@ class Settings(Strict):
     def specs(self) -> tuple[Target, ...]:
         """Give the targets that `features` labels."""
         return tuple(target.spec() for target in self.targets)
+
+    def activity_counts(self) -> tuple[str, ...]:
+        """Name the features that say whether a user's habits are known: purchases, or what targets take for activity, of late."""
+        longest = max(self.features.windows)
+        asked = dict.fromkeys([PURCHASES, *(target.eligible.events for target in self.targets)])
+        return tuple(count_name(condition, longest) for condition in asked)
 
     def bands(self) -> dict[str, "Bands"]:
         """Give what the bands of each target mean."""

@@ -184,7 +184,7 @@ def _final_model(rows: pd.DataFrame, made: Tested, seed: int) -> Model:
 
 
 def _active(past: Past) -> pd.DataFrame:
-    return active(past.tonight, max(past.settings.features.windows))
+    return active(past.tonight, past.settings.activity_counts())
 
 
 def _former_personas(tracker: Tracker, narrator: Narrator) -> Personas | None:

@@ -24,7 +24,6 @@ import pyarrow.compute as pc
 from ibis import _
 
 from features.build import steps
-from features.catalogue import feature_name
 from features.engines import release
 from features.expressions import columns_of
 from features.labels import definition
@@ -135,7 +134,7 @@ def _is_recorded(day: date, story: Story) -> bool:
 
 def _recorded_users(day: date, known: Known, story: Story) -> Batches:
     """Give the features that a night recorded, and whom its targets asked about."""
-    needed = {feature.name for feature in known.read} | {feature_name("purchase", "count", known.longest)}
+    needed = {feature.name for feature in known.read} | (set(known.activity) & {feature.name for feature in known.features})
     needed = needed.union(*(champion.bundle.features for champion in story.champions.values()))
     users = tables.read(story.root, "features", day, columns={"user_id", *needed}).sort_by("user_id")
     scores = tables.read(story.root, "scores", day, columns={"user_id", "target"})

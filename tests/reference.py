@@ -1,8 +1,8 @@
 """The slow reference: every feature in plain pandas, one user at a time, written from what the features are said to mean."""
 
 import calendar
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 from math import ceil, floor, log, nan, sqrt
@@ -15,6 +15,8 @@ from builders import DAY
 from features.windows import label
 
 Row = dict[str, object]
+# Which of some events are meant, and the column that is summed, if any.
+Told = tuple[Callable[[pd.DataFrame], pd.Series], str | None]
 
 YEAR, MONTH, WEEK = 364 * DAY, 28 * DAY, 7 * DAY
 CONTACT = "campaign_received"
@@ -32,6 +34,7 @@ class Seen:
     windows: Sequence[timedelta]
     values: Mapping[str, Sequence[str]]
     contacts: Sequence[timedelta] | None = None
+    outcomes: Mapping[str, "Told"] = field(default_factory=dict)
 
     @property
     def longest(self) -> timedelta:
@@ -132,6 +135,7 @@ def reference(
     zone: str = "UTC",
     values: Mapping[str, Sequence[str]] | None = None,
     contacts: Sequence[timedelta] | None = None,
+    outcomes: Mapping[str, Told] | None = None,
 ) -> pd.DataFrame:
     """Give every feature of every user with an event before a cutoff, indexed by user and cutoff, in order."""
     log_ = frame.astype(dict.fromkeys(("amount", "quantity", "discount", "utc_offset_minutes"), float))
@@ -142,7 +146,7 @@ def reference(
         known = log_[log_.event_ts < cutoff]
         rows: dict[str, Row] = {}
         for user, own in known.groupby("user_id"):
-            seen = Seen(own, known, cutoff, sorted(windows), values or {}, contacts)
+            seen = Seen(own, known, cutoff, sorted(windows), values or {}, contacts, outcomes or {})
             for family in FAMILIES:
                 # In order: later families read what earlier ones found.
                 rows.setdefault(user, {}).update(family(seen, rows[user]))
@@ -464,7 +468,19 @@ def _with_longest(seen: Seen) -> Seen:
     return Seen(seen.events, seen.everybody, seen.cutoff, [10_000 * DAY], {})
 
 
-FAMILIES = (loyalty, habits, channels, carts, timing, promotion, contacts_of_plays, stage, exit_, trend, sources, region)
+def outcomes(seen: Seen, _row: Row) -> Row:
+    row: Row = {}
+    for name, (met, measure) in seen.outcomes.items():
+        hits = seen.events[met(seen.events)]
+        row |= {f"{name}_recency_days": seen.recency(hits), f"{name}_first_days": seen.age(hits), f"{name}_count": len(hits)}
+        row |= {f"{name}_count_{label(window)}": len(seen.last(hits, window)) for window in seen.coarse}
+        if measure:
+            row[f"{name}_{measure}_sum"] = money(hits[measure])
+            row |= {f"{name}_{measure}_sum_{label(window)}": money(seen.last(hits, window)[measure]) for window in seen.coarse}
+    return row
+
+
+FAMILIES = (loyalty, habits, channels, carts, timing, promotion, contacts_of_plays, stage, exit_, trend, sources, region, outcomes)
 
 
 def _against_others(rows: Mapping[str, Row], longest: timedelta) -> None:

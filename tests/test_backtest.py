@@ -122,6 +122,19 @@ def test_noise_is_left_to_the_simplest_rung() -> None:
     assert backtest.rung == "base_rate"
 
 
+def test_the_rule_to_beat_is_the_one_that_is_right_most() -> None:
+    frame = rows()
+    frame["label"] = np.exp(2 * frame.strength)
+    parts = [
+        predict_origin(frame, RECIPE, origin, is_amount=True, seed=1)
+        for origin in plan_origins(CUTOFFS, 28 * DAY, tests=2, calibrations=1)
+    ]
+    by_rung = worth(parts, is_amount=True)
+    backtest = assemble(parts, by_rung, best(by_rung), 28 * DAY, is_amount=True)
+    error = {rung: backtest.mean(rung)["mean_absolute_error"] for rung in backtest.baselines}
+    assert backtest.baseline == min(error, key=error.__getitem__) != "base_rate"
+
+
 def test_few_positives_take_the_lower_rungs_and_still_answer() -> None:
     frame = rows()
     frame["label"] = (frame.groupby("cutoff").strength.rank(ascending=False) <= 4).astype(float)

@@ -24,20 +24,43 @@ from features.contract import COLUMNS
 from features.declare import Wanted, declared
 from features.errors import ConfigError
 from features.event_types import KNOWN
+from features.families.outcomes import outcomes
+from features.labels import Eligible, Kind, Target
 from features.snapshot import KEYS
 
 CUTOFF = at("2024-03-01")
 COUPON, CAMPAIGN = "coupon_redeemed", "campaign_received"
 
+
+def target(kind: Kind, events: str, active: str) -> Target:
+    return Target(name=kind, kind=kind, horizon=28 * DAY, events=events, eligible=Eligible(28 * DAY, active), meaning="")
+
+
 # The slow reference, on a log that has everything
 
 ZONE = "America/New_York"
 LONG = tuple(days * DAY for days in (7, 14, 28, 56, 84, 168))
+LONG_NAME = "not_event_type_in_view_cart_and_quantity_3e92"
 # Both lie some days after clocks changed in New York, the second after a leap day.
 CUTOFFS = (at("2023-11-20"), at("2024-03-18"))
 # Caps look back in windows of their own, of hours too, and further than the others.
+TARGETS = (
+    target("value", "event_type = 'purchase' AND category = 'a'", "event_type = 'wave'"),
+    target("first", "NOT event_type IN ('view', 'cart') AND (quantity > 1 OR brand = 'x')", "event_type = 'purchase'"),
+)
+# What their events are, and near misses: all but the type of the event.
+OUTCOMES = {
+    "purchase_a": (lambda rows: (rows.event_type == "purchase") & (rows.category == "a"), "amount"),
+    "near_purchase_a": (lambda rows: (rows.event_type != "purchase") & (rows.category == "a"), None),
+    "wave": (lambda rows: rows.event_type == "wave", None),
+    LONG_NAME: (lambda rows: ~rows.event_type.isin(["view", "cart"]) & ((rows.quantity > 1) | (rows.brand == "x")), None),
+    f"near_{LONG_NAME}": (lambda rows: rows.event_type.isin(["view", "cart"]) & ((rows.quantity > 1) | (rows.brand == "x")), None),
+}
 EVERYTHING = Wanted(
-    LONG, values={"channel": ["web"], "device": ["phone"], "source": ["mail"]}, contacts=(36 * HOUR, 14 * DAY, 30 * DAY, 200 * DAY)
+    LONG,
+    values={"channel": ["web"], "device": ["phone"], "source": ["mail"]},
+    contacts=(36 * HOUR, 14 * DAY, 30 * DAY, 200 * DAY),
+    outcomes=outcomes(TARGETS),
 )
 
 
@@ -136,7 +159,7 @@ def whole(kind: str) -> pd.DataFrame:
 
 def test_every_feature_equals_the_slow_reference(engine_kind: str) -> None:
     found = whole(engine_kind)
-    slow = reference(LOG, CUTOFFS, LONG, zone=ZONE, values=EVERYTHING.values, contacts=EVERYTHING.contacts)
+    slow = reference(LOG, CUTOFFS, LONG, zone=ZONE, values=EVERYTHING.values, contacts=EVERYTHING.contacts, outcomes=OUTCOMES)
     texts = [feature.name for feature in declared(EVERYTHING, COLUMNS).features if feature.unit == NAME]
     assert list(found.index) == list(slow.index)
     assert sorted(found.columns) == sorted(slow.columns)

@@ -140,13 +140,13 @@ def test_rungs_need_enough_of_both_labels() -> None:
     def label(positives: int, rows: int = 1000) -> pd.Series:
         return pd.Series([1.0] * positives + [0.0] * (rows - positives))
 
-    assert possible(label(0), NAMES, is_amount=False) == ("base_rate",)
-    assert possible(label(10), NAMES, is_amount=False) == ("base_rate", "recency")
-    assert possible(label(99), NAMES, is_amount=False) == ("base_rate", "recency", "rfm")
-    assert possible(label(100), NAMES, is_amount=False) == RUNGS
-    assert possible(label(950), NAMES, is_amount=False) == ("base_rate", "recency", "rfm")
-    assert possible(label(100), ["a"], is_amount=False) == ("base_rate", "logistic", "lightgbm", "blend")
-    assert possible(label(1000), NAMES, is_amount=True) == RUNGS
+    assert possible(label(0), Recipe("blend", NAMES), is_amount=False) == ("base_rate",)
+    assert possible(label(10), Recipe("blend", NAMES), is_amount=False) == ("base_rate", "recency")
+    assert possible(label(99), Recipe("blend", NAMES), is_amount=False) == ("base_rate", "recency", "rfm")
+    assert possible(label(100), Recipe("blend", NAMES), is_amount=False) == RUNGS
+    assert possible(label(950), Recipe("blend", NAMES), is_amount=False) == ("base_rate", "recency", "rfm")
+    assert possible(label(100), Recipe("blend", ("a",)), is_amount=False) == ("base_rate", "logistic", "lightgbm", "blend")
+    assert possible(label(1000), Recipe("blend", NAMES), is_amount=True) == RUNGS
 
 
 def test_infinities_become_unknown() -> None:

@@ -102,7 +102,9 @@ def test_a_rare_persona_is_not_one_of_its_own() -> None:
 
 
 def test_too_few_users_for_personas() -> None:
-    with pytest.raises(GateError, match=r"^personas.fewest: 15 users who bought .* too few for 4 personas: at least 40 are needed"):
+    with pytest.raises(
+        GateError, match=r"^personas.fewest: 15 users who bought, .* too few for 4 personas: at least 40 are needed"
+    ):
         fit(people(*THREE).head(15), fewest=4)
 
 
@@ -321,12 +323,12 @@ WORDS = (
     ],
 )
 def test_a_name_says_what_is_strongest_and_nothing_twice(apart: tuple[float, ...], name: str) -> None:
-    assert name_personas(np.array([apart]), WORDS, given={}, taken=set()) == (name,)
+    assert name_personas(np.array([apart]), WORDS, given={}, taken=set(), noun="buyers") == (name,)
 
 
 def test_names_are_unique() -> None:
     apart = np.array([(1.0, 0.0, 0.9, 0.0, 0.3), (1.0, 0.0, 0.9, 0.0, 0.0), (1.0, 0.0, 0.9, 0.0, -0.3), (0,) * 5, (0,) * 5])
-    assert name_personas(apart, WORDS, given={1: "frequent weekend bargain buyers"}, taken={"typical buyers"}) == (
+    assert name_personas(apart, WORDS, given={1: "frequent weekend bargain buyers"}, taken={"typical buyers"}, noun="buyers") == (
         "weekend bargain buyers",
         "frequent weekend bargain buyers",
         "occasional weekend bargain buyers",

@@ -25,7 +25,7 @@ SLIPPING_DAYS = 14.0
 SLIPPING_GAPS = 3.0
 
 # Event type: its word in names, what it is called, and its group.
-_EVENTS = {
+EVENTS = {
     VIEW: ("view", "view of an item", "browsing"),
     CART: ("cart", "item put into the cart", "carts"),
     CHECKOUT: ("checkout", "checkout", "carts"),
@@ -52,7 +52,7 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
         phrase="known for {value}",
         group="tenure",
     )
-    for event_type, (what, called, group) in _EVENTS.items():
+    for event_type, (what, called, group) in EVENTS.items():
         yield Feature(
             name=f"{what}_recency_days",
             base=_BASES[event_type],

@@ -1,0 +1,144 @@
+"""What targets ask about: which features it gives, what they are called, who reads them, and the rules a model has to beat."""
+
+from datetime import timedelta
+
+import pytest
+
+from builders import DAY, WINDOWS, at, events, load_events
+from features.build import build_features
+from features.contract import COLUMNS
+from features.custom import Custom
+from features.declare import Wanted, declared, switched_off
+from features.event_types import KNOWN
+from features.families.outcomes import RFM, Outcome, count_name, outcome_features, outcomes, rfm_names, simple_rules
+from features.labels import Eligible, Kind, Target
+
+PURCHASE, LESSON = "event_type = 'purchase'", "event_type = 'lesson_done'"
+ITALIAN = f"{LESSON} AND category = 'italian'"
+LONGEST = WINDOWS[-1]
+
+
+def target(events: str, *, kind: Kind = "absence", active: str = PURCHASE, measure: str = "amount") -> Target:
+    return Target(
+        name="asked", kind=kind, horizon=28 * DAY, events=events, eligible=Eligible(28 * DAY, active), meaning="", measure=measure
+    )
+
+
+def named(*asked: Outcome) -> list[str]:
+    features, _ = outcome_features(asked, WINDOWS)
+    return [feature.name for feature in features]
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        pytest.param([target(PURCHASE)], [], id="purchases are described"),
+        pytest.param([target("event_type = 'view'"), target("event_type = 'coupon_redeemed'")], [], id="so are known types"),
+        pytest.param([target(LESSON, active=LESSON)], [Outcome(LESSON, is_activity=True)], id="each condition once"),
+        pytest.param(
+            [target(LESSON), target(LESSON, kind="value", measure="quantity"), target(ITALIAN, active=LESSON)],
+            [Outcome(LESSON, "quantity", is_activity=True), Outcome(ITALIAN)],
+            id="with all that is asked of it",
+        ),
+    ],
+)
+def test_outcomes_are_what_targets_ask_about_beyond_the_families(asked: list[Target], found: list[Outcome]) -> None:
+    assert list(outcomes(asked)) == found
+
+
+def test_names_say_what_a_condition_asks_for() -> None:
+    assert named(Outcome(ITALIAN))[:2] == ["lesson_done_italian_recency_days", "lesson_done_italian_first_days"]
+    assert named(Outcome("event_type = '3D view'"))[0] == "events_3d_view_recency_days"
+    assert named(Outcome("quantity >= 2 OR amount > 50"))[0] == "quantity_2_or_amount_50_e87d_recency_days"
+    sums = named(Outcome(LESSON, "quantity"))
+    assert [name for name in sums if "sum" in name] == [
+        *(f"lesson_done_quantity_sum_{days}d" for days in (7, 28)),
+        "lesson_done_quantity_sum",
+    ]
+
+
+def test_near_misses_are_events_of_another_type() -> None:
+    assert [name for name in named(Outcome(ITALIAN)) if name.startswith("near_") and name.endswith("count")] == [
+        "near_lesson_done_italian_count"
+    ]
+    assert not [name for condition in (LESSON, "category = 'italian'") for name in named(Outcome(condition)) if "near" in name]
+
+
+def test_two_spellings_of_one_name_give_it_to_the_first() -> None:
+    names = named(Outcome("event_type = 'lesson done'"), Outcome(LESSON))
+    assert len(names) == len(set(names)) and names[0] == "lesson_done_recency_days"
+
+
+@pytest.mark.parametrize("condition", ["event_ts > '2024-01-01'", "user_id = 'ann'"])
+def test_conditions_on_time_or_on_who_it_is_give_no_features(condition: str) -> None:
+    assert named(Outcome(condition)) == []
+
+
+def test_a_feature_of_ones_own_takes_the_place_of_one_with_its_name() -> None:
+    own = Custom(
+        name="lesson_done_count", sql="count(*)", unit="times", meaning="own", phrase="{value}", group="own", windows=(28 * DAY,)
+    )
+    asked = declared(Wanted(WINDOWS, families=(), custom=(own,), outcomes=(Outcome(LESSON),)), COLUMNS)
+    meanings = {feature.name: feature.meaning for feature in asked.features}
+    assert meanings["lesson_done_count_28d"] == "own in the last 28 days"
+    assert meanings["lesson_done_count_7d"] == "events of lesson done in the last 7 days"
+
+
+def test_own_features_may_read_them() -> None:
+    own = Custom(
+        name="per_week", sql="lesson_done_count_28d / 4", unit="times", meaning="own", phrase="{value}", group="own", windows=()
+    )
+    assert "per_week" in declared(Wanted(WINDOWS, families=(), custom=(own,), outcomes=(Outcome(LESSON),)), COLUMNS).names
+
+
+def test_features_of_one_name_and_two_windows_keep_their_own_sql(engine) -> None:  # type: ignore[no-untyped-def]
+    own = [
+        Custom(name="own", sql=sql, unit="times", meaning="own", phrase="{value}", group="own", windows=(window,))
+        for sql, window in (("sum(amount)", 7 * DAY), ("count(*)", 28 * DAY))
+    ]
+    log = load_events(engine, events(("ann", at("2024-02-28"), 40.0), ("ann", at("2024-02-20"), 2.0)))
+    asked = declared(Wanted(WINDOWS, families=(), custom=tuple(own)), COLUMNS)
+    found = engine.execute(build_features(engine, log, asked, [at("2024-03-01")]))
+    assert found[["own_7d", "own_28d"]].to_numpy().tolist() == [[40.0, 2.0]]
+
+
+def test_columns_that_no_source_gives_switch_them_off() -> None:
+    asked = Wanted(WINDOWS, families=(), outcomes=(Outcome(ITALIAN),))
+    assert declared(asked, ["user_id", "event_ts", "event_type"]).features == ()
+    assert switched_off(asked, ["user_id", "event_ts", "event_type"], KNOWN) == {"category": len(named(Outcome(ITALIAN)))}
+
+
+@pytest.mark.parametrize(
+    ("asked", "recency", "rfm"),
+    [
+        pytest.param(target(PURCHASE), RFM[0], RFM, id="purchases"),
+        pytest.param(target(LESSON, active=LESSON), "lesson_done_recency_days", rfm_names(LESSON, LONGEST), id="own"),
+        pytest.param(
+            target("event_type = 'view'"), "view_recency_days", (*RFM, *rfm_names("event_type = 'view'", LONGEST)), id="both"
+        ),
+        pytest.param(
+            target(ITALIAN, kind="first", active=LESSON),
+            "lesson_done_recency_days",
+            (*rfm_names(LESSON, LONGEST), *rfm_names(ITALIAN, LONGEST)),
+            id="what has not happened yet",
+        ),
+    ],
+)
+def test_the_rules_to_beat_read_what_the_target_asks_about(asked: Target, recency: str, rfm: tuple[str, ...]) -> None:
+    assert simple_rules(asked, LONGEST) == ((recency,), rfm)
+
+
+@pytest.mark.parametrize("condition", [PURCHASE, "event_type = 'view'", LESSON, ITALIAN])
+def test_what_the_rules_read_is_built(condition: str) -> None:
+    built = set(declared(Wanted(WINDOWS, outcomes=outcomes([target(condition)])), COLUMNS).names)
+    assert {*rfm_names(condition, LONGEST)[:3], count_name(condition, LONGEST)} <= built
+
+
+def test_one_activity_is_what_personas_are_called_after() -> None:
+    features, _ = outcome_features((Outcome(LESSON, is_activity=True), Outcome("event_type = 'quiz'", is_activity=True)), WINDOWS)
+    assert [(feature.name, feature.high) for feature in features if feature.high] == [("lesson_done_count_28d", "keen")]
+
+
+def test_windows_of_hours_are_told() -> None:
+    features, _ = outcome_features((Outcome(LESSON),), (timedelta(hours=36), 7 * DAY, 28 * DAY))
+    assert {"lesson_done_count_36h", "lesson_done_count_28d"} <= {feature.name for feature in features}
