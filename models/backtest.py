@@ -12,7 +12,7 @@ import pandas as pd
 
 from features.errors import GateError
 from features.windows import words
-from models.calibration import Calibrator, fit_calibrator
+from models.calibration import FEWEST_BLOCKS, Calibrator, fit_calibrator
 from models.drift import level_drift
 from models.ladder import RUNGS, Model, Recipe, Rung, fit_recipe, fit_rungs, possible
 from models.metrics import Contact, measures
@@ -47,9 +47,10 @@ class Backtest:
     """What was predicted at the origins, and what happened.
 
     `predictions` has one row per user and origin: `user_id, cutoff, is_test, label`, `score` (that of the chosen `rung`,
-    calibrated on origins whose horizon had elapsed), `drift` (how far the level had moved between those), the raw score of every
-    rung tried (amounts: to scale), and `champion` and `disjoint` where they were asked for. `calibrator` is fitted on all origins,
-    for use after them. `by_rung` is what each rung was `worth`.
+    calibrated on the latest origins that had elapsed), `drift` (how far the level had moved between all of those), the raw score
+    of every rung tried (amounts: to scale), and `champion` and `disjoint` where they were asked for. `calibrator` is fitted on the
+    latest origins, for use after them. `by_rung` is what each rung was `worth`. At the test origins that are `uncalibrated` too
+    few had elapsed, and the score is raw.
     """
 
     predictions: pd.DataFrame
@@ -58,6 +59,7 @@ class Backtest:
     calibrator: Calibrator
     is_amount: bool
     contact: Contact | None = None
+    uncalibrated: tuple[datetime, ...] = ()
 
     @property
     def tested(self) -> pd.DataFrame:
@@ -93,9 +95,10 @@ class Backtest:
 def plan_origins(
     cutoffs: Sequence[datetime], horizon: timedelta, *, tests: int, calibrations: int, minimum: int = 2
 ) -> tuple[Origin, ...]:
-    """Choose the latest `tests` cutoffs to report, and up to `calibrations` before them to calibrate on.
+    """Choose the latest `tests` cutoffs to report, and those before them to calibrate on.
 
-    Each origin's train cutoffs are purged: their horizon has elapsed at the origin. An origin needs at least `minimum` of them.
+    Up to `calibrations` of these have elapsed at the first that is reported; those between are for the later ones. Each origin's
+    train cutoffs are purged: their horizon has elapsed at the origin. An origin needs at least `minimum` of them.
     Where history is short there are fewer origins.
 
     Raises GateError when there is not even one.
@@ -108,9 +111,11 @@ def plan_origins(
             f"{len(ordered)} training cutoffs leave no origin to test on: one needs {minimum} cutoffs whose horizon "
             f"of {words(horizon)} has elapsed before it. Raise training.max_cutoffs, or shorten the horizon"
         )
-    chosen = possible_origins[-(tests + calibrations) :]
-    first_test = max(len(chosen) - tests, 0)
-    return tuple(Origin(cutoff, purged[cutoff], index >= first_test) for index, cutoff in enumerate(chosen))
+    tested = possible_origins[-tests:]
+    earlier = possible_origins[: -len(tested)] if calibrations else []
+    elapsed = [cutoff for cutoff in earlier if cutoff + horizon <= tested[0]][-calibrations:]
+    chosen = [cutoff for cutoff in earlier if not elapsed or cutoff >= elapsed[0]]
+    return tuple(Origin(cutoff, purged[cutoff], cutoff >= tested[0]) for cutoff in (*chosen, *tested))
 
 
 def rounds_for(
@@ -208,16 +213,22 @@ def assemble(
     horizon: timedelta,
     *,
     is_amount: bool,
+    calibrations: int,
     contact: Contact | None = None,
 ) -> Backtest:
-    """Calibrate the score of a rung at each origin on the origins whose horizon had elapsed before it.
+    """Calibrate the score of a rung at each origin on the latest origins (at most `calibrations`) that had elapsed before it.
 
     `by_rung` is what each rung is `worth`.
     """
     pooled = pd.concat([part.rows for part in predicted], ignore_index=True)
     pooled = pooled.sort_values(["cutoff", "user_id"], ignore_index=True)
-    found = calibrated(pooled, rung, horizon, is_amount=is_amount)
-    return Backtest(pooled.assign(score=found.score, drift=found.drift), rung, by_rung, found.calibrator, is_amount, contact)
+    found = calibrated(pooled, rung, horizon, is_amount=is_amount, calibrations=calibrations)
+    pooled = pooled.assign(score=found.score, drift=found.drift)
+    tests = sorted(pooled.cutoff[pooled.is_test].unique())
+    predicted_at = pd.Series(pooled.cutoff.unique())
+    needed = 1 if is_amount else FEWEST_BLOCKS
+    uncalibrated = tuple(test.to_pydatetime() for test in tests if (predicted_at + horizon <= test).sum() < needed)
+    return Backtest(pooled, rung, by_rung, found.calibrator, is_amount, contact, uncalibrated)
 
 
 @dataclass(frozen=True)
@@ -229,28 +240,31 @@ class Calibrated:
     calibrator: Calibrator
 
 
-def calibrated(pooled: pd.DataFrame, column: str, horizon: timedelta, *, is_amount: bool) -> Calibrated:
-    """Calibrate raw scores at each origin on earlier ones only, and fit the calibrator for what comes next.
+def calibrated(pooled: pd.DataFrame, column: str, horizon: timedelta, *, is_amount: bool, calibrations: int) -> Calibrated:
+    """Calibrate raw scores at each origin on the latest earlier ones, and fit the calibrator for what comes next.
 
-    Rows come in the order of cutoff and user. A raw score that is null stays so. `drift` is how far the level had moved between
-    those earlier origins (see `models.drift`), null for amounts.
+    At most `calibrations` origins take part, since older ones say less of a level that moves. Rows come in the order of cutoff and
+    user. A raw score that is null stays so. `drift` is how far the level had moved between all earlier origins (see
+    `models.drift`), null for amounts.
     """
     ordered = pooled.sort_values(["cutoff", "user_id"], ignore_index=True)
     score, drift = (pd.Series(np.nan, index=ordered.index) for _ in range(2))
     for cutoff in ordered.cutoff.unique():
         here = ordered.cutoff == cutoff
         known = ordered[(ordered.cutoff + horizon <= cutoff) & ordered[column].notna()]
-        calibrate = _fit(known, column, is_amount=is_amount)
+        calibrate = _fit(known, column, is_amount=is_amount, calibrations=calibrations)
         score[here] = calibrate(ordered[column][here].to_numpy())
         if not is_amount:
             told = calibrate(known[column].to_numpy(dtype=np.float64))
             drift[here] = level_drift(told, known.label.to_numpy(dtype=np.float64), known.cutoff.to_numpy())
-    return Calibrated(score, drift, _fit(ordered[ordered[column].notna()], column, is_amount=is_amount))
+    everything = ordered[ordered[column].notna()]
+    return Calibrated(score, drift, _fit(everything, column, is_amount=is_amount, calibrations=calibrations))
 
 
-def _fit(known: pd.DataFrame, column: str, *, is_amount: bool) -> Calibrator:
-    blocks = known.cutoff.to_numpy()
-    return fit_calibrator(known[column].to_numpy(), known.label.to_numpy(), is_amount=is_amount, blocks=blocks)
+def _fit(known: pd.DataFrame, column: str, *, is_amount: bool, calibrations: int) -> Calibrator:
+    latest = known[known.cutoff.isin(sorted(known.cutoff.unique())[-calibrations:])] if calibrations else known.head(0)
+    blocks = latest.cutoff.to_numpy()
+    return fit_calibrator(latest[column].to_numpy(), latest.label.to_numpy(), is_amount=is_amount, blocks=blocks)
 
 
 def _worth(tested: pd.DataFrame, column: str, *, is_amount: bool) -> float:

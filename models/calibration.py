@@ -1,6 +1,6 @@
 """Calibration: make a score of 0.2 mean that it happens to 20 of 100, fitted on predictions out of time only.
 
-none < platt < beta < isotonic: the simplest map that does as well as the best on a block of time left out of its fit.
+none < platt < beta < isotonic: the simplest that does as well as the best on a block of time left out of its fit.
 """
 
 from collections.abc import Callable
@@ -24,6 +24,8 @@ _MOST_STEPS = 100
 _MOST_SCORES = 10_000
 
 MINIMUM_OF_EACH_CLASS = 30
+# One alone cannot say whether a map would help on another.
+FEWEST_BLOCKS = 2
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,11 @@ def fit_calibrator(raw: Floats, label: Floats, *, is_amount: bool, blocks: npt.N
     """Fit on pairs of an out-of-time raw score and what happened; `blocks` tells which origin each pair is of.
 
     Pairs with an unknown score or label are left out. Amounts are scaled to the total that was seen. A probability is left as it
-    is (`none`) with fewer than 30 of either class, where all raw scores are equal, and where higher scores do not mean more. With
-    one block the map is `platt`. With more, `none`, `platt`, `beta` (from 100 of each class: one more number to learn) and
-    `isotonic` (from 500 of each: below about 1,000 pairs it learns noise, Niculescu-Mizil and Caruana, 2005) are each fitted
-    without one block and measured by log loss on it, block by block. `none` stays where no map has a smaller mean loss: a map
-    must help on blocks it has not seen. Else the simplest map wins that is within one standard error of the best (Breiman et
-    al., 1984); the error is that of the paired differences, since blocks differ more than maps do.
+    is (`none`) with one block, which cannot say whether a map would help on another, with fewer than 30 of either class, where all
+    raw scores are equal, and where higher scores do not mean more. Else `none`, `platt`, `beta` (from 100 of each class: one more
+    number to learn) and `isotonic` (from 500 of each: below about 1,000 pairs it learns noise, Niculescu-Mizil and Caruana, 2005)
+    are each fitted without one block and measured by log loss on it, block by block. The simplest wins that is within one standard
+    error of the best (Breiman et al., 1984); the error is that of the paired differences, since blocks differ more than maps do.
     """
     raw, label = np.asarray(raw, dtype=float), np.asarray(label, dtype=float)
     known = np.isfinite(raw) & np.isfinite(label)
@@ -115,9 +116,8 @@ def fit_calibrator(raw: Floats, label: Floats, *, is_amount: bool, blocks: npt.N
     names = np.zeros(len(raw)) if blocks is None else np.asarray(blocks)[known]
     told = _gathered(raw, label, pd.factorize(names, use_na_sentinel=False)[0])
     everything = _joined(told)
-    platt = _platt(everything)
-    if platt.method == "none" or len(told) < 2:
-        return platt
+    if len(told) < FEWEST_BLOCKS or _platt(everything).method == "none":
+        return Calibrator()
     candidates = [fit for fewest, fit in _LADDER if everything.fewest >= fewest]
     others = [_joined([*told[:at], *told[at + 1 :]]) for at in range(len(told))]
     losses = [[_log_loss(out, fit(rest)) for fit in candidates] for out, rest in zip(told, others, strict=True)]
@@ -179,14 +179,9 @@ def _log_loss(pairs: _Pairs, calibrate: Calibrator) -> float:
 
 
 def _simplest(losses: Floats) -> int:
-    """Choose a column; the first is of no map, the others are ordered from simple to flexible."""
-    best = losses.mean(axis=0).argmin()
-    worse = losses - losses[:, [best]]
-    close = worse.mean(axis=0) <= worse.std(axis=0, ddof=1) / np.sqrt(len(losses))
-    # No such patience with `none`: over 36 simulated sets of blocks it cost up to 0.0004 of log loss where scores needed a map,
-    # and saved at most 0.0002 where they did not.
-    close[0] = best == 0
-    return int(np.argmax(close))
+    """Choose a column; they are ordered from simple to flexible."""
+    worse = losses - losses[:, [losses.mean(axis=0).argmin()]]
+    return int(np.argmax(worse.mean(axis=0) <= worse.std(axis=0, ddof=1) / np.sqrt(len(losses))))
 
 
 def _none(_pairs: _Pairs) -> Calibrator:

@@ -12,15 +12,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from features.errors import GateError
-from models.metrics import Contact, measures_drawn
+from models.metrics import DISTANCES, Contact, added_up, measures_drawn
 from models.propensity import Floats
 from models.ranking import CHUNK, rank
 
 DRAWS = 200
 # Of more rows than these, fewer draws are made, in proportion and down to the fewest: their intervals are narrow anyway.
 FULL_ROWS, FEWEST_DRAWS = 200_000, 100
-# Means of distances: noise makes them too high, and a draw adds its own to that of the rows.
-_DISTANCES = ("expected_calibration_error", "decile_total_error")
+# Of the true distance to the estimated one, tried from none to twice.
+_SHARES = np.linspace(0, 2, 81)
 
 Places = npt.NDArray[np.intp]
 
@@ -57,9 +57,9 @@ def intervals(
     """Give each measure (or only those named), its mean over the origins where it is defined, and its percentile interval.
 
     `tested` has one row a user and origin: `user_id`, `cutoff`, `label` and the scores in `column`. Above 200,000 rows fewer draws
-    are made, down to 100. The calibration error and the decile error, which noise makes too high, have the basic interval: as far
-    below the value as the draws go above it, and the other way round, though never without the value. Measures that no origin
-    defines are left out. Davison and Hinkley (1997).
+    are made, down to 100. The calibration error and the decile error, which noise makes too high, have the interval of those
+    true errors, shaped as the one that is seen, under which a value so low and one so high could both be seen, though never without
+    the value (Davison and Hinkley, 1997, 5.4). Measures that no origin defines are left out.
 
     Raises DataError when a score is null.
     """
@@ -108,7 +108,8 @@ def paired(
         tested, [column, against], origins, is_amount=is_amount, contact=contact, seed=seed, draws=draws, only=[measure]
     )
     if all(measure in table for table in found):
-        difference = _mean(found[0][measure] - found[1][measure])
+        one, other = (added_up(table[measure]) if measure in DISTANCES else table[measure] for table in found)
+        difference = _mean(one - other)
         if np.isfinite(difference[0]):
             return _interval(difference, confidence=confidence)
     raise GateError(
@@ -166,7 +167,10 @@ def _resampled(
     draws: int,
     only: Collection[str] | None,
 ) -> list[dict[str, Floats]]:
-    """Measure groups of rows: for each column and measure draws × groups, of which the first draw has every user once."""
+    """Measure groups of rows: for each column and measure draws × groups, of which the first draw has every user once.
+
+    Measures that add up distances are in parts: draws × groups × parts.
+    """
     codes, count = _coded(tested.user_id)
     label = tested.label.to_numpy(dtype=np.float64)
     rankings = [[rank(label[rows], tested[name].to_numpy(dtype=np.float64)[rows]) for rows in groups] for name in columns]
@@ -178,7 +182,7 @@ def _resampled(
         for of_column, group_rankings in zip(parts, rankings, strict=True):
             for of_group, rows, ranking in zip(of_column, groups, group_rankings, strict=True):
                 weights = counts[:, codes[rows][ranking.order]]
-                of_group.append(measures_drawn(ranking, weights, is_amount=is_amount, contact=contact, only=only))
+                of_group.append(measures_drawn(ranking, weights, is_amount=is_amount, contact=contact, only=only, in_parts=True))
     return [_joined(of_column) for of_column in parts]
 
 
@@ -187,16 +191,38 @@ def _joined(parts: Sequence[Sequence[dict[str, Floats]]]) -> dict[str, Floats]:
     whole = [{name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]} for chunks in parts]
     draws = sum(len(next(iter(chunk.values()), ())) for chunk in parts[0]) if parts else 0
     names = dict.fromkeys(name for group in whole for name in group)
-    return {name: np.column_stack([group.get(name, np.full(draws, np.nan)) for group in whole]) for name in names}
+    found = {}
+    for name in names:
+        shape = next(group[name] for group in whole if name in group).shape
+        found[name] = np.stack([group.get(name, np.full((draws, *shape[1:]), np.nan)) for group in whole], axis=1)
+    return found
 
 
 def _summed_up(table: dict[str, Floats], *, confidence: float) -> dict[str, Interval]:
-    means = {name: _mean(values) for name, values in table.items()}
-    return {
-        name: _interval(values, confidence=confidence, is_distance=name in _DISTANCES)
-        for name, values in means.items()
-        if np.isfinite(values[0])
+    found = {
+        name: _distance(values, confidence=confidence) if name in DISTANCES else _interval(_mean(values), confidence=confidence)
+        for name, values in table.items()
     }
+    return {name: interval for name, interval in found.items() if np.isfinite(interval.value)}
+
+
+def _distance(parts: Floats, *, confidence: float) -> Interval:
+    """Give the mean over groups of distances in parts (draws × groups × parts), and its interval.
+
+    If the true distances were a share of those seen, the draws' noise would be added to that. The interval holds the shares under
+    which the value seen is none of the highest nor of the lowest.
+    """
+    defined = np.isfinite(parts[0]).all(axis=1)
+    flat = parts[:, defined].reshape(len(parts), -1) / max(int(defined.sum()), 1)
+    if flat.shape[1] == 0:
+        return Interval(np.nan, np.nan, np.nan)
+    value = float(added_up(flat[0]))
+    noise = (flat - flat[0])[1:][np.isfinite(flat[1:]).all(axis=1)]
+    if len(noise) == 0:
+        return Interval(value, value, value)
+    seen = [np.quantile(added_up(share * flat[0] + noise), [0.5 - confidence / 2, 0.5 + confidence / 2]) for share in _SHARES]
+    possible = [value * share for share, (low, high) in zip(_SHARES, seen, strict=True) if low <= value <= high]
+    return Interval(value, float(min([*possible, value])), float(max([*possible, value])))
 
 
 def _mean(values: Floats) -> Floats:
@@ -207,14 +233,12 @@ def _mean(values: Floats) -> Floats:
     return np.asarray(np.divide(sums, count, out=np.full(len(values), np.nan), where=count > 0))
 
 
-def _interval(values: Floats, *, confidence: float, is_distance: bool = False) -> Interval:
+def _interval(values: Floats, *, confidence: float) -> Interval:
     """Percentiles of the draws in which there is a value; the first of `values` is that of the rows as they are."""
     value, drawn = float(values[0]), values[1:][np.isfinite(values[1:])]
     if len(drawn) == 0:
         return Interval(value, value, value)
     low, high = (float(bound) for bound in np.quantile(drawn, [0.5 - confidence / 2, 0.5 + confidence / 2]))
-    if is_distance:
-        return Interval(value, min(max(2 * value - high, 0.0), value), max(2 * value - low, value))
     return Interval(value, low, high)
 
 

@@ -14,6 +14,9 @@ from models.propensity import Floats
 from models.ranking import CHUNK, Drawn, Ranking, rank
 
 PERCENTS = (1, 5, 10, 20)
+# Sums of distances, which noise makes too large.
+DISTANCES = ("expected_calibration_error", "decile_total_error")
+_TENTHS = 10
 
 Measure = Callable[[Drawn], Floats]
 
@@ -43,18 +46,31 @@ def measures(label: Floats, score: Floats, *, is_amount: bool, contact: Contact 
 
 
 def measures_drawn(
-    ranking: Ranking, weights: Floats, *, is_amount: bool, contact: Contact | None = None, only: Collection[str] | None = None
+    ranking: Ranking,
+    weights: Floats,
+    *,
+    is_amount: bool,
+    contact: Contact | None = None,
+    only: Collection[str] | None = None,
+    in_parts: bool = False,
 ) -> dict[str, Floats]:
     """Give the measures (or only those named) of each draw: an array of draws, null where not defined.
 
-    `weights` are draws × rows, in the order of the ranking, and not negative; a draw of ones gives what `measures` gives.
+    `weights` are draws × rows, in the order of the ranking, and not negative; a draw of ones gives what `measures` gives. With
+    `in_parts`, a measure that adds up distances comes as these, signed: draws × tenths.
     """
     table = _of_amounts() if is_amount else _of_probabilities(ranking, contact)
     wanted = {name: measure for name, measure in table.items() if only is None or name in only}
     step = max(CHUNK // len(ranking.label), 1)
     chunks = [np.asarray(weights[start : start + step], dtype=np.float64) for start in range(0, len(weights), step)]
     parts = [_measured(Drawn(ranking, chunk), wanted) for chunk in chunks]
-    return {name: np.concatenate([part[name] for part in parts]) for name in wanted}
+    found = {name: np.concatenate([part[name] for part in parts]) for name in wanted}
+    return found if in_parts else {name: added_up(values) if name in DISTANCES else values for name, values in found.items()}
+
+
+def added_up(parts: Floats) -> Floats:
+    """Give the measure that signed distances (the last axis) are the parts of."""
+    return np.asarray(np.abs(parts).sum(axis=-1))
 
 
 def _measured(drawn: Drawn, wanted: Mapping[str, Measure]) -> dict[str, Floats]:
@@ -91,14 +107,15 @@ def _of_amounts() -> dict[str, Measure]:
         "total_error": lambda drawn: drawn.scores[:, -1] / _bought(drawn) - 1,
         "gini": normalised_gini,
         "rmsle": rmsle,
-        "decile_total_error": lambda drawn: _tenths_off(drawn).mean(axis=1) / _bought(drawn),
+        "decile_total_error": lambda drawn: _tenths_off(drawn) / (_TENTHS * _bought(drawn)[:, None]),
     }
 
 
 def _of_two_classes(measure: Measure) -> Measure:
     def defined(drawn: Drawn) -> Floats:
-        positives = drawn.labels[:, -1]
-        return np.where((positives > 0) & (positives < drawn.total), measure(drawn), np.nan)
+        positives, values = drawn.labels[:, -1], measure(drawn)
+        has_both = (positives > 0) & (positives < drawn.total)
+        return np.where(has_both if values.ndim == 1 else has_both[:, None], values, np.nan)
 
     return defined
 
@@ -119,11 +136,11 @@ def average_precision(drawn: Drawn) -> Floats:
 
 
 def calibration_error(drawn: Drawn) -> Floats:
-    """Expected calibration error: mean distance of the mean score from the realised rate, over tenths of the rows by score.
+    """Expected calibration error, in parts: by how much a tenth's realised rate is above its mean score, over tenths of the rows.
 
     Guo et al. (2017), with bins of equal size, since most scores of a rare target fall into one bin of equal width.
     """
-    return np.asarray(_tenths_off(drawn).sum(axis=1)) / drawn.total
+    return _tenths_off(drawn) / drawn.total[:, None]
 
 
 def calibration_slope(drawn: Drawn) -> Floats:
@@ -184,8 +201,8 @@ def _top(drawn: Drawn, share: float) -> Floats:
 
 
 def _tenths_off(drawn: Drawn) -> Floats:
-    cuts = drawn.total[:, None] * np.linspace(0, 1, 11)
-    return np.abs(np.diff(drawn.at(drawn.labels, cuts) - drawn.at(drawn.scores, cuts), axis=1))
+    cuts = drawn.total[:, None] * np.linspace(0, 1, _TENTHS + 1)
+    return np.asarray(np.diff(drawn.at(drawn.labels, cuts) - drawn.at(drawn.scores, cuts), axis=1))
 
 
 def _bought(drawn: Drawn) -> Floats:

@@ -43,7 +43,7 @@ class Report:
     bands: tuple[ScoreBand, ...]
     coverage: float
     slices: tuple[Slice, ...]
-    suspicions: tuple[str, ...]
+    warnings: tuple[str, ...]
     importance: Mapping[datetime, Mapping[str, float]]
     rows: int
     positives: int | None
@@ -91,11 +91,17 @@ def report(
         bands=tuple(bands),
         coverage=coverage(bands),
         slices=tuple(slices(tested, "score", groupings, is_amount=is_amount, seed=seed)),
-        suspicions=tuple(suspicions(tested, features, auc.value if auc else None)),
+        warnings=(*suspicions(tested, features, auc.value if auc else None), *_uncalibrated(backtest)),
         importance=importance,
         rows=len(tested),
         positives=None if is_amount else int(label.sum()),
     )
+
+
+def _uncalibrated(backtest: Backtest) -> list[str]:
+    count, tests = len(backtest.uncalibrated), backtest.tested.cutoff.nunique()
+    said = f"at {count} of {tests} test origins too few earlier ones had elapsed to calibrate on: scores there are the model's own"
+    return [said] if count else []
 
 
 def main_measure(*, is_amount: bool) -> str:

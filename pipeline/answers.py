@@ -32,7 +32,7 @@ from pipeline.segments import BEFORE, Forming, Places, before_schema
 class Known:
     """What the rows of a night are made with; it is sent to every executor.
 
-    `activity` are the counts of which one says that a user's habits are known. `ladders` are groups of targets that ask one question
+    `activity` are counts of which one says that a user's habits are known. `ladders` are groups of targets that ask one question
     over several horizons, and whether their scores rise with the horizon.
     """
 

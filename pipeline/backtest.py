@@ -226,7 +226,7 @@ def test(
             step.advance()
         step.note(", ".join(f"{made.target.name}: {made.backtest.rung}" for made in tested))
     for made in tested:
-        for said in made.report.suspicions:
+        for said in made.report.warnings:
             narrator.say(f"  {made.target.name}: {said}")
     return with_segments(past, [replace(made, incomparable=incomparable.get(made.target.name)) for made in tested])
 
@@ -243,9 +243,18 @@ def _measured(
     seed = settings.training.seed
     contact = contact_of(settings, target)
     recipe = replace(recipe, rung=best(by_rung))
-    backtest = assemble(predicted, by_rung, recipe.rung, target.horizon, is_amount=target.is_amount, contact=contact)
+    calibrations = settings.training.calibration_origins
+    backtest = assemble(
+        predicted,
+        by_rung,
+        recipe.rung,
+        target.horizon,
+        is_amount=target.is_amount,
+        calibrations=calibrations,
+        contact=contact,
+    )
     if champion is not None and CHAMPION in backtest.predictions:
-        backtest = _with_champion(backtest, champion, rows, target.horizon)
+        backtest = _with_champion(backtest, champion, rows, target.horizon, calibrations)
     if settings.training.disjoint_users:
         backtest = _with_disjoint(backtest, past, target, recipe)
     told = report(
@@ -266,10 +275,13 @@ def _worth(target: Target, predicted: Sequence[Predicted]) -> dict[Rung, float]:
         raise GateError(f"{target.name}: {error}") from None
 
 
-def _with_champion(backtest: Backtest, champion: TargetBundle, rows: pd.DataFrame, horizon: timedelta) -> Backtest:
+def _with_champion(
+    backtest: Backtest, champion: TargetBundle, rows: pd.DataFrame, horizon: timedelta, calibrations: int
+) -> Backtest:
     """Calibrate the champion's recipe like the challenger, and let the champion itself speak where the origin is news to it."""
     predictions = backtest.predictions
-    score = calibrated(predictions, CHAMPION, horizon, is_amount=backtest.is_amount).score.to_numpy()
+    found = calibrated(predictions, CHAMPION, horizon, is_amount=backtest.is_amount, calibrations=calibrations)
+    score = found.score.to_numpy()
     news = (predictions.cutoff >= pd.Timestamp(champion.trained_until)).to_numpy()
     if news.any():
         own = predictions.loc[news, ["user_id", "cutoff"]].merge(rows, on=["user_id", "cutoff"], how="left")

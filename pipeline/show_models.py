@@ -113,7 +113,7 @@ def _told(made: "Tested") -> dict[str, Any]:
         "bands_as_stated": report.coverage if report.bands else None,
         "odds_moved": odds_range(report.bands),
         "slices": [asdict(part) for part in report.slices],
-        "suspicions": list(report.suspicions),
+        "warnings": list(report.warnings),
         "champion": made.incomparable,
     }
 
@@ -160,7 +160,7 @@ def _warnings(row: Mapping[str, Any]) -> Iterator[str]:
     if row["unseen_users"] is not None:
         moved = _said(row["unseen_users"], sign=True)
         yield f"{row['measure'].replace('_', ' ')} on users whom the model never saw: {moved} (it learns from fewer users there)"
-    yield from row["suspicions"]
+    yield from row["warnings"]
 
 
 def _print_ladder(row: Mapping[str, Any], console: Console, currency: str) -> None:

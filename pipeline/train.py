@@ -320,7 +320,7 @@ def _card(past: Past, made: Tested, bundle: TargetBundle, importance: Mapping[st
         measures={made.backtest.rung: report.measures, **{str(rung): found for rung, found in report.baselines.items()}},
         bands=report.bands,
         slices=report.slices,
-        warnings=report.suspicions,
+        warnings=report.warnings,
         verdicts=verdicts,
         versions=_versions(),
         seed=past.settings.training.seed,

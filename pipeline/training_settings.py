@@ -16,7 +16,9 @@ class TrainingSettings(Strict):
     min_history: Duration = Field(timedelta(days=84), description="How much history must lie before the first training cutoff.")
     max_cutoffs: int = Field(52, ge=3, description="Most training cutoffs, counted back from the latest.")
     test_origins: int = Field(5, ge=1, description="Latest cutoffs that models are tested on, each unseen by its model.")
-    calibration_origins: int = Field(4, ge=0, description="Cutoffs before the test origins that calibrators are fitted on.")
+    calibration_origins: int = Field(
+        4, ge=0, description="Latest cutoffs that have elapsed before an origin, on which its scores are calibrated; 0 for none."
+    )
     disjoint_users: bool = Field(
         False,
         description="Test each origin again on users left out of its training, to measure memorising; takes twice the time.",

@@ -31,6 +31,8 @@ CUTOFFS = [datetime(2024, 1, 1) + 14 * DAY * index for index in range(8)]
 def test_train_cutoffs_are_purged_of_overlapping_horizons() -> None:
     origins = plan_origins(CUTOFFS, 28 * DAY, tests=2, calibrations=1)
     assert origins == (
+        # The one that has elapsed at the first test, and the one between.
+        Origin(CUTOFFS[4], tuple(CUTOFFS[:3]), is_test=False),
         Origin(CUTOFFS[5], tuple(CUTOFFS[:4]), is_test=False),
         Origin(CUTOFFS[6], tuple(CUTOFFS[:5]), is_test=True),
         Origin(CUTOFFS[7], tuple(CUTOFFS[:6]), is_test=True),
@@ -77,7 +79,7 @@ def predicted(frame: pd.DataFrame, origins: Sequence[Origin], recipe: Recipe = R
 
 def assembled(parts: Sequence[Predicted], rung: Rung | None = None) -> Backtest:
     by_rung = worth(parts, is_amount=False)
-    return assemble(parts, by_rung, rung or best(by_rung), 28 * DAY, is_amount=False)
+    return assemble(parts, by_rung, rung or best(by_rung), 28 * DAY, is_amount=False, calibrations=4)
 
 
 def test_an_origin_is_predicted_from_its_train_cutoffs_alone() -> None:
@@ -130,7 +132,7 @@ def test_the_rule_to_beat_is_the_one_that_is_right_most() -> None:
         for origin in plan_origins(CUTOFFS, 28 * DAY, tests=2, calibrations=1)
     ]
     by_rung = worth(parts, is_amount=True)
-    backtest = assemble(parts, by_rung, best(by_rung), 28 * DAY, is_amount=True)
+    backtest = assemble(parts, by_rung, best(by_rung), 28 * DAY, is_amount=True, calibrations=4)
     error = {rung: backtest.mean(rung)["mean_absolute_error"] for rung in backtest.baselines}
     assert backtest.baseline == min(error, key=error.__getitem__) != "base_rate"
 

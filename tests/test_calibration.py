@@ -35,7 +35,7 @@ def blocks(rows: int, *, curve: str = "right", seed: int = 0) -> tuple[np.ndarra
 def fitted(method: str, raw: np.ndarray, label: np.ndarray) -> Calibrator:
     """One map of the ladder on all pairs, chosen or not."""
     (pairs,) = calibration._gathered(raw, label, np.zeros(len(raw), dtype=int))
-    return {"beta": calibration._beta, "isotonic": calibration._isotonic}[method](pairs)
+    return {"platt": calibration._platt, "beta": calibration._beta, "isotonic": calibration._isotonic}[method](pairs)
 
 
 @pytest.mark.parametrize("method", MAPS)
@@ -82,13 +82,13 @@ def test_platt_is_a_logistic_regression_on_softened_labels() -> None:
     twice = np.concatenate([logit(raw), logit(raw)]).reshape(-1, 1)
     classes = np.repeat([1, 0], len(raw))
     theirs = LogisticRegression(C=1e9, tol=1e-10).fit(twice, classes, sample_weight=np.concatenate([target, 1 - target]))
-    ours = fit_calibrator(raw, label, is_amount=False)
+    ours = fitted("platt", raw, label)
     assert (ours.slope, ours.intercept) == pytest.approx((theirs.coef_[0, 0], theirs.intercept_[0]), abs=1e-4)
 
 
 def test_a_perfect_ranking_with_zeros_and_ones_gives_no_certainty() -> None:
     raw, label = np.repeat([0.0, 1.0], 50), np.repeat([0.0, 1.0], 50)
-    assert fit_calibrator(raw, label, is_amount=False)(np.array([0.0, 1.0])) == pytest.approx([1 / 52, 51 / 52])
+    assert fitted("platt", raw, label)(np.array([0.0, 1.0])) == pytest.approx([1 / 52, 51 / 52])
 
 
 def test_beta_is_an_unpenalised_logistic_regression_on_both_logs() -> None:
@@ -190,18 +190,18 @@ def test_isotonic_waits_for_500_of_each_class(rows: int, is_isotonic: bool) -> N
     assert (found.method == "isotonic") is is_isotonic
 
 
-def test_one_block_gives_platt_however_much_there_is() -> None:
+def test_one_block_leaves_scores_alone_however_much_there_is() -> None:
     raw, label, _ = blocks(6000, curve="above")
-    alone = fit_calibrator(raw, label, is_amount=False)
-    assert alone.method == "platt"
-    assert fit_calibrator(raw, label, is_amount=False, blocks=np.zeros(len(raw))) == alone
+    assert fit_calibrator(raw, label, is_amount=False, blocks=np.zeros(len(raw))) == Calibrator()
+    assert fit_calibrator(raw, label, is_amount=False) == Calibrator()
 
 
 @pytest.mark.parametrize(
     ("losses", "column"),
     [
         ([[0.50, 0.50], [0.50, 0.50]], 0),  # A map that does not help is no map.
-        ([[0.50, 0.49], [0.50, 0.50]], 1),  # It helps on the mean.
+        ([[0.50, 0.49], [0.50, 0.50]], 0),  # It helps on the mean, but no more than by chance.
+        ([[0.50, 0.49], [0.50, 0.495]], 1),
         ([[0.60, 0.50, 0.49], [0.60, 0.50, 0.51]], 1),
         ([[0.60, 0.50, 0.49], [0.60, 0.50, 0.505]], 1),  # Better on the mean, but one block says the opposite.
         ([[0.60, 0.50, 0.46], [0.60, 0.50, 0.504]], 1),  # 0.018 better, with an error of 0.022.
@@ -238,13 +238,20 @@ def test_a_block_of_one_class_and_one_of_few_rows_are_no_obstacle() -> None:
     raw, label, when = blocks(300, curve="bold")
     label[when == when[0]] = 0.0
     keep = (when != when[-1]) | (np.arange(len(when)) >= len(when) - 2)
-    assert fit_calibrator(raw[keep], label[keep], is_amount=False, blocks=when[keep]).method == "platt"
+    assert fit_calibrator(raw[keep], label[keep], is_amount=False, blocks=when[keep]).method == "none"
+    # One of twelve says little against the others.
+    more = [
+        np.concatenate([values[keep], *(blocks(300, curve="bold", seed=seed)[at] for seed in (1, 2))])
+        for at, values in enumerate((raw, label))
+    ]
+    twelve = np.concatenate([when[keep], when + timedelta(days=100), when + timedelta(days=200)])
+    assert fit_calibrator(*more, is_amount=False, blocks=twelve).method == "platt"
 
 
 def test_a_million_scores_give_the_map_of_ten_thousand_neighbourhoods(monkeypatch: pytest.MonkeyPatch) -> None:
     raw, label, when = blocks(6000, curve="above")
     near = fit_calibrator(raw, label, is_amount=False, blocks=when)
-    platt = fit_calibrator(raw, label, is_amount=False)
+    platt = fitted("platt", raw, label)
     monkeypatch.setattr(calibration, "_MOST_SCORES", 10**9)
     exact = fit_calibrator(raw, label, is_amount=False, blocks=when)
     assert near.method == exact.method == "isotonic" and near != exact

@@ -58,8 +58,8 @@ def test_four_origins_judge_at_most() -> None:
 
 def test_an_origin_whose_label_looks_into_a_test_is_no_judge() -> None:
     plan = plan_origins(CUTOFFS, 2 * HORIZON, tests=1, calibrations=2)
-    # The plan calibrates on cutoffs 5 and 6; the horizon of 6 ends after the test at 7 begins.
-    assert [calibration.cutoff for calibration in plan] == CUTOFFS[5:]
+    # The plan calibrates on cutoffs 4 and 5, and has 6 between; the horizon of 6 ends after the test at 7 begins.
+    assert [calibration.cutoff for calibration in plan] == CUTOFFS[4:]
     found = judging_origins(rows(), plan, RECIPE, 2 * HORIZON, is_amount=False)
     assert found == (
         Origin(CUTOFFS[4], tuple(CUTOFFS[:3]), is_test=True),

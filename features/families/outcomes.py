@@ -36,7 +36,7 @@ _EPOCH = datetime(1970, 1, 1)
 
 @dataclass(frozen=True)
 class Outcome:
-    """Events that features are built for: a checked condition, the column whose sum is asked for, whether they make a user active."""
+    """Events that features are built for: a checked condition, the column that is summed, whether they make a user active."""
 
     condition: str
     measure: str | None = None
