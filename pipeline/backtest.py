@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ from joblib import Parallel, delayed
 from features.build import steps
 from features.errors import GateError, StoreError, listed
 from features.families.outcomes import simple_rules
-from features.labels import Target, build_labels
+from features.labels import Target, build_labels, definition
 from features.windows import label as window_label
 from features.windows import words
 from models.backtest import (
@@ -94,8 +93,9 @@ def run_backtest(settings: Settings, as_of: date, tracker: Tracker, narrator: Na
     Raises what `gather` raises.
     """
     past = gather(settings, as_of, narrator)
-    recipes = {target.name: recipe_for(past, target) for target in past.targets}
-    return test(past, recipes, champions_in_charge(tracker, past.targets, narrator), narrator)
+    champions = champions_in_charge(tracker, past.targets, narrator)
+    recipes = {target.name: recipe_for(past, target, champions.get(target.name)) for target in past.targets}
+    return test(past, recipes, champions, narrator)
 
 
 def champions_in_charge(tracker: Tracker, targets: Sequence[Target], narrator: Narrator) -> dict[str, TargetBundle | None]:
@@ -156,8 +156,10 @@ def training_cutoffs(log: EventLog, settings: Settings, targets: Sequence[Target
     return [latest - training.step * index for index in reversed(range(min(count, training.max_cutoffs)))]
 
 
-def recipe_for(past: Past, target: Target, parameters: Mapping[str, Any] | None = None) -> Recipe:
+def recipe_for(past: Past, target: Target, champion: TargetBundle | None = None) -> Recipe:
     """Give the recipe that a target is tested with before its rung is known: the number of rounds is that of the latest past.
+
+    LightGBM's settings are those that the champion was tuned to, if it answers the same question.
 
     Raises GateError when the config's `monotone` names a feature that is not built.
     """
@@ -168,8 +170,10 @@ def recipe_for(past: Past, target: Target, parameters: Mapping[str, Any] | None 
             f"targets.{target.name}.monotone names {listed(unknown)}, which is not a number among the features it reads"
         )
     monotone = {name: 1 if way == "up" else -1 for name, way in told.items()}
+    is_same = champion is not None and champion.definition == definition(target)
+    parameters = champion.recipe.parameters if champion is not None and is_same else {}
     recency, rfm = simple_rules(target, max(past.settings.features.windows))
-    recipe = Recipe("lightgbm", past.read_by(target), parameters=parameters or {}, monotone=monotone, recency=recency, rfm=rfm)
+    recipe = Recipe("lightgbm", past.read_by(target), parameters=parameters, monotone=monotone, recency=recency, rfm=rfm)
     rows, plan, seed = past.rows[target.name], past.plans[target.name], past.settings.training.seed
     rounds = rounds_for(rows, plan, recipe, target.horizon, is_amount=target.is_amount, seed=seed)
     return replace(recipe, rounds=rounds)

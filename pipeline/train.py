@@ -107,7 +107,10 @@ def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator,
             narrator.say(f"  {line}")
         tags = {"as_of": as_of.isoformat(), "config_digest": settings.digest(), "events_digest": past.log.digest}
         with tracker.run(f"train {as_of}", tags=tags | _versions()) as run_id:
-            recipes = {target.name: _recipe(past, target, tracker, narrator, tune=tune) for target in past.targets}
+            recipes = {
+                target.name: _recipe(past, target, champions.get(target.name), tracker, narrator, tune=tune)
+                for target in past.targets
+            }
             tested = test(past, recipes, champions, narrator)
             models = _final_models(past, tested, narrator)
             with narrator.step("logging to MLflow", total=len(tested) + 1) as step:
@@ -156,8 +159,12 @@ def judge(past: Past, tested: Tested, *, has_champion: bool) -> tuple[Verdict, .
     )
 
 
-def _recipe(past: Past, target: Target, tracker: Tracker, narrator: Narrator, *, tune: int) -> Recipe:
-    recipe = recipe_for(past, target)
+def _recipe(
+    past: Past, target: Target, champion: TargetBundle | None, tracker: Tracker, narrator: Narrator, *, tune: int
+) -> Recipe:
+    recipe = recipe_for(past, target, champion)
+    if recipe.parameters:
+        narrator.say(f"  {target.name}: LightGBM's settings are those that the champion was tuned to")
     if tune == 0:
         return recipe
     with narrator.step(f"tuning {target.name}", total=tune) as step:

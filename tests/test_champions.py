@@ -1,7 +1,9 @@
 """Champion and challenger, end to end on a small shop: refused by a gate, in shadow, promoted and rolled back by hand."""
 
 import json
-from datetime import date
+from dataclasses import replace
+from datetime import date, timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,13 @@ import pandas as pd
 import pytest
 import yaml
 from click.testing import Result
+from rich.console import Console
 from typer.testing import CliRunner
 
+from models.bundle import TargetBundle
+from pipeline.backtest import gather, recipe_for
 from pipeline.cli import app
+from pipeline.progress import Narrator
 from pipeline.settings import read_settings
 from pipeline.tables import read
 from pipeline.tracking import Tracker
@@ -76,6 +82,18 @@ def test_challengers_are_held_against_the_champions(folder: Path, refused: Resul
     newest = max(runs, key=lambda told: told.info.start_time)
     card = Path(client.download_artifacts(newest.info.run_id, "model_card.md")).read_text()
     assert "average_precision is" in card and "that of the champion" in card
+
+
+def test_what_a_champion_was_tuned_to_is_where_the_next_training_starts(folder: Path) -> None:
+    settings = read_settings(folder / "shop.yaml")
+    champion = Tracker(settings).champions(["churn_28d"])["churn_28d"].bundle
+    assert isinstance(champion, TargetBundle)
+    tuned = replace(champion, recipe=replace(champion.recipe, parameters={"num_leaves": 5}))
+    past = gather(settings, LATER, Narrator(Console(file=StringIO())))
+    target = next(target for target in past.targets if target.name == "churn_28d")
+    assert recipe_for(past, target, tuned).parameters == {"num_leaves": 5}
+    assert recipe_for(past, replace(target, horizon=timedelta(days=21)), tuned).parameters == {}
+    assert recipe_for(past, target).parameters == {}
 
 
 def test_shadow_scores_are_of_challengers_and_leave_the_night_as_it_is(folder: Path, refused: Result) -> None:
