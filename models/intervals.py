@@ -5,6 +5,7 @@ Rows of one user at several origins resemble each other; drawn one by one, they 
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from statistics import NormalDist
 
 import numpy as np
@@ -43,6 +44,14 @@ def user_weights(users: npt.ArrayLike, *, draws: int, seed: int) -> Floats:
     return np.concatenate([counts[:, codes] for counts in _drawn_users(count, draws=draws, seed=seed, most=draws)])
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Measures by name: their means over origins, and at each origin where they are defined."""
+
+    mean: dict[str, Interval]
+    by_origin: dict[datetime, dict[str, Interval]]
+
+
 def intervals(
     tested: pd.DataFrame,
     column: str,
@@ -53,19 +62,25 @@ def intervals(
     draws: int = DRAWS,
     confidence: float = 0.95,
     only: Collection[str] | None = None,
-) -> dict[str, Interval]:
-    """Give each measure (or only those named), its mean over the origins where it is defined, and its percentile interval.
+) -> Measured:
+    """Give each measure (or only those named) with its percentile interval: its mean over the origins, and at each of them.
 
     `tested` has one row a user and origin: `user_id`, `cutoff`, `label` and the scores in `column`. Above 200,000 rows fewer draws
     are made, down to 100. The calibration error and the decile error, which noise makes too high, have the interval of those
     true errors, shaped as the one that is seen, under which a value so low and one so high could both be seen, though never without
-    the value (Davison and Hinkley, 1997, 5.4). Measures that no origin defines are left out.
+    the value (Davison and Hinkley, 1997, 5.4). A mean is over the origins that define the measure; one that none defines is left
+    out.
 
     Raises DataError when a score is null.
     """
-    origins = list(tested.groupby("cutoff").indices.values())
-    table = _resampled(tested, [column], origins, is_amount=is_amount, contact=contact, seed=seed, draws=draws, only=only)[0]
-    return _summed_up(table, confidence=confidence)
+    origins = tested.groupby("cutoff").indices
+    groups = list(origins.values())
+    table = _resampled(tested, [column], groups, is_amount=is_amount, contact=contact, seed=seed, draws=draws, only=only)[0]
+    by_origin = {
+        cutoff.to_pydatetime(): _summed_up({name: values[:, [at]] for name, values in table.items()}, confidence=confidence)
+        for at, cutoff in enumerate(origins)
+    }
+    return Measured(_summed_up(table, confidence=confidence), by_origin)
 
 
 def pooled(
@@ -78,7 +93,7 @@ def pooled(
     confidence: float = 0.95,
     only: Collection[str] | None = None,
 ) -> dict[str, Interval]:
-    """Give the same as `intervals` of the rows of all origins taken together, as calibration is judged.
+    """Give the same measures of the rows of all origins taken together, as calibration is judged.
 
     Of contacts it says nothing: how many users can be reached is said of one night.
     """

@@ -25,10 +25,11 @@ _EXPLAINED = 500
 class Report:
     """What is told of one target's test origins.
 
-    `measures` and those of `baselines` are means over the origins, `pooled` are of all their rows together; intervals are over
-    users. `ahead` is what the score has over the best-known simple rule (`baseline`) in `measure`, and `memory` what it loses on
-    users whom its training never saw; both are null where they cannot be told, or where the rule itself is used. `importance` has
-    per origin the mean absolute contribution of each group of features.
+    `measures` and those of `baselines` are means over the origins, `at_origins` and `rules_at_origins` the same at each, `pooled`
+    are of all their rows together; intervals are over users. `by_origin` has the bare values, with `users` and `positives`.
+    `ahead` is what the score has over the best-known simple rule (`baseline`) in `measure`, and `memory` what it loses on users
+    whom its training never saw; both are null where they cannot be told, or where the rule itself is used. `importance` has per
+    origin the mean absolute contribution of each group of features.
     """
 
     measure: str
@@ -40,6 +41,8 @@ class Report:
     ahead: Interval | None
     memory: Interval | None
     by_origin: Mapping[datetime, Mapping[str, float]]
+    at_origins: Mapping[datetime, Mapping[str, Interval]]
+    rules_at_origins: Mapping[Rung, Mapping[datetime, Mapping[str, Interval]]]
     bands: tuple[ScoreBand, ...]
     coverage: float
     slices: tuple[Slice, ...]
@@ -68,18 +71,18 @@ def report(
         for rung in backtest.baselines
         if rung != backtest.rung
     }
-    ladder = {rung: intervals(tested, rung, is_amount=is_amount, seed=seed, only=[measure]) for rung in backtest.by_rung}
+    ladder = {rung: intervals(tested, rung, is_amount=is_amount, seed=seed, only=[measure]).mean for rung in backtest.by_rung}
     groupings = {"tenure": tenure_bands(tested[TENURE])} if TENURE in tested else {}
     groupings |= {name: tested[name] for name in dict.fromkeys([STAGE, *by]) if name in tested}
     label, score, drift = (tested[name].to_numpy(dtype=np.float64) for name in ("label", "score", "drift"))
     bands = [] if is_amount else score_bands(label, score, users=tested.user_id.to_numpy(), drift=drift)
-    auc = own.get("auc")
+    auc = own.mean.get("auc")
     return Report(
         measure=measure,
         baseline=backtest.baseline,
-        measures=own,
+        measures=own.mean,
         pooled=pooled(tested, "score", is_amount=is_amount, seed=seed),
-        baselines=baselines,
+        baselines={rung: found.mean for rung, found in baselines.items()},
         ladder={rung: found[measure] for rung, found in ladder.items() if measure in found},
         ahead=None
         if backtest.rung == backtest.baseline
@@ -88,6 +91,8 @@ def report(
         if DISJOINT in tested and not is_amount
         else None,
         by_origin=backtest.by_origin(),
+        at_origins=own.by_origin,
+        rules_at_origins={rung: found.by_origin for rung, found in baselines.items()},
         bands=tuple(bands),
         coverage=coverage(bands),
         slices=tuple(slices(tested, "score", groupings, is_amount=is_amount, seed=seed)),

@@ -11,7 +11,7 @@ import pyarrow as pa
 from features.expressions import columns_of
 from features.snapshot import KEYS
 from models.slices import slices
-from pipeline.columns import ARROW_TYPES, RULE_COLUMNS
+from pipeline.columns import ARROW_TYPES, RULE_COLUMNS, STAGE, TIER
 from pipeline.rules import first_met
 from pipeline.segments import with_stages
 
@@ -22,29 +22,33 @@ _SEGMENT = "segment"
 
 
 def with_segments(past: "Past", tested: Sequence["Tested"]) -> "tuple[Tested, ...]":
-    """Add to each target's slices its rows by primary segment at the test origins; without segments nothing is added.
+    """Add to each target's slices its rows by what rules of the config say at the test origins: segment, journey stage, tier.
 
     Personas are of tonight and were not known then, so a rule that reads them is not met.
     """
     settings = past.settings
-    if not settings.segments:
+    stages, tiers = settings.journey_stages, settings.loyalty_tiers
+    if not (settings.segments or stages or tiers):
         return tuple(tested)
     night = _nights(past, tested)
     told, types = [(segment.name, segment.enter) for segment in settings.segments], settings.rule_columns()
-    rules = [rule for _, rule in told] + [stage.when for stage in (*settings.journey_stages, *settings.loyalty_tiers)]
+    rules = [rule for _, rule in told] + [stage.when for stage in (*stages, *tiers)]
     read = [name for name in set().union(*map(columns_of, rules)) if name in night]
     rows = pa.table(
         {name: pa.array(night[name], ARROW_TYPES[types[name]], from_pandas=True) for name in sorted({*read, "known_days"})}
     )
-    primary = first_met(with_stages(rows, settings.journey_stages, settings.loyalty_tiers), told)
-    segment = night[KEYS].assign(**{_SEGMENT: primary.fill_null("in none").to_numpy(zero_copy_only=False)})
-    found = []
+    staged = with_stages(rows, stages, tiers)
+    found = {STAGE: staged[STAGE]} if stages else {}
+    found |= {TIER: staged[TIER]} if tiers else {}
+    found |= {_SEGMENT: first_met(staged, told).fill_null("in none")} if told else {}
+    groups = night[KEYS].assign(**{name: values.to_numpy(zero_copy_only=False) for name, values in found.items()})
+    sliced = []
     for made in tested:
-        rows = made.backtest.tested.merge(segment, on=KEYS, how="left", validate="one_to_one")
-        by = {_SEGMENT: rows[_SEGMENT]}
+        rows = made.backtest.tested.merge(groups, on=KEYS, how="left", validate="one_to_one")
+        by = {name: rows[name] for name in found}
         more = slices(rows, "score", by, is_amount=made.target.is_amount, seed=settings.training.seed)
-        found.append(replace(made, report=replace(made.report, slices=(*made.report.slices, *more))))
-    return tuple(found)
+        sliced.append(replace(made, report=replace(made.report, slices=(*made.report.slices, *more))))
+    return tuple(sliced)
 
 
 def _nights(past: "Past", tested: Sequence["Tested"]) -> pd.DataFrame:

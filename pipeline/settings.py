@@ -260,9 +260,13 @@ class Settings(Strict):
         yield from (f"{place}: the name is taken: choose another" for place in sorted(clashes))
         if not clashes:
             try:
-                _ = self._everything
+                built = [feature.name for feature in self._everything.features]
             except ConfigError as error:
                 yield from str(error).split("\n")
+                return
+            for at, name in enumerate(self.training.slices):
+                if name not in (*built, STAGE, TIER):
+                    yield f"training.slices.{at}: {name!r} is not a feature: {did_you_mean(name, built)}"
 
     def _wrong_rules(self) -> Iterator[str]:
         known = self.rule_columns()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from pipeline.show import plain_table
 
 if TYPE_CHECKING:
     from models.personas import Personas
+    from models.report import Report
     from pipeline.backtest import Tested
     from pipeline.train import Training
 
@@ -108,7 +110,7 @@ def _told(made: "Tested") -> dict[str, Any]:
         "ladder": _plain(report.ladder),
         "ahead": None if report.ahead is None else asdict(report.ahead),
         "unseen_users": None if report.memory is None else asdict(report.memory),
-        "by_origin": {origin.date().isoformat(): dict(found) for origin, found in report.by_origin.items()},
+        "by_origin": {origin.date().isoformat(): _at_origin(report, origin) for origin in report.by_origin},
         "bands": [asdict(band) for band in report.bands],
         "bands_as_stated": report.coverage if report.bands else None,
         "odds_moved": odds_range(report.bands),
@@ -116,6 +118,12 @@ def _told(made: "Tested") -> dict[str, Any]:
         "warnings": list(report.warnings),
         "champion": made.incomparable,
     }
+
+
+def _at_origin(report: "Report", origin: datetime) -> dict[str, Any]:
+    counts = {name: report.by_origin[origin][name] for name in ("users", "positives") if name in report.by_origin[origin]}
+    rules = {rung: _plain(found[origin]) for rung, found in report.rules_at_origins.items()}
+    return {**counts, "measures": _plain(report.at_origins[origin]), "baselines": rules}
 
 
 def _plain(found: Mapping[Any, Interval]) -> dict[str, dict[str, float]]:
@@ -177,13 +185,23 @@ def _print_origins(row: Mapping[str, Any], console: Console, currency: str) -> N
         *("auc", "average_precision", "log_loss", "brier", "expected_calibration_error", "calibration_slope"),
         *("lift_10pct", "captured_10pct", "precision_at_capacity", "expected_profit", "base_rate"),
     )  # fmt: skip
-    shown = [name for name in names if any(name in found for found in row["by_origin"].values())]
-    table = plain_table(f"{row['target']}: by origin")
-    for name in ("origin", "rows", *(name.replace("_", " ") for name in shown)):
-        table.add_column(name, justify="left" if name == "origin" else "right")
-    for origin, found in row["by_origin"].items():
-        values = [_number(found.get(name), currency if name == "mean_absolute_error" else None) for name in shown]
-        table.add_row(origin, f"{found['users']:,.0f}", *values)
+    origins = row["by_origin"].values()
+    shown = [name for name in names if any(name in found["measures"] for found in origins)]
+    rule = row["baseline"] if row["baseline"] != row["rung"] else None
+    table = plain_table(f"{row['target']}: by origin" + (f", beside the rule {rule}" if rule else ""))
+    table.add_column("measure")
+    for origin in row["by_origin"]:
+        table.add_column(origin, justify="right")
+    table.add_row("rows", *(f"{found['users']:,.0f}" for found in origins))
+    if row["positives"] is not None:
+        table.add_row("positives", *(f"{found['positives']:,.0f}" for found in origins))
+    for name in shown:
+        money = currency if name == "mean_absolute_error" else None
+        cells = [_said(found["measures"].get(name), money) for found in origins]
+        if rule is not None and name != "base_rate":
+            beside = [_said(found["baselines"][rule].get(name), money) for found in origins]
+            cells = [f"{own}\n{rule_said}" for own, rule_said in zip(cells, beside, strict=True)]
+        table.add_row(name.replace("_", " "), *cells, end_section=True)
     console.print(table)
 
 
@@ -232,9 +250,3 @@ def _said(found: Mapping[str, float] | None, currency: str | None = None, *, sig
 
 def _share(found: Mapping[str, float]) -> str:
     return f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%})"
-
-
-def _number(value: float | None, currency: str | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.3f}" if currency is None else f"{currency}{value:,.2f}"

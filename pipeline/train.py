@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from importlib.metadata import version
 from itertools import islice
 from platform import python_version
@@ -25,7 +25,7 @@ from models.ladder import Model, Recipe, fit_recipe
 from models.persona_matching import Matching
 from models.personas import Personas, fit_personas
 from models.propensity import PARAMETERS
-from models.report import against_champion, by_group
+from models.report import Report, against_champion, by_group
 from pipeline.answers import active
 from pipeline.backtest import Past, Tested, champions_in_charge, gather, recipe_for, test
 from pipeline.card import Card, model_card
@@ -247,7 +247,7 @@ def _log_target(tracker: Tracker, past: Past, made: Tested, model: Model, has_ch
         told |= {"rounds": made.recipe.rounds, "method": bundle.method, "rung": made.recipe.rung}
         told |= {"rows": len(past.rows[target.name]), "test_origins": len(report.by_origin)}
         tracker.log(run_id, params={**PARAMETERS, **made.recipe.parameters, **told}, metrics=dict(_metrics(made)))
-        tracker.log_origins(run_id, report.by_origin)
+        tracker.log_origins(run_id, {origin: dict(_at_origin(report, origin)) for origin in report.by_origin})
         rows = past.rows[target.name]
         latest = rows[rows.cutoff == rows.cutoff.max()].head(_SWARM)
         importance, figures = _figures(made, bundle, latest)
@@ -277,6 +277,13 @@ def _metrics(made: Tested) -> Iterator[tuple[str, float]]:
     if report.bands:
         yield "bands_as_stated", report.coverage
         yield "level_drift", max(band.drift for band in report.bands)
+
+
+def _at_origin(report: Report, origin: datetime) -> Iterator[tuple[str, float]]:
+    """Every measure at one test origin, with the bounds of its interval."""
+    yield from report.by_origin[origin].items()
+    for name, found in report.at_origins[origin].items():
+        yield from ((f"{name}_low", found.low), (f"{name}_high", found.high))
 
 
 def _figures(made: Tested, bundle: TargetBundle, latest: pd.DataFrame) -> tuple[dict[str, float], dict[str, Figure]]:

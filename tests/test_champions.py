@@ -154,6 +154,22 @@ def test_a_backtest_tells_intervals_rules_bands_and_slices_and_registers_nothing
     segments = [part for part in churn["slices"] if part["column"] == "segment"]
     assert sum(part["users"] for part in segments) == churn["rows"]
     assert {part["value"] for part in segments} <= {"leaving", "tea_next", "in none"}
+    assert list(churn["by_origin"]) == churn["test_origins"]
+    assert sum(found["users"] for found in churn["by_origin"].values()) == churn["rows"]
+    for found in churn["by_origin"].values():
+        for measured in (found["measures"], found["baselines"]["base_rate"]):
+            assert measured["brier"]["low"] < measured["brier"]["value"] < measured["brier"]["high"]
+
+
+def test_stages_and_tiers_of_the_config_tell_the_tests_apart(folder: Path) -> None:
+    stages = [{"name": "here", "when": "purchase_recency_days < 14"}, {"name": "away", "when": "true"}]
+    tiers = [{"name": "big", "when": "churn_28d_score < 0.2 and journey_stage = 'here'"}]
+    config = config_of(folder, "staged", journey_stages=stages, loyalty_tiers=tiers, segments=[])
+    done = run("backtest", "--config", config, "--as-of", LATER, "--json")
+    churn = next(told for told in json.loads(done.stdout)["targets"] if told["target"] == "churn_28d")
+    found = {(part["column"], part["value"]) for part in churn["slices"]}
+    assert {("journey_stage", "here"), ("journey_stage", "away"), ("loyalty_tier", "big")} <= found
+    assert not [column for column, _ in found if column == "segment"]
 
 
 def test_the_same_training_twice_gives_the_same_models(folder: Path) -> None:

@@ -60,7 +60,7 @@ def test_intervals_equal_measures_of_rows_written_out() -> None:
         ]
         drawn.append(pd.DataFrame(found).drop(columns=["users", "positives"]).mean())
     expected = pd.DataFrame(drawn)
-    found = intervals(rows, "score", is_amount=False, contact=contact, seed=3, draws=40, confidence=0.9)
+    found = intervals(rows, "score", is_amount=False, contact=contact, seed=3, draws=40, confidence=0.9).mean
     assert list(found) == list(expected.columns)
     for name, interval in found.items():
         low, high = expected[name][1:].quantile([0.05, 0.95])
@@ -89,10 +89,10 @@ def test_the_interval_of_the_calibration_error_holds_the_true_one(shift: float, 
 
 def test_an_interval_does_not_depend_on_the_order_of_rows_nor_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = predicted()
-    first = intervals(rows, "score", is_amount=False, seed=3, draws=20)
-    shuffled = intervals(rows.sample(frac=1, random_state=1), "score", is_amount=False, seed=3, draws=20)
+    first = intervals(rows, "score", is_amount=False, seed=3, draws=20).mean
+    shuffled = intervals(rows.sample(frac=1, random_state=1), "score", is_amount=False, seed=3, draws=20).mean
     monkeypatch.setattr(module, "CHUNK", 300)
-    chunked = intervals(rows, "score", is_amount=False, seed=3, draws=20)
+    chunked = intervals(rows, "score", is_amount=False, seed=3, draws=20).mean
     for name, interval in first.items():
         for other in (shuffled[name], chunked[name]):
             assert (other.value, other.low, other.high) == pytest.approx((interval.value, interval.low, interval.high), abs=1e-6)
@@ -102,8 +102,8 @@ def test_copies_of_a_user_make_nothing_surer() -> None:
     copied = predicted(repeats=True)
     alone = copied[copied.cutoff == CUTOFFS[0]]
     options = {"is_amount": False, "seed": 1, "only": ["auc", "brier"]}
-    for name, interval in intervals(alone, "score", **options).items():
-        for thrice in (intervals(copied, "score", **options)[name], pooled(copied, "score", **options)[name]):
+    for name, interval in intervals(alone, "score", **options).mean.items():
+        for thrice in (intervals(copied, "score", **options).mean[name], pooled(copied, "score", **options)[name]):
             assert (thrice.value, thrice.low, thrice.high) == pytest.approx((interval.value, interval.low, interval.high))
 
 
@@ -111,10 +111,25 @@ def test_an_origin_of_one_class_is_left_out_of_the_mean() -> None:
     rows = predicted()
     rows.loc[rows.cutoff == CUTOFFS[1], "label"] = 0.0
     kept = rows[rows.cutoff != CUTOFFS[1]]
-    assert intervals(rows, "score", is_amount=False, seed=1) == intervals(kept, "score", is_amount=False, seed=1)
-    assert intervals(rows.assign(label=0.0), "score", is_amount=False, seed=1) == {}
-    assert intervals(rows.head(0), "score", is_amount=False, seed=1) == {}
+    assert intervals(rows, "score", is_amount=False, seed=1).mean == intervals(kept, "score", is_amount=False, seed=1).mean
+    assert intervals(rows.assign(label=0.0), "score", is_amount=False, seed=1).mean == {}
+    assert intervals(rows.head(0), "score", is_amount=False, seed=1).mean == {}
     assert pooled(rows.head(0), "score", is_amount=False, seed=1) == {}
+
+
+def test_each_origin_has_intervals_of_its_own() -> None:
+    rows = predicted()
+    rows.loc[rows.cutoff == CUTOFFS[1], "label"] = 0.0
+    found = intervals(rows, "score", is_amount=False, seed=1)
+    assert list(found.by_origin) == CUTOFFS.to_pydatetime().tolist()
+    for cutoff, by_name in found.by_origin.items():
+        here = rows[rows.cutoff == cutoff]
+        told = measures(here.label.to_numpy(), here.score.to_numpy(), is_amount=False)
+        assert {name: interval.value for name, interval in by_name.items()} == pytest.approx({name: told[name] for name in by_name})
+        assert all(interval.low <= interval.value <= interval.high for interval in by_name.values())
+    assert "auc" not in found.by_origin[CUTOFFS[1].to_pydatetime()]
+    first = found.by_origin[CUTOFFS[0].to_pydatetime()]["auc"]
+    assert first.high - first.low > found.mean["auc"].high - found.mean["auc"].low
 
 
 def test_amounts_have_intervals_too() -> None:
@@ -133,7 +148,7 @@ def test_a_column_against_itself_differs_by_nothing() -> None:
 def test_pairs_are_surer_than_their_parts() -> None:
     rows = predicted()
     found = paired(rows, "score", "baseline", is_amount=False, measure="auc", seed=1)
-    parts = [intervals(rows, column, is_amount=False, seed=1)["auc"] for column in ("score", "baseline")]
+    parts = [intervals(rows, column, is_amount=False, seed=1).mean["auc"] for column in ("score", "baseline")]
     assert found.value == pytest.approx(parts[0].value - parts[1].value)
     assert found.low > 0
     assert found.high - found.low < sum(part.high - part.low for part in parts)

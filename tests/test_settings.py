@@ -121,6 +121,11 @@ def test_the_digest_sees_what_shapes_rows_and_nothing_else(tmp_path: Path) -> No
     assert read_settings(shop_config(tmp_path, time_zone="Asia/Tokyo")).digest() != here
 
 
+def test_slices_are_features(tmp_path: Path) -> None:
+    said = problems(shop_config(tmp_path, training={"slices": ["usage_level", "usage_lvel"]}))
+    assert said[1:] == ["  training.slices.1: 'usage_lvel' is not a feature: did you mean usage_level?"]
+
+
 def test_a_target_becomes_a_spec(tmp_path: Path) -> None:
     target = read_settings(shop_config(tmp_path)).specs()[1]
     assert (target.kind, target.horizon, target.lookback) == ("first", timedelta(days=28), timedelta(days=56))
