@@ -22,7 +22,8 @@ from ibis import _
 from features.catalogue import Feature
 from models.bundle import TargetBundle
 from models.calibration import Calibrator
-from models.ladder import Recipe, Trees
+from models.ladder import STRONG, Blend, Recipe, Trees
+from models.linear import fit_linear
 from models.propensity import fit_booster
 from models.reasons import contributions, strongest
 from pipeline.phrases import reasons_column
@@ -108,21 +109,24 @@ def fitted(rows: int) -> dict[str, Any]:
     return {**found, "seconds_both_cores": time.monotonic() - started}
 
 
-def bundles() -> list[TargetBundle]:
-    """Give the models of five targets, calibrated."""
+def bundles(*, are_blends: bool = False) -> list[TargetBundle]:
+    """Give the models of five targets, calibrated: trees alone, or with a linear model that reads every feature."""
     found = []
     for number in range(TARGETS):
         trees = Trees(booster_of(f"target_{number}"))
+        x = made_up(30_000, seed=number) if are_blends else None
+        linear = None if x is None else fit_linear(x, labelled(x, seed=number), is_amount=False, strength=STRONG, seed=1)
+        model = trees if linear is None else Blend(trees, linear)
         groups = {name: f"group {at % GROUPS}" for at, name in enumerate(trees.features)}
         recipe, calibrator = Recipe("lightgbm", trees.features), Calibrator("platt", 0.9, -0.1)
         typical = dict.fromkeys(trees.features, 2.0)
-        found.append(TargetBundle(f"target_{number}", {}, recipe, "2024-01-01", calibrator, trees, groups, typical))
+        found.append(TargetBundle(f"target_{number}", {}, recipe, "2024-01-01", calibrator, model, groups, typical))
     return found
 
 
-def scored() -> dict[str, Any]:
+def scored(*, are_blends: bool = False) -> dict[str, Any]:
     """Score everybody on every target through the bundles."""
-    x, models = made_up(NIGHT, seed=4), bundles()
+    x, models = made_up(NIGHT, seed=4), bundles(are_blends=are_blends)
     started = time.monotonic()
     for bundle in models:
         bundle.predict(x)
@@ -185,6 +189,7 @@ TASKS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "fit_300k": lambda: fitted(300_000),
     "fit_3m": lambda: fitted(3_000_000),
     "scored": scored,
+    "blended": lambda: scored(are_blends=True),
     "bare": bare,
     "told": told,
 }
@@ -236,6 +241,8 @@ def main() -> None:
         one, other = (statistics.median(one["seconds"] for one in found[task]) for task in ("scored", "bare"))
         what = f"scoring {NIGHT:,} users × {TARGETS} targets against bare `Booster.predict`"
         rows.append((what, f"{ratio:.2f} × ({one:.1f} s, {other:.1f} s)", "≤ 1.3 ×"))
+        ratio, found = in_turns(("blended", "bare"), given.rounds)
+        rows.append(("the same by blends, against the predictions of their trees", f"{ratio:.2f} ×", "≤ 1.3 ×"))
     if "told" in given.only:
         one = measured("told")
         steps = ", ".join(f"{name} {one[name]:.0f} s" for name in ("contributions", "strongest", "phrases"))

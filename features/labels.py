@@ -1,6 +1,6 @@
 """Labels: what really happened in `[cutoff, cutoff + horizon)`, for those whom the question is asked about."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -95,6 +95,12 @@ def eligible_users(events: ir.Table, target: Target, cutoffs: Sequence[datetime]
         usual = past.group_by(KEYS).agg(usual=_[target.measure].sum().cast("float64") * (target.horizon / target.trailing))
         return users.inner_join(usual.filter(_.usual > 0), KEYS)
     return users
+
+
+def active_users(events: ir.Table, conditions: Iterable[str], cutoff: datetime, window: timedelta) -> ir.Table:
+    """Give `user_id` of whoever has an event matching one of the conditions in `[cutoff - window, cutoff)`, once each."""
+    any_of = " OR ".join(f"({condition})" for condition in conditions)
+    return _between(_matching(events, any_of), [cutoff], -window, timedelta(0)).select("user_id").distinct()
 
 
 def _matching(events: ir.Table, condition: str) -> ir.Table:

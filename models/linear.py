@@ -19,6 +19,7 @@ _FEWEST_RARE = 1_000
 _SKEWED = 1.0
 _CLIP = 4.0
 _LARGEST_LINK = 30.0
+_ROWS_AT_ONCE = 16_384
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,13 @@ class Column:
     spread: float
     weight: float
     unknown: float = 0.0
+
+    def contribution(self, values: Floats) -> Floats:
+        """Give what values of the feature (null allowed) add to the link."""
+        added = _scaled(values, self.is_logged, self.centre, self.spread)
+        added *= self.weight
+        added[np.isnan(values)] = self.unknown
+        return added
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,14 @@ class Linear:
 
     def link(self, frame: pd.DataFrame) -> Floats:
         """Give the log-odds, or the logarithm of the amount, of each row."""
-        return np.asarray(self.contributions(frame).sum(axis=1) + self.intercept)
+        link = np.full(len(frame), self.intercept)
+        values = [frame[column.feature].to_numpy(dtype=np.float64) for column in self.columns]
+        # Some rows at a time, which stay in the processor's cache.
+        for start in range(0, len(frame), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            for column, of_all in zip(self.columns, values, strict=True):
+                link[part] += column.contribution(of_all[part])
+        return link
 
     def raw(self, frame: pd.DataFrame) -> Floats:
         """Give the probability or amount of each row, before calibration."""
@@ -60,12 +75,7 @@ class Linear:
 
     def contributions(self, frame: pd.DataFrame) -> Floats:
         """Give rows × features: what each feature adds to `link`, against a user for whom it has its mean."""
-        parts = []
-        for column in self.columns:
-            values = frame[column.feature].to_numpy(dtype=np.float64)
-            known = ~np.isnan(values)
-            scaled = _scaled(values, column.is_logged, column.centre, column.spread)
-            parts.append(np.where(known, scaled * column.weight, column.unknown))
+        parts = [column.contribution(frame[column.feature].to_numpy(dtype=np.float64)) for column in self.columns]
         return np.stack(parts, axis=1) if parts else np.zeros((len(frame), 0))
 
 
@@ -152,8 +162,13 @@ def _solved(x: Floats, y: pd.Series, weight: Floats, *, is_amount: bool, strengt
 
 
 def _scaled(values: Floats, is_logged: bool, centre: float, spread: float) -> Floats:
-    told = np.log1p(np.clip(values, 0, None)) if is_logged else values
-    return np.asarray(np.clip((told - centre) / spread, -_CLIP, _CLIP))
+    # Into one new array, which is what takes the time.
+    told = np.maximum(values, 0.0) if is_logged else values.copy()
+    if is_logged:
+        np.log1p(told, out=told)
+    told -= centre
+    told /= spread
+    return np.asarray(np.clip(told, -_CLIP, _CLIP, out=told))
 
 
 def _skew(known: Floats) -> float:

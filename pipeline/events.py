@@ -10,6 +10,7 @@ import ibis
 import ibis.expr.types as ir
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from ibis import _
 from ibis.backends.sql import SQLBackend
 
@@ -83,6 +84,8 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator) -> EventLog
         counts = _counts(judged, bounds)
         rejected = _rejected(judged, attributes, as_of)
         _check(counts, rejected, settings, as_of)
+        if attributes is not None:
+            _check_attributes(attributes, rejected, settings)
         events = accepted(judged, bounds, zone=settings.time_zone, since=counts.first.to_pydatetime())
         # Of what was known by then: a type that comes later switches nothing on.
         types = set(events.event_type.value_counts().execute().event_type)
@@ -163,12 +166,7 @@ def _counts(judged: ir.Table, bounds: Bounds) -> pd.Series:
 def _check(counts: pd.Series, rejected: pa.Table, settings: Settings, as_of: date) -> None:
     if counts.rows == 0:
         raise DataError(f"the sources {listed(source.name for source in settings.sources)} give no rows at all")
-    share, allowed = counts.broken / counts.rows, settings.contract.max_bad_share
-    if share > allowed:
-        raise DataError(
-            f"{counts.broken:,} of {counts.rows:,} rows ({share:.1%}) break the event contract, contract.max_bad_share allows "
-            f"{allowed:.1%}. Reasons: {listed(_reasons(rejected))}. Mend the source, or raise the limit"
-        )
+    _refuse_bad_share(int(counts.broken), int(counts.rows), "rows", rejected, settings)
     if counts.known == 0:
         span = (
             f"the data cover {counts.first:%Y-%m-%d} to {counts.newest:%Y-%m-%d}" if counts.later else "no row keeps the contract"
@@ -180,6 +178,21 @@ def _check(counts: pd.Series, rejected: pa.Table, settings: Settings, as_of: dat
             f"--as-of {as_of} is {words(_whole_days(age))} after the newest event ({counts['last']:%Y-%m-%d %H:%M} UTC), "
             f"contract.max_staleness allows {words(limit)}: everybody would look gone. Choose a date up to "
             f"{(counts['last'] + limit):%Y-%m-%d}, or bring the events up to date"
+        )
+
+
+def _check_attributes(attributes: ir.Table, rejected: pa.Table, settings: Settings) -> None:
+    """Raise DataError for too many broken rows: among those of events, which are many more, they would be few."""
+    own = rejected.filter(pc.equal(rejected["source"], ATTRIBUTES))
+    _refuse_bad_share(len(own), int(attributes.count().execute()), "rows of attributes", own, settings)
+
+
+def _refuse_bad_share(broken: int, rows: int, what: str, rejected: pa.Table, settings: Settings) -> None:
+    share, allowed = broken / max(rows, 1), settings.contract.max_bad_share
+    if share > allowed:
+        raise DataError(
+            f"{broken:,} of {rows:,} {what} ({share:.1%}) break the contract, contract.max_bad_share allows "
+            f"{allowed:.1%}. Reasons: {listed(_reasons(rejected))}. Mend the source, or raise the limit"
         )
 
 

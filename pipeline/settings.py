@@ -359,11 +359,13 @@ class Settings(Strict):
         """Give the targets that `features` labels."""
         return tuple(target.spec() for target in self.targets)
 
+    def activities(self) -> tuple[str, ...]:
+        """Give the conditions of events that make a user's habits known: purchases, and what targets take for activity."""
+        return tuple(dict.fromkeys([PURCHASES, *(target.eligible.events for target in self.targets)]))
+
     def activity_counts(self) -> tuple[str, ...]:
-        """Name the features that say whether a user's habits are known: purchases, or what targets take for activity, of late."""
-        longest = max(self.features.windows)
-        asked = dict.fromkeys([PURCHASES, *(target.eligible.events for target in self.targets)])
-        return tuple(count_name(condition, longest) for condition in asked)
+        """Name the features that count such events in the longest window."""
+        return tuple(count_name(condition, max(self.features.windows)) for condition in self.activities())
 
     def bands(self) -> dict[str, "Bands"]:
         """Give what the bands of each target mean."""

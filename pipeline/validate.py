@@ -5,10 +5,8 @@ from datetime import date
 from functools import partial
 from typing import Any
 
-from ibis import _
-
-from features.contract import PURCHASE
 from features.errors import BeforehandError, ConfigError, GateError
+from features.labels import active_users
 from models.personas import refuse_few
 from pipeline.columns import segments_schema
 from pipeline.events import EventLog, midnight
@@ -96,9 +94,9 @@ class _Few:
 
 
 def _few(night: NightRun) -> _Few | None:
-    since = midnight(night.as_of) - max(night.settings.features.windows)
-    bought = night.events.events.filter(_.event_type == PURCHASE, _.event_ts >= since)
-    users = int(bought.user_id.nunique().execute())
+    longest = max(night.settings.features.windows)
+    active = active_users(night.events.events, night.settings.activities(), midnight(night.as_of), longest)
+    users = int(active.count().execute())
     try:
         refuse_few(users, fewest=night.settings.personas.fewest)
     except GateError as error:

@@ -129,7 +129,7 @@ def test_more_broken_rows_than_allowed(folder: Path) -> None:
     rows.loc[: len(rows) // 10, "customer"] = None
     rows.to_csv(folder / "orders.csv", index=False)
     refused(
-        shop_config(folder), 3, "break the event contract, contract.max_bad_share allows 1.0%", "rows of orders: user_id is missing"
+        shop_config(folder), 3, "break the contract, contract.max_bad_share allows 1.0%", "rows of orders: user_id is missing"
     )
 
 

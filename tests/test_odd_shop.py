@@ -105,6 +105,20 @@ def test_a_cell_of_the_data_is_not_in_an_error(shop: Path) -> None:
     assert "[/b]" not in refused.stderr
 
 
+def test_attributes_of_which_too_many_are_broken_stop_the_night(shop: Path) -> None:
+    folder = shop.parent / "broken_attributes"
+    folder.mkdir()
+    (folder / "orders.csv").write_bytes((shop.parent / "orders.csv").read_bytes())
+    # Ten rows of thousands: among those of events they would be few.
+    (folder / "members.csv").write_text("who,since,age\n" + "".join(f"u{number},,30\n" for number in range(10)))
+    sql = "select who as user_id, since as known_from, age from m"
+    attributes = {"tables": {"m": str(folder / "members.csv")}, "sql": sql, "columns": {"age": "number"}}
+    refused = run("train", "--config", shop_config(folder, attributes=attributes), "--as-of", NIGHT)
+    assert refused.exit_code == 3, refused.output
+    assert "10 of 10 rows of attributes (100.0%) break the contract" in refused.stderr
+    assert "10 rows of attributes: known_from is missing" in refused.stderr
+
+
 def test_a_cell_of_the_attributes_is_not_in_an_error(shop: Path) -> None:
     folder = shop.parent / "attributes"
     folder.mkdir()
