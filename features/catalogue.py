@@ -138,10 +138,12 @@ def amount(value: float, unit: str, *, currency: str = "") -> str:
 def plural(noun: str) -> str:
     """Give the plural of a noun that is counted.
 
-    >>> plural("day"), plural("category")
-    ('days', 'categories')
+    >>> plural("day"), plural("category"), plural("push")
+    ('days', 'categories', 'pushes')
     """
-    return f"{noun[:-1]}ies" if noun.endswith("y") and noun != "day" else f"{noun}s"
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if noun.endswith(("s", "x", "z", "ch", "sh")) else f"{noun}s"
 
 
 def _counted(value: float, noun: str) -> str:

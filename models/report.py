@@ -57,11 +57,13 @@ def report(
     rows: pd.DataFrame,
     *,
     by: Sequence[str],
-    features: Sequence[str],
+    groups: Mapping[str, str],
     importance: Mapping[datetime, Mapping[str, float]],
     seed: int,
 ) -> Report:
-    """Measure a backtest. `rows` has the features of its rows (`user_id`, `cutoff`, `label`); `by` names columns to slice by."""
+    """Measure a backtest. `rows` has the features of its rows (`user_id`, `cutoff`, `label`); `by` names columns to slice by,
+    and `groups` says of each feature that the models read which story it tells.
+    """
     tested = backtest.tested.merge(rows.drop(columns="label"), on=["user_id", "cutoff"], validate="one_to_one")
     is_amount, contact = backtest.is_amount, backtest.contact
     measure = main_measure(is_amount=is_amount)
@@ -96,7 +98,7 @@ def report(
         bands=tuple(bands),
         coverage=coverage(bands),
         slices=tuple(slices(tested, "score", groupings, is_amount=is_amount, seed=seed)),
-        warnings=(*suspicions(tested, features, auc.value if auc else None), *_uncalibrated(backtest)),
+        warnings=(*suspicions(tested, groups, auc.value if auc else None), *_uncalibrated(backtest)),
         importance=importance,
         rows=len(tested),
         positives=None if is_amount else int(label.sum()),

@@ -1,6 +1,6 @@
 """Suspicion: a ranking that is too good to be honest, and the features that know too much."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,6 +9,7 @@ from scipy.stats import rankdata
 # Churn and its like are never so predictable; what looks so has usually seen the label.
 TOO_GOOD = 0.97
 KNOWS_TOO_MUCH = 0.95
+STANDS_OUT, _GOOD = 0.1, 0.85
 _ROWS = 20_000
 # With fewer of either label, some feature of hundreds sets them apart by chance.
 _FEWEST = 20
@@ -32,13 +33,14 @@ def lone_aucs(rows: pd.DataFrame, features: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def suspicions(rows: pd.DataFrame, features: Sequence[str], auc: float | None) -> list[str]:
+def suspicions(rows: pd.DataFrame, groups: Mapping[str, str], auc: float | None) -> list[str]:
     """Say what looks too good: features that almost tell the label alone, and a mean `auc` above 0.97 with its likely sources.
 
-    An empty list is no proof of honesty. With fewer than 20 of either label no feature is suspected on its own. Amounts are
-    looked at as spent or not.
+    `groups` has each feature and the story it tells. A feature is suspected, too, when it alone ranks far better than any of
+    another story: on honest logs the best two were never more than 0.03 apart. An empty list is no proof of honesty. With fewer
+    than 20 of either label no feature is suspected on its own. Amounts are looked at as spent or not.
     """
-    alone = sorted(lone_aucs(rows, features).items(), key=lambda told: -told[1])
+    alone = sorted(lone_aucs(rows, list(groups)).items(), key=lambda told: -told[1])
     label = rows.head(_ROWS).label > 0
     is_known = min(label.sum(), (~label).sum()) >= _FEWEST
     knowing = [f"{name} (alone AUC {value:.3f})" for name, value in alone if value >= KNOWS_TOO_MUCH and is_known]
@@ -48,4 +50,11 @@ def suspicions(rows: pd.DataFrame, features: Sequence[str], auc: float | None) -
         said.append(f"AUC {auc:.3f} is too good to be honest; look first at {likely}")
     elif knowing:
         said.append(f"these features almost tell the label alone, as a leak would: {', '.join(knowing)}")
+    elif alone and is_known and alone[0][1] >= _GOOD:
+        (name, value), others = alone[0], [told for other, told in alone if groups[other] != groups[alone[0][0]]]
+        if others and value - others[0] >= STANDS_OUT:
+            said.append(
+                f"{name} alone ranks far better (AUC {value:.3f}) than any feature of another kind ({others[0]:.3f}): see that it "
+                "was known before the cutoff"
+            )
     return said

@@ -265,7 +265,7 @@ def _measured(
         backtest,
         rows,
         by=settings.training.slices,
-        features=recipe.features,
+        groups={name: past.groups[name] for name in recipe.features},
         importance=importances(predicted, rows, backtest, past.groups),
         seed=seed,
     )

@@ -128,9 +128,7 @@ def test_more_broken_rows_than_allowed(folder: Path) -> None:
     rows = pd.read_csv(folder / "orders.csv")
     rows.loc[: len(rows) // 10, "customer"] = None
     rows.to_csv(folder / "orders.csv", index=False)
-    refused(
-        shop_config(folder), 3, "break the contract, contract.max_bad_share allows 1.0%", "rows of orders: user_id is missing"
-    )
+    refused(shop_config(folder), 3, "break the contract, contract.max_bad_share allows 1.0%", "rows of orders: user_id is missing")
 
 
 def test_a_registry_that_does_not_answer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
