@@ -135,7 +135,7 @@ def rounds_for(
     ):
         return ROUNDS
     return rounds_needed(
-        learned, later, recipe.features, is_amount=is_amount, seed=seed, parameters=recipe.parameters, monotone=recipe.monotone
+        learned, later, recipe.features, is_amount=is_amount, seed=seed, parameters=recipe.settings, monotone=recipe.monotone
     )
 
 

@@ -24,7 +24,7 @@ from models.personas import Personas
 from models.propensity import Floats
 
 _HEAD, _BOOSTER = "bundle.json", "booster.txt"
-FORMAT = 4
+FORMAT = 5
 # The first format whose files carry their own digest.
 _SEALED = 4
 

@@ -17,7 +17,7 @@ from scipy.special import expit, logit
 
 from features.families.outcomes import RFM
 from models.linear import Linear, fit_linear
-from models.propensity import ROUNDS, Floats, fit_booster, raw_scores
+from models.propensity import LEAVES, PARAMETERS, ROUNDS, Floats, fit_booster, raw_scores
 from models.reasons import contributions
 
 Rung = Literal["base_rate", "recency", "rfm", "logistic", "lightgbm", "blend"]
@@ -33,17 +33,24 @@ _EDGE, _SMALLEST_AMOUNT = 1e-9, 1e-6
 class Recipe:
     """How a target's model is made: with the same rows and seed it gives the same model.
 
-    `parameters` replace some of LightGBM's; `monotone` maps features to 1 (the score may only rise) or -1. `recency` and `rfm` are
-    what the rungs of these names read, as far as it is among the features.
+    `leaves` and `rounds` are LightGBM's for as much as there is to learn from; `parameters` replace some of its settings.
+    `monotone` maps features to 1 (the score may only rise) or -1. `recency` and `rfm` are what the rungs of these names read, as
+    far as it is among the features.
     """
 
     rung: Rung
     features: tuple[str, ...]
     rounds: int = ROUNDS
+    leaves: int = LEAVES
     parameters: Mapping[str, Any] = field(default_factory=dict)
     monotone: Mapping[str, int] = field(default_factory=dict)
     recency: tuple[str, ...] = RFM[:1]
     rfm: tuple[str, ...] = RFM
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """LightGBM's settings."""
+        return {**PARAMETERS, "num_leaves": self.leaves, **self.parameters}
 
     def read_by(self, rung: Rung) -> list[str]:
         """Give the features that a rung reads."""
@@ -170,7 +177,7 @@ def fit_recipe(x: pd.DataFrame, y: pd.Series, recipe: Recipe, *, is_amount: bool
 
 def _booster(x: pd.DataFrame, y: pd.Series, recipe: Recipe, *, is_amount: bool, seed: int) -> lightgbm.Booster:
     return fit_booster(
-        x, y, is_amount=is_amount, seed=seed, rounds=recipe.rounds, parameters=recipe.parameters, monotone=recipe.monotone
+        x, y, is_amount=is_amount, seed=seed, rounds=recipe.rounds, parameters=recipe.settings, monotone=recipe.monotone
     )
 
 

@@ -10,10 +10,12 @@ import pandas as pd
 
 Floats = npt.NDArray[np.float64]
 
+# Leaves grow with the root of how much of the rarer answer there is to learn from, up to the most.
+LEAVES, _MOST_LEAVES, _FEW = 8, 31, 20_000
 # Few leaves and few features a tree: snapshots of one user resemble each other, so rows count for less than they seem.
 PARAMETERS: dict[str, Any] = {
     "learning_rate": 0.05,
-    "num_leaves": 8,
+    "num_leaves": LEAVES,
     "feature_fraction": 0.3,
     "bagging_fraction": 0.7,
     "bagging_freq": 1,
@@ -25,6 +27,17 @@ PARAMETERS: dict[str, Any] = {
 }
 ROUNDS = 150
 _FEWEST_ROUNDS, _MOST_ROUNDS, _PATIENCE = 50, 400, 50
+
+
+def leaves_for(label: pd.Series, *, is_amount: bool) -> int:
+    """Give how many leaves a tree may have: 8 up to 20,000 labels of the rarer kind, or amounts that are not zero; 31 from 300,000.
+
+    >>> leaves_for(pd.Series([0.0, 1.0] * 80_000), is_amount=False)
+    16
+    """
+    some = int((label > 0).sum())
+    rarer = some if is_amount else min(some, len(label) - some)
+    return int(np.clip(LEAVES * np.sqrt(rarer / _FEW), LEAVES, _MOST_LEAVES))
 
 
 def fit_booster(

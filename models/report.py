@@ -61,8 +61,9 @@ def report(
     importance: Mapping[datetime, Mapping[str, float]],
     seed: int,
 ) -> Report:
-    """Measure a backtest. `rows` has the features of its rows (`user_id`, `cutoff`, `label`); `by` names columns to slice by,
-    and `groups` says of each feature that the models read which story it tells.
+    """Measure a backtest, `rows` having the features of its rows (`user_id`, `cutoff`, `label`).
+
+    `by` names columns to slice by, and `groups` says of each feature that the models read which story it tells.
     """
     tested = backtest.tested.merge(rows.drop(columns="label"), on=["user_id", "cutoff"], validate="one_to_one")
     is_amount, contact = backtest.is_amount, backtest.contact

@@ -15,11 +15,10 @@ from joblib import Parallel, delayed
 from models.backtest import Origin, rounds_for
 from models.ladder import Recipe, fit_recipe, possible
 from models.metrics import measures_drawn
-from models.propensity import PARAMETERS
 from models.ranking import rank
 
 _MOST_JUDGED = 4
-# What LightGBM takes where `PARAMETERS` says nothing.
+# What LightGBM takes where a recipe says nothing.
 _UNSAID: Mapping[str, Any] = {"min_gain_to_split": 0.0, "extra_trees": False}
 
 
@@ -80,7 +79,7 @@ def place_in(space: Space, recipe: Recipe, rows: int) -> dict[str, Any]:
     >>> place_in(space_of(9_000), Recipe("lightgbm", ("recency",), parameters={"num_leaves": 99}), 9_000)["num_leaves"]
     32
     """
-    told = {**PARAMETERS, **_UNSAID, "min_data_in_leaf": int(np.clip(rows // 100, 5, 100)), **recipe.parameters}
+    told = {**_UNSAID, "min_data_in_leaf": int(np.clip(rows // 100, 5, 100)), **recipe.settings}
     return {
         name: told[name] if isinstance(allowed, Choice) else type(told[name])(np.clip(told[name], allowed.low, allowed.high))
         for name, allowed in space.items()

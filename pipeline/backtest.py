@@ -32,6 +32,7 @@ from models.backtest import (
 from models.bundle import TargetBundle
 from models.ladder import Recipe, Rung, finite
 from models.metrics import Contact
+from models.propensity import leaves_for
 from models.report import Report, importances, report
 from pipeline.events import EventLog, midnight, read_events
 from pipeline.frames import features_frame, shards
@@ -157,7 +158,7 @@ def training_cutoffs(log: EventLog, settings: Settings, targets: Sequence[Target
 
 
 def recipe_for(past: Past, target: Target, champion: TargetBundle | None = None) -> Recipe:
-    """Give the recipe that a target is tested with before its rung is known: the number of rounds is that of the latest past.
+    """Give the recipe that a target is tested with before its rung is known: rounds and leaves are those of the past.
 
     LightGBM's settings are those that the champion was tuned to, if it answers the same question.
 
@@ -170,11 +171,19 @@ def recipe_for(past: Past, target: Target, champion: TargetBundle | None = None)
             f"targets.{target.name}.monotone names {listed(unknown)}, which is not a number among the features it reads"
         )
     monotone = {name: 1 if way == "up" else -1 for name, way in told.items()}
-    is_same = champion is not None and champion.definition == definition(target)
-    parameters = champion.recipe.parameters if champion is not None and is_same else {}
-    recency, rfm = simple_rules(target, max(past.settings.features.windows))
-    recipe = Recipe("lightgbm", past.read_by(target), parameters=parameters, monotone=monotone, recency=recency, rfm=rfm)
     rows, plan, seed = past.rows[target.name], past.plans[target.name], past.settings.training.seed
+    known = next(origin for origin in plan if origin.is_test).train_cutoffs
+    parameters = champion.recipe.parameters if champion is not None and champion.definition == definition(target) else {}
+    recency, rfm = simple_rules(target, max(past.settings.features.windows))
+    recipe = Recipe(
+        "lightgbm",
+        past.read_by(target),
+        leaves=leaves_for(rows.label[rows.cutoff.isin(known)], is_amount=target.is_amount),
+        parameters=parameters,
+        monotone=monotone,
+        recency=recency,
+        rfm=rfm,
+    )
     rounds = rounds_for(rows, plan, recipe, target.horizon, is_amount=target.is_amount, seed=seed)
     return replace(recipe, rounds=rounds)
 

@@ -24,7 +24,6 @@ from models.intervals import Interval
 from models.ladder import Model, Recipe, fit_recipe
 from models.persona_matching import Matching
 from models.personas import Personas, fit_personas
-from models.propensity import PARAMETERS
 from models.report import Report, against_champion, by_group
 from pipeline.answers import active
 from pipeline.backtest import Past, Tested, champions_in_charge, gather, recipe_for, test
@@ -246,7 +245,7 @@ def _log_target(tracker: Tracker, past: Past, made: Tested, model: Model, has_ch
         told |= {f"eligible_{name}": value for name, value in definition(target)["eligible"].items()}
         told |= {"rounds": made.recipe.rounds, "method": bundle.method, "rung": made.recipe.rung}
         told |= {"rows": len(past.rows[target.name]), "test_origins": len(report.by_origin)}
-        tracker.log(run_id, params={**PARAMETERS, **made.recipe.parameters, **told}, metrics=dict(_metrics(made)))
+        tracker.log(run_id, params={**made.recipe.settings, **told}, metrics=dict(_metrics(made)))
         tracker.log_origins(run_id, {origin: dict(_at_origin(report, origin)) for origin in report.by_origin})
         rows = past.rows[target.name]
         latest = rows[rows.cutoff == rows.cutoff.max()].head(_SWARM)

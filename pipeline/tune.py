@@ -25,7 +25,6 @@ from features.errors import StoreError, first_line
 from features.labels import Target
 from models.backtest import Origin, rounds_for
 from models.ladder import Recipe
-from models.propensity import PARAMETERS
 from models.tuning import Choice, Judged, Range, Space, judged, judging_origins, measure_of, place_in, space_of
 from pipeline.progress import Step
 from pipeline.settings import Settings
@@ -143,7 +142,7 @@ def _try(study: optuna.Study, tuning: _Tuning, tracker: Tracker, number: int) ->
 
 
 def _log(tracker: Tracker, run_id: str, recipe: Recipe, found: Judged, measure: str) -> None:
-    params = {**PARAMETERS, **recipe.parameters, "rounds": found.rounds}
+    params = {**recipe.settings, "rounds": found.rounds}
     tracker.log(run_id, params=params, metrics={f"{measure}_mean": found.loss})
     tracker.log_origins(run_id, {cutoff: {measure: loss} for cutoff, loss in found.by_origin.items()})
 
