@@ -24,7 +24,7 @@ class Card:
 
     `why` says why this rung of the ladder. `measures` maps who scored to its measures over the test origins, the model's own
     first, then the baselines, simplest first. `bands`, `slices` and `measures` are of rows of test origins only. `positives` is
-    null for amounts. `groups` are feature groups with their share of what moves scores. `cutoffs` are those that the model
+    null for amounts. `features` are those it reads, by group, and `groups` the share of groups in what moves scores. `cutoffs` are those that the model
     learned from.
     """
 
@@ -40,7 +40,7 @@ class Card:
     test_origins: Sequence[date]
     method: str
     why: str
-    features: int
+    features: Mapping[str, Sequence[str]]
     groups: Sequence[tuple[str, float]]
     confidence: float
     measures: Mapping[str, Mapping[str, Interval]]
@@ -68,6 +68,7 @@ def model_card(told: Card) -> str:
         ("Method", _method),
         ("Gates", _gates),
         ("Made with", _made_with),
+        ("Features", _features),
     )
     return "\n\n".join([heading, *("\n".join([f"## {asked}\n", *lines(told)]) for asked, lines in parts)]) + "\n"
 
@@ -111,7 +112,7 @@ def _use(told: Card) -> Iterator[str]:
     yield "- Reasons say what moved a score, not what causes what a user does."
     yield (
         f"- It holds for users and habits like those up to {told.as_of}; a new season, price or shop can make it wrong. "
-        "Train again when the monitoring says so."
+        "Train again every few weeks, and after such a change."
     )
 
 
@@ -196,7 +197,7 @@ def _wrong(told: Card) -> Iterator[str]:
 
 
 def _groups(told: Card) -> Iterator[str]:
-    yield f"{told.features} features, in groups that tell one story each; a share is that of the mean absolute contributions."
+    yield f"{sum(map(len, told.features.values()))} features, in groups that tell one story each; a share is that of the mean absolute contributions."
     yield ""
     ordered = sorted(told.groups, key=lambda group: -group[1])
     yield from table(["group", "share"], ([name.replace("_", " "), f"{share:.1%}"] for name, share in ordered[:_MOST_GROUPS]))
@@ -236,6 +237,15 @@ def _made_with(told: Card) -> Iterator[str]:
             ["seed", str(told.seed)],
             *([f"digest of {name}", digest] for name, digest in told.digests.items()),
         ],
+    )
+
+
+def _features(told: Card) -> Iterator[str]:
+    yield "What the model reads, by group; docs/features.md says what each means."
+    yield ""
+    yield from table(
+        ["group", "features"],
+        ([group.replace("_", " "), ", ".join(map(code, names))] for group, names in sorted(told.features.items())),
     )
 
 

@@ -327,7 +327,7 @@ def _card(past: Past, made: Tested, bundle: TargetBundle, importance: Mapping[st
         test_origins=[origin.date() for origin in report.by_origin],
         method=bundle.method,
         why=why_rung(made),
-        features=len(bundle.features),
+        features=by_story(bundle),
         groups=[(name, value / total) for name, value in islice(importance.items(), _GROUPS)],
         confidence=0.95,
         measures={made.backtest.rung: report.measures, **{str(rung): found for rung, found in report.baselines.items()}},
@@ -339,6 +339,14 @@ def _card(past: Past, made: Tested, bundle: TargetBundle, importance: Mapping[st
         seed=past.settings.training.seed,
         digests={"config": past.settings.digest(), "events": log.digest},
     )
+
+
+def by_story(bundle: TargetBundle) -> dict[str, list[str]]:
+    """Give the features that a model reads, by the story they tell."""
+    found: dict[str, list[str]] = {}
+    for name in bundle.features:
+        found.setdefault(bundle.groups[name], []).append(name)
+    return found
 
 
 def why_rung(made: Tested) -> str:

@@ -36,7 +36,7 @@ CARD = Card(
     test_origins=(date(2024, 8, 30), date(2024, 9, 13)),
     method="lightgbm+platt",
     why="it has the best average precision of 6 rungs, ahead of logistic by 0.02",
-    features=120,
+    features={"spend": ["spend_28d", "spend_84d"], "purchase_recency": ["purchase_recency_days"]},
     groups=(("spend", 0.25), ("purchase_recency", 0.5)),
     confidence=0.95,
     measures={
@@ -90,7 +90,7 @@ Asked about users with an event matching `event_type = 'purchase'` in the 56 day
 leave a random part of each segment alone, and compare.
 - Reasons say what moved a score, not what causes what a user does.
 - It holds for users and habits like those up to 2024-10-25; a new season, price or shop can make it wrong. \
-Train again when the monitoring says so.
+Train again every few weeks, and after such a change.
 
 ## How good it is
 
@@ -124,7 +124,7 @@ Worst first, at most 15:
 
 ## What moves scores
 
-120 features, in groups that tell one story each; a share is that of the mean absolute contributions.
+3 features, in groups that tell one story each; a share is that of the mean absolute contributions.
 
 | group | share |
 |---|---|
@@ -159,6 +159,15 @@ earlier origins alone. The model in use has learned from all cutoffs.
 | seed | 7 |
 | digest of events | abc |
 | digest of config | def |
+
+## Features
+
+What the model reads, by group; docs/features.md says what each means.
+
+| group | features |
+|---|---|
+| purchase recency | `purchase_recency_days` |
+| spend | `spend_28d`, `spend_84d` |
 """
 
 

@@ -218,7 +218,7 @@ FUTURE = {
 }
 
 
-@settings(max_examples=2)
+@settings(max_examples=5)
 @given(**FUTURE)
 def test_what_happens_from_the_cutoff_on_changes_no_feature(drawn: list[dict], of_strangers: list[dict], answer: str) -> None:
     # Events taken away, and others added: adding, changing and removing at once.
@@ -226,7 +226,7 @@ def test_what_happens_from_the_cutoff_on_changes_no_feature(drawn: list[dict], o
     assert_frame_equal(build(changed), whole("duckdb"), check_exact=True)
 
 
-@settings(max_examples=2)
+@settings(max_examples=5)
 @given(**FUTURE)
 def test_a_past_cutoff_gives_what_that_night_would_have_said(drawn: list[dict], of_strangers: list[dict], answer: str) -> None:
     that_night = with_another_future(CUTOFFS[0], drawn, of_strangers, answer)
