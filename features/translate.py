@@ -41,6 +41,8 @@ def translated(tree: exp.Expr, column: Callable[[str], Value], aggregate: Callab
     def value(node: exp.Expr) -> Value:
         if aggregate is not None and isinstance(node, AGGREGATES):
             return aggregate(node)
+        if isinstance(node, exp.And | exp.Or):
+            return _balanced([value(part) for part in node.flatten()], _BINARY[type(node)])
         if type(node) in _BINARY:
             return _BINARY[type(node)](value(node.this), value(node.expression))
         if type(node) in _UNARY:
@@ -85,6 +87,13 @@ def translated(tree: exp.Expr, column: Callable[[str], Value], aggregate: Callab
         )
 
     return value(tree)
+
+
+def _balanced(parts: list[Value], joined: Callable[[Value, Value], Value]) -> Value:
+    """Join parts as a tree that is as flat as can be: a chain of hundreds is deeper than what compiles it can go."""
+    while len(parts) > 1:
+        parts = [joined(*parts[at : at + 2]) if at + 1 < len(parts) else parts[at] for at in range(0, len(parts), 2)]
+    return parts[0]
 
 
 def _constant(told: str | float | bool) -> Deferred:
