@@ -61,12 +61,9 @@ def custom_features(custom: Custom, known: Mapping[str, str]) -> tuple[list[Feat
     """
     tree = parse(custom.sql)
     refuse_clock(tree, "a feature may only see what lies before its cutoff")
-    try:
-        if not any(tree.find_all(exp.AggFunc)):
-            return [_from_features(custom, tree, known)], []
-        return _from_events(custom, tree)
-    except RecursionError:
-        raise ConfigError(f"{custom.sql[:60]!r}… is nested too deeply: write it shorter, for example with in (…)") from None
+    if not any(tree.find_all(exp.AggFunc)):
+        return [_from_features(custom, tree, known)], []
+    return _from_events(custom, tree)
 
 
 def custom_names(custom: Custom) -> list[str]:

@@ -17,6 +17,7 @@ from features.expressions import DIALECT, refuse_backslash
 # A deferred expression; it has the methods of what it will be.
 Value = Any
 AGGREGATES = (exp.AggFunc, exp.Filter)
+_DEEPEST = 150
 
 _BINARY: dict[type[exp.Expr], Callable[[Value, Value], Value]] = {
     exp.Add: add, exp.Sub: sub, exp.Mul: mul, exp.And: and_, exp.Or: or_,
@@ -35,8 +36,9 @@ _UNARY: dict[type[exp.Expr], Callable[[Value], Value]] = {
 def translated(tree: exp.Expr, column: Callable[[str], Value], aggregate: Callable[[exp.Expr], Value] | None = None) -> Value:
     """Give the Ibis expression of a parsed SQL expression; `column` gives a column's value, `aggregate` that of an aggregate call.
 
-    Division by zero is null. Raises ConfigError for anything that is not available.
+    Division by zero is null. Raises ConfigError for anything that is not available, or nested deeper than engines go.
     """
+    _refuse_depth(tree)
 
     def value(node: exp.Expr) -> Value:
         if aggregate is not None and isinstance(node, AGGREGATES):
@@ -87,6 +89,17 @@ def translated(tree: exp.Expr, column: Callable[[str], Value], aggregate: Callab
         )
 
     return value(tree)
+
+
+def _refuse_depth(tree: exp.Expr) -> None:
+    waiting = [(tree, 0)]
+    while waiting:
+        node, depth = waiting.pop()
+        if depth > _DEEPEST:
+            raise ConfigError(f"{tree.sql(DIALECT)[:60]!r}… is nested too deeply: write it shorter, for example with in (…)")
+        # Chains of these are balanced.
+        below = depth + (not isinstance(node, exp.And | exp.Or))
+        waiting += [(child, below) for child in node.iter_expressions()]
 
 
 def _balanced(parts: list[Value], joined: Callable[[Value, Value], Value]) -> Value:

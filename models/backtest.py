@@ -50,7 +50,7 @@ class Backtest:
     calibrated on the latest origins that had elapsed), `drift` (how far the level had moved between all of those), the raw score
     of every rung tried (amounts: to scale), and `champion` and `disjoint` where they were asked for. `calibrator` is fitted on the
     latest origins, for use after them. `by_rung` is what each rung was `worth`. At the test origins that are `uncalibrated` too
-    few had elapsed, and the score is raw.
+    few had elapsed to calibrate the level on.
     """
 
     predictions: pd.DataFrame

@@ -1,6 +1,6 @@
 """Calibration: make a score of 0.2 mean that it happens to 20 of 100, fitted on predictions out of time only.
 
-none < platt < beta < isotonic: the simplest that does as well as the best on a block of time left out of its fit.
+none < shrunk < platt < beta < isotonic: the simplest that does as well as the best on a block of time left out of its fit.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.optimize import isotonic_regression
+from scipy.optimize import isotonic_regression, minimize_scalar
 from scipy.special import expit, logit, xlog1py, xlogy
 
 from models.propensity import Floats
@@ -21,10 +21,11 @@ _EDGE = 1e-6
 # How far an isotonic curve goes on past its outer points, as a share of what is left to 0 or 1: it keeps the ranking there.
 _TAIL = 0.05
 _MOST_STEPS = 100
+_FLATTEST = 0.05
 _MOST_SCORES = 10_000
 
 MINIMUM_OF_EACH_CLASS = 30
-# One alone cannot say whether a map would help on another.
+# One alone cannot say what helps on another.
 FEWEST_BLOCKS = 2
 
 
@@ -32,6 +33,8 @@ FEWEST_BLOCKS = 2
 class Calibrator:
     """A monotone map from raw scores to calibrated ones, in plain numbers: `Calibrator(**asdict(map))` is the same map.
 
+    `shrunk` draws the log-odds together around those of the mean score: less bold, at the same level; its numbers are read as
+    those of `platt`.
     `platt` is a logistic curve on the log-odds (Platt, 1999): logit p = slope * logit s + intercept.
     `beta` bends both ends on their own (Kull, Silva Filho and Flach, 2017):
     logit p = slope * ln s - upper_slope * ln(1 - s) + intercept.
@@ -41,7 +44,7 @@ class Calibrator:
     Raises ValueError when the map would fall, or its numbers are no map of that method.
     """
 
-    method: Literal["none", "platt", "beta", "isotonic", "scale"] = "none"
+    method: Literal["none", "shrunk", "platt", "beta", "isotonic", "scale"] = "none"
     slope: float = 1.0
     intercept: float = 0.0
     upper_slope: float = 0.0
@@ -58,7 +61,7 @@ class Calibrator:
     def __call__(self, raw: Floats) -> Floats:
         """Give calibrated scores of the same shape as `raw`; what is unknown (NaN) stays unknown."""
         match self.method:
-            case "platt":
+            case "shrunk" | "platt":
                 return np.asarray(expit(self.slope * logit(_inside(raw)) + self.intercept))
             case "beta":
                 low, high = _beta_columns(_inside(raw))
@@ -84,7 +87,7 @@ class Calibrator:
         match self.method:
             case "none":
                 return finite
-            case "platt" | "scale":
+            case "shrunk" | "platt" | "scale":
                 return finite and self.slope > 0
             case "beta":
                 return finite and min(self.slope, self.upper_slope) >= 0 and max(self.slope, self.upper_slope) > 0
@@ -99,11 +102,12 @@ def fit_calibrator(raw: Floats, label: Floats, *, is_amount: bool, blocks: npt.N
     """Fit on pairs of an out-of-time raw score and what happened; `blocks` tells which origin each pair is of.
 
     Pairs with an unknown score or label are left out. Amounts are scaled to the total that was seen. A probability is left as it
-    is (`none`) with one block, which cannot say whether a map would help on another, with fewer than 30 of either class, where all
-    raw scores are equal, and where higher scores do not mean more. Else `none`, `platt`, `beta` (from 100 of each class: one more
-    number to learn) and `isotonic` (from 500 of each: below about 1,000 pairs it learns noise, Niculescu-Mizil and Caruana, 2005)
-    are each fitted without one block and measured by log loss on it, block by block. The simplest wins that is within one standard
-    error of the best (Breiman et al., 1984); the error is that of the paired differences, since blocks differ more than maps do.
+    is (`none`) with fewer than 30 of either class, where all raw scores are equal, and where higher scores do not mean more. One
+    block cannot say whether its level is that of another: it may only shrink. Else `none`, `shrunk`, `platt`, `beta` (from 100 of
+    each class: one more number to learn) and `isotonic` (from 500 of each: below about 1,000 pairs it learns noise,
+    Niculescu-Mizil and Caruana, 2005) are each fitted without one block and measured by log loss on it, block by block. The
+    simplest wins that is within one standard error of the best (Breiman et al., 1984); the error is that of the paired
+    differences, since blocks differ more than maps do.
     """
     raw, label = np.asarray(raw, dtype=float), np.asarray(label, dtype=float)
     known = np.isfinite(raw) & np.isfinite(label)
@@ -116,8 +120,10 @@ def fit_calibrator(raw: Floats, label: Floats, *, is_amount: bool, blocks: npt.N
     names = np.zeros(len(raw)) if blocks is None else np.asarray(blocks)[known]
     told = _gathered(raw, label, pd.factorize(names, use_na_sentinel=False)[0])
     everything = _joined(told)
-    if len(told) < FEWEST_BLOCKS or _platt(everything).method == "none":
+    if _platt(everything).method == "none":
         return Calibrator()
+    if len(told) < FEWEST_BLOCKS:
+        return _shrunk(everything)
     candidates = [fit for fewest, fit in _LADDER if everything.fewest >= fewest]
     others = [_joined([*told[:at], *told[at + 1 :]]) for at in range(len(told))]
     losses = [[_log_loss(out, fit(rest)) for fit in candidates] for out, rest in zip(told, others, strict=True)]
@@ -186,6 +192,20 @@ def _simplest(losses: Floats) -> int:
 
 def _none(_pairs: _Pairs) -> Calibrator:
     return Calibrator()
+
+
+def _shrunk(pairs: _Pairs) -> Calibrator:
+    if pairs.says_nothing:
+        return Calibrator()
+    count, odds = pairs.hits + pairs.misses, logit(_inside(pairs.raw))
+    middle = float(logit(_inside(np.asarray(np.average(pairs.raw, weights=count)))))
+
+    def loss(slope: float) -> float:
+        moved = middle + slope * (odds - middle)
+        return float((count * np.logaddexp(0, moved) - pairs.hits * moved).sum())
+
+    slope = float(minimize_scalar(loss, bounds=(_FLATTEST, 1.0), method="bounded").x)
+    return Calibrator("shrunk", slope=slope, intercept=middle * (1 - slope)) if loss(slope) < loss(1.0) else Calibrator()
 
 
 def _platt(pairs: _Pairs) -> Calibrator:
@@ -279,4 +299,4 @@ def _logistic(columns: list[Floats], pairs: _Pairs) -> tuple[float, ...]:
 
 
 _Fit = Callable[[_Pairs], Calibrator]
-_LADDER: tuple[tuple[int, _Fit], ...] = ((0, _none), (MINIMUM_OF_EACH_CLASS, _platt), (100, _beta), (500, _isotonic))
+_LADDER: tuple[tuple[int, _Fit], ...] = ((0, _none), (0, _shrunk), (0, _platt), (100, _beta), (500, _isotonic))

@@ -108,7 +108,7 @@ def report(
 
 def _uncalibrated(backtest: Backtest) -> list[str]:
     count, tests = len(backtest.uncalibrated), backtest.tested.cutoff.nunique()
-    said = f"at {count} of {tests} test origins too few earlier ones had elapsed to calibrate on: scores there are the model's own"
+    said = f"at {count} of {tests} test origins too few earlier ones had elapsed to calibrate the level of scores on"
     return [said] if count else []
 
 

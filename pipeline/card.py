@@ -24,8 +24,8 @@ class Card:
 
     `why` says why this rung of the ladder. `measures` maps who scored to its measures over the test origins, the model's own
     first, then the baselines, simplest first. `bands`, `slices` and `measures` are of rows of test origins only. `positives` is
-    null for amounts. `features` are those it reads, by group, and `groups` the share of groups in what moves scores. `cutoffs` are those that the model
-    learned from.
+    null for amounts. `features` are those it reads, by group, and `groups` the share of groups in what moves scores. `cutoffs` are
+    those that the model learned from.
     """
 
     target: Target
@@ -197,7 +197,8 @@ def _wrong(told: Card) -> Iterator[str]:
 
 
 def _groups(told: Card) -> Iterator[str]:
-    yield f"{sum(map(len, told.features.values()))} features, in groups that tell one story each; a share is that of the mean absolute contributions."
+    count = sum(map(len, told.features.values()))
+    yield f"{count} features, in groups that tell one story each; a share is that of the mean absolute contributions."
     yield ""
     ordered = sorted(told.groups, key=lambda group: -group[1])
     yield from table(["group", "share"], ([name.replace("_", " "), f"{share:.1%}"] for name, share in ordered[:_MOST_GROUPS]))

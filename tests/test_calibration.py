@@ -15,6 +15,7 @@ from models.calibration import Calibrator, _simplest, fit_calibrator
 
 GRID = np.linspace(0, 1, 2001)
 MAPS = {
+    "shrunk": Calibrator("shrunk", slope=0.7, intercept=-0.2),
     "none": Calibrator(),
     "platt": Calibrator("platt", slope=0.8, intercept=-0.3),
     "beta": Calibrator("beta", slope=0.0, intercept=-0.3, upper_slope=1.2),
@@ -190,10 +191,18 @@ def test_isotonic_waits_for_500_of_each_class(rows: int, is_isotonic: bool) -> N
     assert (found.method == "isotonic") is is_isotonic
 
 
-def test_one_block_leaves_scores_alone_however_much_there_is() -> None:
-    raw, label, _ = blocks(6000, curve="above")
-    assert fit_calibrator(raw, label, is_amount=False, blocks=np.zeros(len(raw))) == Calibrator()
-    assert fit_calibrator(raw, label, is_amount=False) == Calibrator()
+def test_one_block_makes_bold_scores_less_bold_and_leaves_their_level() -> None:
+    raw, label, _ = blocks(6000, curve="bold")
+    alone = fit_calibrator(raw, label, is_amount=False, blocks=np.zeros(len(raw)))
+    assert alone == fit_calibrator(raw, label, is_amount=False)
+    assert alone.method == "shrunk" and alone.slope == pytest.approx(0.5, abs=0.1)
+    assert alone(np.array([raw.mean()])) == pytest.approx(raw.mean(), abs=1e-4)
+    # Scores that are not bold enough, or at the wrong level, are no matter of one block.
+    for truth in (logit(raw) * 1.5, logit(raw) + 0.5):
+        other = (np.random.default_rng(1).random(len(raw)) < expit(truth)).astype(float)
+        found = fit_calibrator(raw, other, is_amount=False)
+        assert found(raw).mean() == pytest.approx(raw.mean(), abs=0.01)
+        assert found.slope > 0.9
 
 
 @pytest.mark.parametrize(
@@ -238,14 +247,7 @@ def test_a_block_of_one_class_and_one_of_few_rows_are_no_obstacle() -> None:
     raw, label, when = blocks(300, curve="bold")
     label[when == when[0]] = 0.0
     keep = (when != when[-1]) | (np.arange(len(when)) >= len(when) - 2)
-    assert fit_calibrator(raw[keep], label[keep], is_amount=False, blocks=when[keep]).method == "none"
-    # One of twelve says little against the others.
-    more = [
-        np.concatenate([values[keep], *(blocks(300, curve="bold", seed=seed)[at] for seed in (1, 2))])
-        for at, values in enumerate((raw, label))
-    ]
-    twelve = np.concatenate([when[keep], when + timedelta(days=100), when + timedelta(days=200)])
-    assert fit_calibrator(*more, is_amount=False, blocks=twelve).method == "platt"
+    assert fit_calibrator(raw[keep], label[keep], is_amount=False, blocks=when[keep]).method == "shrunk"
 
 
 def test_a_million_scores_give_the_map_of_ten_thousand_neighbourhoods(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,13 +23,13 @@ def table(rows: int = 400, seed: int = 3) -> tuple[pd.DataFrame, pd.Series]:
     return x, y
 
 
-def test_platt_mends_overconfident_scores() -> None:
+def test_shrinking_mends_overconfident_scores() -> None:
     random = np.random.default_rng(0)
     truth = random.uniform(0.05, 0.95, size=20_000)
     label = (random.random(20_000) < truth).astype(float)
     overconfident = truth**3 / (truth**3 + (1 - truth) ** 3)
     calibrate = fit_calibrator(overconfident, label, is_amount=False, blocks=np.arange(20_000) % 4)
-    assert calibrate.method == "platt"
+    assert calibrate.method == "shrunk"
     np.testing.assert_allclose(calibrate(overconfident), truth, atol=0.02)
 
 
