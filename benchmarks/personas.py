@@ -19,11 +19,11 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.model_selection import cross_val_predict
 
 from features.catalogue import Feature, feature_name
+from features.labels import active_users
 from models.bundle import PersonaBundle
 from models.persona_choice import choose, nearest
 from models.persona_traits import scale
 from models.personas import Personas, fit_personas
-from pipeline.answers import active
 from pipeline.events import midnight, read_events
 from pipeline.frames import features_frame
 from pipeline.progress import Narrator
@@ -74,7 +74,8 @@ def shop(config: str, as_of: date) -> Shop:
     log = read_events(settings, as_of, narrator)
     with narrator.step("building features") as step:
         frame = features_frame(log, [midnight(as_of)], settings, step)
-    users = active(frame, settings.activity_counts()).reset_index(drop=True)
+    known = log.engine.execute(active_users(log.events, settings.activities(), midnight(as_of), log.features.longest))
+    users = frame[frame.user_id.isin(known.user_id)].reset_index(drop=True)
     return Shop(settings, log.features.numbers, users)
 
 

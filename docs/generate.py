@@ -26,7 +26,7 @@ DOCS = Path(__file__).parent
 # Named values add features; one of each shows how.
 EXAMPLE = {"channel": ("web",), "device": ("mobile",), "source": ("ads",)}
 # Targets say what is asked about; one shows how.
-OUTCOME = outcomes.Outcome("event_type = 'lesson_done' AND category = 'italian'", "amount")
+OUTCOME = outcomes.Outcome("event_type = 'lesson_done' AND category = 'italian'", frozenset({"amount"}))
 # The times that caps look back are named by the plays; one shows how.
 CAP = timedelta(days=14)
 _CONTACTS = """## For plays: contacts
@@ -92,7 +92,11 @@ def features_page() -> str:
             lines.append(_listed(feature, _needs(feature, by_name, read_by)))
         lines.append("")
     told = _OUTCOMES.format(about=inspect.cleandoc(str(outcomes.__doc__)).partition("\n\n")[2], condition=OUTCOME.condition)
-    lines += [told, *_HEAD, *(_listed(feature, set(feature.needs)) for feature in outcomes.outcome_features([OUTCOME], windows)[0])]
+    lines += [
+        told,
+        *_HEAD,
+        *(_listed(feature, set(feature.needs)) for feature in outcomes.outcome_features([OUTCOME], windows).features),
+    ]
     lines += ["", _CONTACTS, *_HEAD, *(_listed(feature, _needs(feature, {}, {})) for feature in contact_features([CAP])), ""]
     lines.append(_CUSTOM)
     return "\n".join(lines)

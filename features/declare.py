@@ -11,7 +11,7 @@ from features.catalogue import NAME, Feature, unique_by_name
 from features.contract import COLUMNS
 from features.custom import Custom, Measure, custom_features, custom_names
 from features.errors import ConfigError
-from features.event_types import DERIVED_FROM, KNOWN
+from features.event_types import DERIVED_FROM, KNOWN, PURCHASE
 from features.families import FAMILIES, FIXED_WINDOWS
 from features.families.attributes import attribute_features
 from features.families.contacts import contact_features
@@ -52,6 +52,7 @@ class FeatureSet:
     measures: tuple[Measure, ...]
     windows: tuple[timedelta, ...]
     longest: timedelta
+    outcomes: tuple[Outcome, ...] = ()
 
     @property
     def built(self) -> tuple[Feature, ...]:
@@ -79,8 +80,9 @@ def declared(wanted: Wanted, columns: Collection[str], types: Collection[str] = 
     custom: list[Feature] = []
     own = {name for told in wanted.custom for name in custom_names(told)}
     built_in = {feature.name for family in by_family.values() for feature in family}
-    outcomes, measures = outcome_features(wanted.outcomes, windows)
-    by_family[OUTCOMES] = tuple(feature for feature in outcomes if feature.name not in own | built_in)
+    outcomes = outcome_features(wanted.outcomes, windows, taken=built_in, names_personas=PURCHASE not in types)
+    measures = list(outcomes.measures)
+    by_family[OUTCOMES] = tuple(feature for feature in outcomes.features if feature.name not in own)
     known = {feature.name: feature.sql_type for family in by_family.values() for feature in family}
     problems = []
     for index, told in enumerate(wanted.custom):
@@ -110,7 +112,8 @@ def declared(wanted: Wanted, columns: Collection[str], types: Collection[str] = 
     needed_names = _closure([feature.name for feature in asked], reads)
     hidden = tuple(feature for feature in possible if feature.name in needed_names and feature not in asked)
     looked = {window for told in wanted.custom for window in told.windows} | set(wanted.contacts or ())
-    return FeatureSet(asked, hidden, tuple(measures), tuple(sorted({*windows, *looked, *FIXED_WINDOWS})), windows[-1])
+    edges = tuple(sorted({*windows, *looked, *FIXED_WINDOWS}))
+    return FeatureSet(asked, hidden, tuple(measures), edges, windows[-1], outcomes.outcomes)
 
 
 def declared_by_family(wanted: Wanted) -> dict[str, tuple[Feature, ...]]:

@@ -225,9 +225,10 @@ def assemble(
     found = calibrated(pooled, rung, horizon, is_amount=is_amount, calibrations=calibrations)
     pooled = pooled.assign(score=found.score, drift=found.drift)
     tests = sorted(pooled.cutoff[pooled.is_test].unique())
-    predicted_at = pd.Series(pooled.cutoff.unique())
-    needed = 1 if is_amount else FEWEST_BLOCKS
-    uncalibrated = tuple(test.to_pydatetime() for test in tests if (predicted_at + horizon <= test).sum() < needed)
+    predicted_at = pd.Series(pooled.cutoff[pooled[rung].notna()].unique())
+    needed = min(1 if is_amount else FEWEST_BLOCKS, FEWEST_BLOCKS * calibrations)
+    used = {test: min(int((predicted_at + horizon <= test).sum()), calibrations) for test in tests}
+    uncalibrated = tuple(test.to_pydatetime() for test in tests if used[test] < needed)
     return Backtest(pooled, rung, by_rung, found.calibrator, is_amount, contact, uncalibrated)
 
 

@@ -20,8 +20,8 @@ from models.ranking import CHUNK, rank
 DRAWS = 200
 # Of more rows than these, fewer draws are made, in proportion and down to the fewest: their intervals are narrow anyway.
 FULL_ROWS, FEWEST_DRAWS = 200_000, 100
-# Of the true distance to the estimated one, tried from none to twice.
-_SHARES = np.linspace(0, 2, 81)
+# Of the true distance to the estimated one, tried from none to four times.
+_SHARES = np.linspace(0, 4, 161)
 
 Places = npt.NDArray[np.intp]
 
@@ -224,8 +224,8 @@ def _summed_up(table: dict[str, Floats], *, confidence: float) -> dict[str, Inte
 def _distance(parts: Floats, *, confidence: float) -> Interval:
     """Give the mean over groups of distances in parts (draws × groups × parts), and its interval.
 
-    If the true distances were a share of those seen, the draws' noise would be added to that. The interval holds the shares under
-    which the value seen is none of the highest nor of the lowest.
+    If the true distances were a share of those seen, the draws' noise would be added to that. The interval goes from the smallest
+    share under which the value seen is none of the highest to the largest under which it is none of the lowest.
     """
     defined = np.isfinite(parts[0]).all(axis=1)
     flat = parts[:, defined].reshape(len(parts), -1) / max(int(defined.sum()), 1)
@@ -236,8 +236,10 @@ def _distance(parts: Floats, *, confidence: float) -> Interval:
     if len(noise) == 0:
         return Interval(value, value, value)
     seen = [np.quantile(added_up(share * flat[0] + noise), [0.5 - confidence / 2, 0.5 + confidence / 2]) for share in _SHARES]
-    possible = [value * share for share, (low, high) in zip(_SHARES, seen, strict=True) if low <= value <= high]
-    return Interval(value, float(min([*possible, value])), float(max([*possible, value])))
+    # Too low a value for any share speaks for the smallest.
+    lower = next((share for share, (_, high) in zip(_SHARES, seen, strict=True) if value <= high), 1.0)
+    upper = max((share for share, (low, _) in zip(_SHARES, seen, strict=True) if low <= value), default=1.0)
+    return Interval(value, min(value * lower, value), max(value * upper, value))
 
 
 def _mean(values: Floats) -> Floats:

@@ -190,7 +190,10 @@ def _named(
     kept = {
         row: before[number]
         for row, number in enumerate(ids)
-        if number in before and before[number] not in given.values() and is_true(before[number], apart[row], traits)
+        if number in before
+        and before[number] not in given.values()
+        and noun in before[number].split()
+        and is_true(before[number], apart[row], traits)
     }
     return name_personas(apart, traits, given=kept | given, taken=set(before.values()), noun=noun)
 

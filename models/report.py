@@ -1,6 +1,6 @@
 """A report: every number that is shown of a target's backtest, with its interval, beside the simple rules on the same rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -58,12 +58,14 @@ def report(
     *,
     by: Sequence[str],
     groups: Mapping[str, str],
+    asked: Collection[str] = (),
     importance: Mapping[datetime, Mapping[str, float]],
     seed: int,
 ) -> Report:
     """Measure a backtest, `rows` having the features of its rows (`user_id`, `cutoff`, `label`).
 
-    `by` names columns to slice by, and `groups` says of each feature that the models read which story it tells.
+    `by` names columns to slice by, and `groups` says of each feature that the models read which story it tells; those in
+    `asked` describe what the target itself asks about.
     """
     tested = backtest.tested.merge(rows.drop(columns="label"), on=["user_id", "cutoff"], validate="one_to_one")
     is_amount, contact = backtest.is_amount, backtest.contact
@@ -99,7 +101,7 @@ def report(
         bands=tuple(bands),
         coverage=coverage(bands),
         slices=tuple(slices(tested, "score", groupings, is_amount=is_amount, seed=seed)),
-        warnings=(*suspicions(tested, groups, auc.value if auc else None), *_uncalibrated(backtest)),
+        warnings=(*suspicions(tested, groups, asked, auc.value if auc else None), *_uncalibrated(backtest)),
         importance=importance,
         rows=len(tested),
         positives=None if is_amount else int(label.sum()),

@@ -1,6 +1,6 @@
 """Suspicion: a ranking that is too good to be honest, and the features that know too much."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -33,11 +33,12 @@ def lone_aucs(rows: pd.DataFrame, features: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def suspicions(rows: pd.DataFrame, groups: Mapping[str, str], auc: float | None) -> list[str]:
+def suspicions(rows: pd.DataFrame, groups: Mapping[str, str], asked: Collection[str], auc: float | None) -> list[str]:
     """Say what looks too good: features that almost tell the label alone, and a mean `auc` above 0.97 with its likely sources.
 
     `groups` has each feature and the story it tells. A feature is suspected, too, when it alone ranks far better than any of
-    another story: on honest logs the best two were never more than 0.03 apart. An empty list is no proof of honesty. With fewer
+    another story: on honest logs the best two were never more than 0.03 apart. Those `asked`, which describe what is asked about,
+    may: where nothing else describes it they stand alone. An empty list is no proof of honesty. With fewer
     than 20 of either label no feature is suspected on its own. Amounts are looked at as spent or not.
     """
     alone = sorted(lone_aucs(rows, list(groups)).items(), key=lambda told: -told[1])
@@ -52,7 +53,7 @@ def suspicions(rows: pd.DataFrame, groups: Mapping[str, str], auc: float | None)
         said.append(f"these features almost tell the label alone, as a leak would: {', '.join(knowing)}")
     elif alone and is_known and alone[0][1] >= _GOOD:
         (name, value), others = alone[0], [told for other, told in alone if groups[other] != groups[alone[0][0]]]
-        if others and value - others[0] >= STANDS_OUT:
+        if others and name not in asked and value - others[0] >= STANDS_OUT:
             said.append(
                 f"{name} alone ranks far better (AUC {value:.3f}) than any feature of another kind ({others[0]:.3f}): see that it "
                 "was known before the cutoff"

@@ -27,20 +27,21 @@ from pipeline.columns import PERSONA, REASONS, SCORES, features_schema, without_
 from pipeline.phrases import among_all, reasons_column
 from pipeline.segments import BEFORE, Forming, Places, before_schema
 
+# The column that says whether a user's habits are known; no feature has a name with blanks.
+ACTIVE = "is active"
+
 
 @dataclass(frozen=True)
 class Known:
     """What the rows of a night are made with; it is sent to every executor.
 
-    `activity` are counts of which one says that a user's habits are known. `ladders` are groups of targets that ask one question
-    over several horizons, and whether their scores rise with the horizon.
+    `ladders` are groups of targets that ask one question over several horizons, and whether their scores rise with the horizon.
     """
 
     models: Mapping[str, TargetBundle]
     versions: Mapping[str, str]
     personas: PersonaBundle
     features: tuple[Feature, ...]
-    activity: tuple[str, ...]
     currency: str
     forming: Forming
     ladders: tuple[tuple[Mapping[timedelta, str], bool], ...] = ()
@@ -75,7 +76,7 @@ def answers_schema(known: Known) -> pa.Schema:
 def answered(users: pa.Table, known: Known, *, with_reasons: bool = True) -> pa.Table:
     """Score whom each target asks about, with the three strongest reasons, and give a persona to everybody whose habits are known.
 
-    `users` has a row per user: every feature, and `asked_column` of every target. Who is not asked about has nulls; without
+    `users` has a row per user: every feature, ACTIVE, and `asked_column` of every target. Who is not asked about has nulls; without
     reasons, these are all null.
     """
     frame = users.to_pandas()
@@ -96,17 +97,12 @@ def answered(users: pa.Table, known: Known, *, with_reasons: bool = True) -> pa.
             f"{horizons[horizon]}_score": pd.Series(score, index=frame.index)
             for horizon, score in spaced(raw, rising=is_rising).items()
         }
-    personas = known.personas.predict(active(frame, known.activity)).reindex(frame.index)
+    personas = known.personas.predict(frame[frame[ACTIVE].to_numpy(dtype=bool)]).reindex(frame.index)
     table = _table(pd.DataFrame({**said, **personas}, index=frame.index), answers_schema(known))
     before = {name: users[name] for name in table.column_names if name.startswith(BEFORE)}
     for name, told in {**reasons, **before}.items():
         table = table.set_column(table.column_names.index(name), table.schema.field(name), told)
     return table
-
-
-def active(frame: pd.DataFrame, activity: Sequence[str]) -> pd.DataFrame:
-    """Give the users whose habits are known: one of the counts `activity`, where they are built, is above zero."""
-    return frame[(frame[[name for name in activity if name in frame]] > 0).any(axis=1)]
 
 
 def scores_rows(answers: pa.Table, known: Known, places: Places) -> pa.Table:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,8 @@ from joblib import Parallel, delayed
 
 from features.build import steps
 from features.errors import GateError, StoreError, listed
-from features.families.outcomes import simple_rules
-from features.labels import Target, build_labels, definition
+from features.families.outcomes import read_for, simple_rules
+from features.labels import Target, active_users, build_labels, definition
 from features.windows import label as window_label
 from features.windows import words
 from models.backtest import (
@@ -47,14 +48,15 @@ from pipeline.tracking import Tracker
 class Past:
     """What can be learned from on a date: features at past cutoffs and on the night itself, and what happened after the cutoffs.
 
-    `rows` has per target one row per eligible user and cutoff whose horizon has elapsed; `plans` its origins.
+    `active` has the features, on the night itself, of the users whose habits are known. `rows` has per target one row per eligible
+    user and cutoff whose horizon has elapsed; `plans` its origins.
     """
 
     settings: Settings
     log: EventLog
     targets: tuple[Target, ...]
     cutoffs: tuple[datetime, ...]
-    tonight: pd.DataFrame
+    active: pd.DataFrame
     rows: Mapping[str, pd.DataFrame]
     plans: Mapping[str, tuple[Origin, ...]]
 
@@ -63,10 +65,14 @@ class Past:
         """The features that models may read, in order."""
         return tuple(feature.name for feature in self.log.features.numbers)
 
-    def read_by(self, target: Target) -> tuple[str, ...]:
+    def features_of(self, target: Target) -> tuple[str, ...]:
         """Give the features that a target's models read: of what targets ask about, its own."""
-        own = (None, target.events, target.eligible.events)
+        own = read_for(target)
         return tuple(feature.name for feature in self.log.features.numbers if feature.outcome in own)
+
+    def asked_by(self, target: Target) -> set[str]:
+        """Give the features that describe what a target itself asks about."""
+        return {feature.name for feature in self.log.features.numbers if feature.outcome in read_for(target) - {None}}
 
     @property
     def groups(self) -> dict[str, str]:
@@ -134,7 +140,10 @@ def gather(settings: Settings, as_of: date, narrator: Narrator) -> Past:
     rows = {target.name: _labelled(log, frame, target, cutoffs) for target in targets}
     _refuse_one_class(rows, targets)
     plans = {target.name: _plan(rows[target.name], target, settings) for target in targets}
-    return Past(settings, log, targets, tuple(cutoffs), frame[frame.cutoff == midnight(as_of)], rows, plans)
+    tonight = frame[frame.cutoff == midnight(as_of)]
+    known = log.engine.execute(active_users(log.events, settings.activities(), midnight(as_of), log.features.longest))
+    active = tonight[tonight.user_id.isin(known.user_id)]
+    return Past(settings, log, targets, tuple(cutoffs), active, rows, plans)
 
 
 def training_cutoffs(log: EventLog, settings: Settings, targets: Sequence[Target]) -> list[datetime]:
@@ -165,7 +174,7 @@ def recipe_for(past: Past, target: Target, champion: TargetBundle | None = None)
     Raises GateError when the config's `monotone` names a feature that is not built.
     """
     told = _settings_of(past.settings, target).monotone
-    unknown = sorted(set(told) - set(past.read_by(target)))
+    unknown = sorted(set(told) - set(past.features_of(target)))
     if unknown:
         raise GateError(
             f"targets.{target.name}.monotone names {listed(unknown)}, which is not a number among the features it reads"
@@ -173,11 +182,15 @@ def recipe_for(past: Past, target: Target, champion: TargetBundle | None = None)
     monotone = {name: 1 if way == "up" else -1 for name, way in told.items()}
     rows, plan, seed = past.rows[target.name], past.plans[target.name], past.settings.training.seed
     known = next(origin for origin in plan if origin.is_test).train_cutoffs
-    parameters = champion.recipe.parameters if champion is not None and champion.definition == definition(target) else {}
-    recency, rfm = simple_rules(target, max(past.settings.features.windows))
+    parameters: Mapping[str, Any] = {}
+    # What was tuned on what came later could not be known.
+    if champion is not None and champion.definition == definition(target):
+        parameters = champion.recipe.parameters if champion.trained_until <= past.log.as_of.isoformat() else {}
+    built = past.log.features
+    recency, rfm = simple_rules(target, built.outcomes, built.numbers, built.longest)
     recipe = Recipe(
         "lightgbm",
-        past.read_by(target),
+        past.features_of(target),
         leaves=leaves_for(rows.label[rows.cutoff.isin(known)], is_amount=target.is_amount),
         parameters=parameters,
         monotone=monotone,
@@ -275,6 +288,7 @@ def _measured(
         rows,
         by=settings.training.slices,
         groups={name: past.groups[name] for name in recipe.features},
+        asked=past.asked_by(target),
         importance=importances(predicted, rows, backtest, past.groups),
         seed=seed,
     )

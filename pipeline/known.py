@@ -10,9 +10,9 @@ import ibis.expr.types as ir
 from ibis import _
 
 from features.catalogue import Feature
-from features.labels import Target, definition, eligible_users
+from features.labels import Target, active_users, definition, eligible_users
 from models.bundle import PersonaBundle, TargetBundle
-from pipeline.answers import Known, asked_column, without_expressions
+from pipeline.answers import ACTIVE, Known, asked_column, without_expressions
 from pipeline.events import EventLog
 from pipeline.segments import Forming
 from pipeline.settings import PERSONAS, Settings
@@ -28,7 +28,6 @@ def known_of(settings: Settings, champions: Mapping[str, Champion], features: Se
         versions={name: champion.version for name, champion in champions.items()},
         personas=personas,
         features=without_expressions(features),
-        activity=settings.activity_counts(),
         currency=settings.currency,
         forming=forming,
         ladders=_ladders(settings.specs()),
@@ -40,12 +39,14 @@ def target_models(champions: Mapping[str, Champion]) -> dict[str, TargetBundle]:
     return {name: champion.bundle for name, champion in champions.items() if isinstance(champion.bundle, TargetBundle)}
 
 
-def with_asked(users: ir.Table, log: EventLog, targets: Sequence[Target], cutoff: datetime) -> ir.Table:
-    """Say for each user which targets ask about it."""
-    told = [eligible_users(log.events, target, [cutoff]).select("user_id", target=ibis.literal(target.name)) for target in targets]
-    flags = {asked_column(target.name): (_.target == target.name).any() for target in targets}
-    asked = reduce(ir.Table.union, told).group_by("user_id").agg(**flags)
-    joined = users.left_join(asked, "user_id").drop("user_id_right")
+def with_asked(users: ir.Table, log: EventLog, settings: Settings, cutoff: datetime) -> ir.Table:
+    """Say for each user which targets ask about it, and whether its habits are known."""
+    asked = {asked_column(target.name): eligible_users(log.events, target, [cutoff]) for target in settings.specs()}
+    asked[ACTIVE] = active_users(log.events, settings.activities(), cutoff, log.features.longest)
+    told = [table.select("user_id", flag=ibis.literal(name)) for name, table in asked.items()]
+    flags = {name: (_.flag == name).any() for name in asked}
+    raised = reduce(ir.Table.union, told).group_by("user_id").agg(**flags)
+    joined = users.left_join(raised, "user_id").drop("user_id_right")
     return joined.mutate(**{name: joined[name].fill_null(False) for name in flags})
 
 

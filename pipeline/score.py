@@ -152,7 +152,7 @@ def compute_features(night: NightRun) -> NightRun:
     log, specs = night.events, night.settings.specs()
     with night.narrator.step("building features", total=steps(log.features, shards(log, 1, night.settings))) as step:
         table = features_table(log, [midnight(night.as_of)], night.settings, step).drop("cutoff")
-        asked = with_asked(table, log, specs, midnight(night.as_of))
+        asked = with_asked(table, log, night.settings, midnight(night.as_of))
         users = batches(log.engine, _with_before(asked, night))
         step.note(f"{len(log.features.features)} features of {log.users:,} users")
     refuse_missing(night, users.names())
@@ -169,7 +169,7 @@ def refuse_missing(night: NightRun, built: Collection[str]) -> None:
         if missing:
             raise GateError(
                 f"the champion {night.tracker.registered(champion.name)} (version {champion.version}) needs features that are not "
-                f"built tonight: {listed(missing)}. Bring back their columns or windows, or run `beforehand train` again"
+                f"built tonight: {listed(missing)}. Bring back their columns, windows or targets, or run `beforehand train` again"
             )
 
 

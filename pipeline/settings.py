@@ -26,7 +26,7 @@ from features.declare import FeatureSet, Wanted, declared, declared_by_family
 from features.errors import ConfigError, did_you_mean, listed
 from features.expressions import columns_of, typed_condition
 from features.families import FAMILIES
-from features.families.outcomes import count_name, outcomes
+from features.families.outcomes import outcomes
 from features.families.values import in_names
 from features.labels import Target
 from features.sources import Source
@@ -265,7 +265,7 @@ class Settings(Strict):
                 yield from str(error).split("\n")
                 return
             for at, name in enumerate(self.training.slices):
-                if name not in (*built, STAGE, TIER):
+                if name not in (*built, STAGE, *([TIER] if self.loyalty_tiers else [])):
                     yield f"training.slices.{at}: {name!r} is not a feature: {did_you_mean(name, built)}"
 
     def _wrong_rules(self) -> Iterator[str]:
@@ -362,10 +362,6 @@ class Settings(Strict):
     def activities(self) -> tuple[str, ...]:
         """Give the conditions of events that make a user's habits known: purchases, and what targets take for activity."""
         return tuple(dict.fromkeys([PURCHASES, *(target.eligible.events for target in self.targets)]))
-
-    def activity_counts(self) -> tuple[str, ...]:
-        """Name the features that count such events in the longest window."""
-        return tuple(count_name(condition, max(self.features.windows)) for condition in self.activities())
 
     def bands(self) -> dict[str, "Bands"]:
         """Give what the bands of each target mean."""

@@ -25,7 +25,6 @@ from models.ladder import Model, Recipe, fit_recipe
 from models.persona_matching import Matching
 from models.personas import Personas, fit_personas
 from models.report import Report, against_champion, by_group
-from pipeline.answers import active
 from pipeline.backtest import Past, Tested, champions_in_charge, gather, recipe_for, test
 from pipeline.card import Card, model_card
 from pipeline.figures import (
@@ -101,7 +100,7 @@ def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator,
         tracker.open()
         with narrator.step("finding personas") as step:
             personas, matching = _personas(past, former)
-            step.note(f"{len(personas.names)} personas of {len(_active(past)):,} users: {personas.why}")
+            step.note(f"{len(personas.names)} personas of {len(past.active):,} users: {personas.why}")
         for line in told_changes(personas, former, matching):
             narrator.say(f"  {line}")
         tags = {"as_of": as_of.isoformat(), "config_digest": settings.digest(), "events_digest": past.log.digest}
@@ -189,10 +188,6 @@ def _final_model(rows: pd.DataFrame, made: Tested, seed: int) -> Model:
     return fit_recipe(rows[list(made.recipe.features)], rows.label, made.recipe, is_amount=made.target.is_amount, seed=seed)
 
 
-def _active(past: Past) -> pd.DataFrame:
-    return active(past.tonight, past.settings.activity_counts())
-
-
 def _former_personas(tracker: Tracker, narrator: Narrator) -> Personas | None:
     """Load the personas in charge, whose ids and names stay with the people; None when there are none that can be read."""
     try:
@@ -208,7 +203,7 @@ def _former_personas(tracker: Tracker, narrator: Narrator) -> Personas | None:
 def _personas(past: Past, former: Personas | None) -> tuple[Personas, Matching | None]:
     told = past.settings.personas
     return fit_personas(
-        _active(past),
+        past.active,
         past.log.features.numbers,
         fewest=told.fewest,
         most=told.most,
@@ -393,7 +388,7 @@ def _log_personas(tracker: Tracker, past: Past, personas: Personas, former: Pers
         }
         params |= change_params(matching)
         tracker.log(run_id, params={"k": len(personas.ids), **params}, metrics=persona_metrics(personas, matching))
-        users = _active(past)
+        users = past.active
         tracker.log_figures(persona_figures(personas, users, past.log.features.numbers, seed=past.settings.training.seed))
         tracker.log_text("personas.md", persona_page(personas, former, matching, users=len(users)))
         return tracker.register(PERSONAS, PersonaBundle(personas), PERSONA_OUTPUTS)

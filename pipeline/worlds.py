@@ -28,7 +28,7 @@ from features.engines import release
 from features.expressions import columns_of
 from features.labels import definition
 from pipeline import tables
-from pipeline.answers import Known, answered, answers_schema, asked_column
+from pipeline.answers import ACTIVE, Known, answered, answers_schema, asked_column
 from pipeline.batches import Batches, Here, batches
 from pipeline.columns import PERSONA
 from pipeline.events import EventLog, midnight, read_events
@@ -84,11 +84,12 @@ class Story:
     def builds_alike(self, day: date) -> bool:
         """Whether a night's features, as far as the rules and models of the first read them, are those of its config."""
         then, now = (
-            (told.sources, told.attributes, told.time_zone, replace(told.wanted(), contacts=None))
+            (told.sources, told.attributes, told.time_zone, replace(told.wanted(), contacts=None, outcomes=()))
             for told in (self.settings, self.nights[day])
         )
-        counted = {name for name in self.rule_columns if name.startswith("contacted_")}
-        return then == now and counted <= self.nights[day].rule_columns().keys()
+        # What plays and targets add has names that say what it is.
+        read = self.rule_columns.union(*(champion.bundle.features for champion in self.champions.values()))
+        return then == now and read & self.settings.rule_columns().keys() <= self.nights[day].rule_columns().keys()
 
 
 def sizes(story: Story, narrator: Narrator) -> tuple[int, int, int]:
@@ -134,14 +135,16 @@ def _is_recorded(day: date, story: Story) -> bool:
 
 def _recorded_users(day: date, known: Known, story: Story) -> Batches:
     """Give the features that a night recorded, and whom its targets asked about."""
-    needed = {feature.name for feature in known.read} | (set(known.activity) & {feature.name for feature in known.features})
-    needed = needed.union(*(champion.bundle.features for champion in story.champions.values()))
+    needed = {feature.name for feature in known.read}.union(*(champion.bundle.features for champion in story.champions.values()))
     users = tables.read(story.root, "features", day, columns={"user_id", *needed}).sort_by("user_id")
     scores = tables.read(story.root, "scores", day, columns={"user_id", "target"})
     for name in known.models:
         asked = scores.filter(pc.equal(scores["target"], name))["user_id"]
         users = users.append_column(asked_column(name), pc.is_in(users["user_id"], value_set=asked.combine_chunks()))
-    return Here(users)
+    # Who has a persona was active.
+    segments = tables.read(story.root, "segments", day, columns={"user_id", "persona"})
+    active = segments.filter(segments["persona"].is_valid())["user_id"].combine_chunks()
+    return Here(users.append_column(ACTIVE, pc.is_in(users["user_id"], value_set=active)))
 
 
 def _steps(log: EventLog, story: Story) -> int:
@@ -153,7 +156,7 @@ def _built(log: EventLog, day: date, known: Known, story: Story, said: Step) -> 
     cutoff, engine = midnight(day), log.engine
     before = set(engine.list_tables())
     users: ir.Table = features_table(log, [cutoff], story.settings, said).drop("cutoff")
-    answers = _scored(batches(engine, with_asked(users, log, story.settings.specs(), cutoff)), known)
+    answers = _scored(batches(engine, with_asked(users, log, story.settings, cutoff)), known)
     # What a night keeps in its engine goes with the night; here there may be many.
     made = sorted(name for name in set(engine.list_tables()) - before if name.startswith(("features_", "batches_")))
     release(engine, [engine.table(name) for name in made])

@@ -159,27 +159,29 @@ def test_a_feature_that_knows_the_label_is_named() -> None:
     x, y = table()
     rows = x.assign(label=y, leak=y * 3 + np.random.default_rng(0).normal(scale=0.1, size=len(y)))
     assert lone_aucs(rows, ["leak", "purchase_frequency"])["leak"] == 1.0
-    assert suspicions(rows, OWN | {"leak": "leak"}, 0.9) == [
+    assert suspicions(rows, OWN | {"leak": "leak"}, (), 0.9) == [
         "these features almost tell the label alone, as a leak would: leak (alone AUC 1.000)"
     ]
-    assert suspicions(rows, OWN | {"leak": "leak"}, 0.995)[0].startswith("AUC 0.995 is too good to be honest; look first at leak")
-    assert suspicions(rows, OWN, 0.8) == []
+    assert suspicions(rows, OWN | {"leak": "leak"}, (), 0.995)[0].startswith(
+        "AUC 0.995 is too good to be honest; look first at leak"
+    )
+    assert suspicions(rows, OWN, (), 0.8) == []
 
 
 def test_a_feature_that_ranks_far_better_than_all_others_is_named() -> None:
     x, y = table()
     rows = x.assign(label=y, leak=y + np.random.default_rng(0).normal(scale=0.5, size=len(y)))
     assert 0.85 < lone_aucs(rows, ["leak"])["leak"] < 0.95
-    (said,) = suspicions(rows, OWN | {"leak": "leak"}, 0.9)
+    (said,) = suspicions(rows, OWN | {"leak": "leak"}, (), 0.9)
     assert said.startswith("leak alone ranks far better (AUC 0.9")
     # One of its own kind says the same, and is no other witness; one of another kind is.
-    assert suspicions(rows.assign(twin=rows.leak), OWN | {"leak": "leak", "twin": "leak"}, 0.9) == [said]
-    assert suspicions(rows.assign(twin=rows.leak), OWN | {"leak": "leak", "twin": "honest"}, 0.9) == []
+    assert suspicions(rows.assign(twin=rows.leak), OWN | {"leak": "leak", "twin": "leak"}, (), 0.9) == [said]
+    assert suspicions(rows.assign(twin=rows.leak), OWN | {"leak": "leak", "twin": "honest"}, (), 0.9) == []
 
 
 def test_with_few_of_a_label_no_feature_is_suspected_alone() -> None:
     rows = pd.DataFrame({"label": [1.0] * 3 + [0.0] * 300, "chance": range(303)})
-    assert suspicions(rows, {"chance": "chance"}, 0.8) == []
+    assert suspicions(rows, {"chance": "chance"}, (), 0.8) == []
 
 
 def test_a_linear_model_sees_the_rare_answer_whatever_is_drawn() -> None:

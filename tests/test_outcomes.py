@@ -10,7 +10,7 @@ from features.contract import COLUMNS
 from features.custom import Custom
 from features.declare import Wanted, declared, switched_off
 from features.event_types import KNOWN
-from features.families.outcomes import RFM, Outcome, count_name, outcome_features, outcomes, rfm_names, simple_rules
+from features.families.outcomes import RFM, Outcome, outcome_features, outcomes, read_for, simple_rules
 from features.labels import Eligible, Kind, Target
 
 PURCHASE, LESSON = "event_type = 'purchase'", "event_type = 'lesson_done'"
@@ -25,8 +25,7 @@ def target(events: str, *, kind: Kind = "absence", active: str = PURCHASE, measu
 
 
 def named(*asked: Outcome) -> list[str]:
-    features, _ = outcome_features(asked, WINDOWS)
-    return [feature.name for feature in features]
+    return [feature.name for feature in outcome_features(asked, WINDOWS).features]
 
 
 @pytest.mark.parametrize(
@@ -37,7 +36,7 @@ def named(*asked: Outcome) -> list[str]:
         pytest.param([target(LESSON, active=LESSON)], [Outcome(LESSON, is_activity=True)], id="each condition once"),
         pytest.param(
             [target(LESSON), target(LESSON, kind="value", measure="quantity"), target(ITALIAN, active=LESSON)],
-            [Outcome(LESSON, "quantity", is_activity=True), Outcome(ITALIAN)],
+            [Outcome(LESSON, frozenset({"quantity"}), is_activity=True), Outcome(ITALIAN)],
             id="with all that is asked of it",
         ),
     ],
@@ -50,7 +49,7 @@ def test_names_say_what_a_condition_asks_for() -> None:
     assert named(Outcome(ITALIAN))[:2] == ["lesson_done_italian_recency_days", "lesson_done_italian_first_days"]
     assert named(Outcome("event_type = '3D view'"))[0] == "events_3d_view_recency_days"
     assert named(Outcome("quantity >= 2 OR amount > 50"))[0] == "quantity_2_or_amount_50_e87d_recency_days"
-    sums = named(Outcome(LESSON, "quantity"))
+    sums = named(Outcome(LESSON, frozenset({"quantity"})))
     assert [name for name in sums if "sum" in name] == [
         *(f"lesson_done_quantity_sum_{days}d" for days in (7, 28)),
         "lesson_done_quantity_sum",
@@ -64,9 +63,29 @@ def test_near_misses_are_events_of_another_type() -> None:
     assert not [name for condition in (LESSON, "category = 'italian'") for name in named(Outcome(condition)) if "near" in name]
 
 
-def test_two_spellings_of_one_name_give_it_to_the_first() -> None:
-    names = named(Outcome("event_type = 'lesson done'"), Outcome(LESSON))
-    assert len(names) == len(set(names)) and names[0] == "lesson_done_recency_days"
+def test_what_says_the_same_in_another_order_is_one_outcome() -> None:
+    turned = "category = 'italian' AND event_type = 'lesson_done'"
+    assert [outcome.condition for outcome in outcomes([target(ITALIAN), target(turned)])] == [ITALIAN]
+    assert read_for(target(turned)) >= {ITALIAN}
+
+
+def test_conditions_of_one_name_get_names_of_their_own() -> None:
+    asked = outcomes([target("category = 'tea'"), target("brand = 'tea'"), target("category = 'Tea'")])
+    found = outcome_features(asked, WINDOWS)
+    names = [feature.name for feature in found.features]
+    assert len(names) == len(set(names)) and len({outcome.name for outcome in found.outcomes}) == 3
+    for number, condition in enumerate(("category = 'tea'", "brand = 'tea'", "category = 'Tea'")):
+        (recency,), _rfm = simple_rules(target(condition), found.outcomes, found.features, LONGEST)
+        assert recency == f"{found.outcomes[number].name}_recency_days"
+
+
+def test_a_name_that_another_family_has_is_left_to_it() -> None:
+    visits = "event_type = 'visit'"
+    asked = declared(Wanted(WINDOWS, outcomes=outcomes([target(visits)])), COLUMNS)
+    meanings = {feature.name: feature.meaning for feature in asked.features}
+    assert meanings["visit_count_28d"] == "visits (sessions) begun in the last 28 days"
+    (recency,), rfm = simple_rules(target(visits), asked.outcomes, asked.features, LONGEST)
+    assert meanings[recency] == "days since the last event of visit" and set(rfm) >= {recency, *RFM}
 
 
 @pytest.mark.parametrize("condition", ["event_ts > '2024-01-01'", "user_id = 'ann'"])
@@ -108,37 +127,54 @@ def test_columns_that_no_source_gives_switch_them_off() -> None:
     assert switched_off(asked, ["user_id", "event_ts", "event_type"], KNOWN) == {"category": len(named(Outcome(ITALIAN)))}
 
 
+def _rfm(what: str, *more: str) -> tuple[str, ...]:
+    return tuple(f"{what}_{told}" for told in ("recency_days", "count", "first_days", *more))
+
+
+VIEWED = ("view_recency_days", "view_count_28d", "view_first_days")
+
+
 @pytest.mark.parametrize(
-    ("asked", "recency", "rfm"),
+    ("asked", "recency", "own"),
     [
-        pytest.param(target(PURCHASE), RFM[0], RFM, id="purchases"),
-        pytest.param(target(LESSON, active=LESSON), "lesson_done_recency_days", rfm_names(LESSON, LONGEST), id="own"),
-        pytest.param(
-            target("event_type = 'view'"), "view_recency_days", (*RFM, *rfm_names("event_type = 'view'", LONGEST)), id="both"
-        ),
+        pytest.param(target(PURCHASE), RFM[0], (), id="purchases"),
+        pytest.param(target(LESSON, active=LESSON), "lesson_done_recency_days", _rfm("lesson_done"), id="own"),
+        pytest.param(target("event_type = 'view'"), "view_recency_days", VIEWED, id="a known type"),
         pytest.param(
             target(ITALIAN, kind="first", active=LESSON),
             "lesson_done_recency_days",
-            (*rfm_names(LESSON, LONGEST), *rfm_names(ITALIAN, LONGEST)),
+            (*_rfm("lesson_done"), *_rfm("lesson_done_italian")),
             id="what has not happened yet",
+        ),
+        pytest.param(
+            target(LESSON, kind="value", measure="quantity"),
+            "lesson_done_recency_days",
+            _rfm("lesson_done", "quantity_sum"),
+            id="with what is summed",
         ),
     ],
 )
-def test_the_rules_to_beat_read_what_the_target_asks_about(asked: Target, recency: str, rfm: tuple[str, ...]) -> None:
-    assert simple_rules(asked, LONGEST) == ((recency,), rfm)
+def test_the_rules_to_beat_read_purchases_and_what_the_target_asks_about(asked: Target, recency: str, own: tuple[str, ...]) -> None:
+    built = declared(Wanted(WINDOWS, outcomes=outcomes([asked])), COLUMNS)
+    assert simple_rules(asked, built.outcomes, built.numbers, LONGEST) == ((recency,), (*RFM, *own))
 
 
-@pytest.mark.parametrize("condition", [PURCHASE, "event_type = 'view'", LESSON, ITALIAN])
-def test_what_the_rules_read_is_built(condition: str) -> None:
-    built = set(declared(Wanted(WINDOWS, outcomes=outcomes([target(condition)])), COLUMNS).names)
-    assert {*rfm_names(condition, LONGEST)[:3], count_name(condition, LONGEST)} <= built
+def test_a_sum_is_read_by_targets_that_ask_for_it_alone() -> None:
+    summing, other = target(LESSON, kind="value", measure="quantity"), target(LESSON)
+    found = outcome_features(outcomes([summing, other]), WINDOWS).features
+    read = [{feature.name for feature in found if feature.outcome in read_for(asked)} for asked in (summing, other)]
+    assert {name for name in read[0] - read[1]} == {name for name in named(*outcomes([summing])) if "quantity" in name}
+    # So that a target's going leaves the others' models alone.
+    assert read[1] == set(named(*outcomes([other])))
 
 
-def test_one_activity_is_what_personas_are_called_after() -> None:
-    features, _ = outcome_features((Outcome(LESSON, is_activity=True), Outcome("event_type = 'quiz'", is_activity=True)), WINDOWS)
-    assert [(feature.name, feature.high) for feature in features if feature.high] == [("lesson_done_count_28d", "keen")]
+def test_personas_are_called_after_an_activity_where_nobody_buys() -> None:
+    asked = (Outcome(LESSON, is_activity=True), Outcome("event_type = 'quiz'", is_activity=True))
+    for types, words in (([], ["lesson_done_count_28d"]), (["purchase"], [])):
+        built = declared(Wanted(WINDOWS, families=("region",), outcomes=asked), COLUMNS, types)
+        assert [feature.name for feature in built.features if feature.high] == words
 
 
 def test_windows_of_hours_are_told() -> None:
-    features, _ = outcome_features((Outcome(LESSON),), (timedelta(hours=36), 7 * DAY, 28 * DAY))
-    assert {"lesson_done_count_36h", "lesson_done_count_28d"} <= {feature.name for feature in features}
+    found = outcome_features((Outcome(LESSON),), (timedelta(hours=36), 7 * DAY, 28 * DAY))
+    assert {"lesson_done_count_36h", "lesson_done_count_28d"} <= {feature.name for feature in found.features}

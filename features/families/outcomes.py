@@ -1,11 +1,11 @@
 """Outcomes: how often, how lately and how long ago the events that a target asks about happened before.
 
 Built for the conditions `events` and `eligible.events` of the targets, but for purchases and for known event types by themselves,
-which the other families describe. Near misses are like the events of a condition in all but their type. Models read those of
-their own target; a feature of your own takes the place of one with its name.
+which the other families describe; sums for targets that ask for them. Near misses are like the events of a condition in all but
+their type. Models read those of their own target; a feature of your own takes the place of one with its name.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -36,16 +36,17 @@ _EPOCH = datetime(1970, 1, 1)
 
 @dataclass(frozen=True)
 class Outcome:
-    """Events that features are built for: a checked condition, the column that is summed, whether they make a user active."""
+    """Events that features are built for: a condition (see `canonical`), the columns summed, whether they make a user active."""
 
     condition: str
-    measure: str | None = None
+    measures: frozenset[str] = frozenset()
     is_activity: bool = False
+    suffix: str = ""
 
     @property
     def name(self) -> str:
         """What the names of its features begin with."""
-        return _name(self.condition)
+        return _name(self.condition) + self.suffix
 
     @property
     def told(self) -> str:
@@ -53,85 +54,146 @@ class Outcome:
         return _told(self.condition)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _NearMiss(Outcome):
     """What holds for the events of `missed` but their type."""
 
-    missed: str = ""
+    missed: Outcome
 
     @property
     def name(self) -> str:
-        return f"near_{_name(self.missed)}"
+        return f"near_{self.missed.name}"
 
     @property
     def told(self) -> str:
-        return f"near misses of {_told(self.missed)}"
+        return f"near misses of {self.missed.told}"
 
 
 def outcomes(targets: Sequence[Target]) -> tuple[Outcome, ...]:
     """Give what targets ask about beyond what the other families describe, each condition once."""
     found: dict[str, Outcome] = {}
     for target in targets:
-        measure = target.measure if target.kind in ("growth", "value") else None
-        for new in (Outcome(target.events, measure), Outcome(target.eligible.events, is_activity=True)):
+        events, active = canonical(target.events), canonical(target.eligible.events)
+        for new in (Outcome(events, frozenset(_summed(target))), Outcome(active, is_activity=True)):
             old = found.get(new.condition, new)
-            found[new.condition] = Outcome(new.condition, old.measure or new.measure, old.is_activity or new.is_activity)
-    return tuple(outcome for outcome in found.values() if _described(outcome.condition) is None)
+            is_activity = old.is_activity or new.is_activity
+            found[new.condition] = Outcome(new.condition, old.measures | new.measures, is_activity)
+    asked = [outcome for outcome in found.values() if _described(outcome.condition) is None]
+    # Two conditions may have one name, such as of a category and of a brand.
+    names = [outcome.name for outcome in asked]
+    return tuple(
+        replace(outcome, suffix=f"_{_digest(outcome.condition)}") if names.count(outcome.name) > 1 else outcome for outcome in asked
+    )
 
 
-def outcome_features(asked: Sequence[Outcome], windows: Sequence[timedelta]) -> tuple[list[Feature], list[Measure]]:
-    """Count, date and sum the events of each outcome; none for a condition that a custom feature could not have."""
-    features: dict[str, Feature] = {}
+def read_for(target: Target) -> set[str | None]:
+    """Give the `outcome` of the features that a target's models read: of none, and of what it asks about itself."""
+    events = canonical(target.events)
+    return {None, events, canonical(target.eligible.events), *(_sum_of(measure, events) for measure in _summed(target))}
+
+
+@dataclass(frozen=True)
+class Described:
+    """Outcomes by the names that they have at last, their features, and what these add up."""
+
+    outcomes: tuple[Outcome, ...]
+    features: tuple[Feature, ...]
+    measures: tuple[Measure, ...]
+
+
+def outcome_features(
+    asked: Sequence[Outcome], windows: Sequence[timedelta], *, taken: Collection[str] = (), names_personas: bool = False
+) -> Described:
+    """Count, date and sum the events of each outcome; none for a condition that a custom feature could not have.
+
+    An outcome whose features would have a name that is `taken` gets a name of its own. With `names_personas` the first activity has
+    words for personas, as purchases have where there are any.
+    """
+    resolved: list[Outcome] = []
+    features: list[Feature] = []
     measures: list[Measure] = []
-    # One activity is what personas are called after.
-    named = next((outcome for outcome in asked if outcome.is_activity), None)
-    for outcome in asked:
-        for told in (outcome, *_near_misses(outcome)):
-            try:
-                found, needed = _features_of(told, sorted(windows), is_named=told is named)
-            except ConfigError:
-                continue
-            # Two spellings may give one name: the first has it.
-            if not features.keys() & {feature.name for feature in found}:
-                features |= {feature.name: replace(feature, outcome=outcome.condition) for feature in found}
-                measures += needed
-    return list(features.values()), measures
+    named = next((outcome for outcome in asked if outcome.is_activity), None) if names_personas else None
+    for told in asked:
+        try:
+            found, needed = _with_near_misses(told, sorted(windows), is_named=told is named)
+            outcome = told
+            if any(feature.name in taken for feature in found):
+                outcome = replace(told, suffix=f"_{_digest(told.condition)}")
+                found, needed = _with_near_misses(outcome, sorted(windows), is_named=told is named)
+        except ConfigError:
+            continue
+        resolved.append(outcome)
+        features += found
+        measures += needed
+    return Described(tuple(resolved), tuple(features), tuple(measures))
 
 
-def simple_rules(target: Target, longest: timedelta) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Give the features of the recency rule and of the RFM rule that a target's model has to beat.
+def _with_near_misses(outcome: Outcome, windows: Sequence[timedelta], *, is_named: bool) -> tuple[list[Feature], list[Measure]]:
+    features: list[Feature] = []
+    measures: list[Measure] = []
+    for told in (outcome, *_near_misses(outcome)):
+        found, needed = _features_of(told, windows, is_named=is_named and told is outcome)
+        features += [feature if feature.outcome else replace(feature, outcome=outcome.condition) for feature in found]
+        measures += needed
+    return features, measures
 
-    How lately what is asked about happened, or for what has not happened yet, how lately the user was active; RFM is of both.
+
+def simple_rules(
+    target: Target, asked: Sequence[Outcome], built: Sequence[Feature], longest: timedelta
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Give the features of the recency rule and of the RFM rule that a target's model has to beat, of those that are `built`.
+
+    How lately what is asked about happened, or for what has not happened yet, how lately the user was active. RFM is of purchases,
+    of activity, and of what is asked about.
     """
-    own, active = (rfm_names(condition, longest) for condition in (target.events, target.eligible.events))
-    return (active if target.kind == "first" else own)[:1], tuple(dict.fromkeys([*active, *own]))
+    names = {feature.name: feature.outcome for feature in built}
+
+    def rfm(condition: str, sums: Sequence[str] = ()) -> list[str]:
+        """How lately, how often, since when and for how much events happened, recency first."""
+        key, word = canonical(condition), _described(condition)
+        if word == PURCHASE:
+            return [name for name in RFM if name in names]
+        if word is not None:
+            by_word = (f"{word}_recency_days", feature_name(word, "count", longest), f"{word}_first_days")
+            return [name for name in by_word if name in names]
+        name = next((outcome.name for outcome in asked if outcome.condition == key), "")
+        told = (*(f"{name}_{what}" for what in ("recency_days", "count", "first_days")), *(f"{name}_{sum_}_sum" for sum_ in sums))
+        # One of that name may be a feature of the config, or of another family.
+        return [name for name in told if names.get(name) in (key, *(_sum_of(sum_, key) for sum_ in sums))]
+
+    own, active = rfm(target.events, _summed(target)), rfm(target.eligible.events)
+    recency = [name for name in (active if target.kind == "first" else own)[:1] if name.endswith("_recency_days")]
+    bought = [name for name in RFM if name in names]
+    return tuple(recency), tuple(dict.fromkeys([*bought, *active, *own]))
 
 
-def rfm_names(condition: str, longest: timedelta) -> tuple[str, ...]:
-    """Name the features that say how lately, how often, since when and for how much events happened, recency first.
+def canonical(condition: str) -> str:
+    """Write a checked condition so that one that says the same in another order is equal, where that is easily seen.
 
-    >>> rfm_names("event_type = 'lesson' AND category = 'italian'", timedelta(days=168))
-    ('lesson_italian_recency_days', 'lesson_italian_count', 'lesson_italian_first_days', 'lesson_italian_amount_sum')
+    >>> canonical("category = 'italian' AND event_type = 'lesson'")
+    "event_type = 'lesson' AND category = 'italian'"
     """
-    word = _described(condition)
-    if word == PURCHASE:
-        return RFM
-    if word is not None:
-        return f"{word}_recency_days", feature_name(word, "count", longest), f"{word}_first_days"
-    name = _name(condition)
-    return tuple(f"{name}_{what}" for what in ("recency_days", "count", "first_days", "amount_sum"))
+    values = _values(condition)
+    told = sorted(values, key=lambda column: (column != _TYPE, column))
+    return " AND ".join(f"{column} = {exp.Literal.string(values[column]).sql(DIALECT)}" for column in told) or condition
 
 
-def count_name(condition: str, longest: timedelta) -> str:
-    """Name the feature that counts events of a condition in the longest window."""
-    return feature_name(_described(condition) or _name(condition), "count", longest)
+def _summed(target: Target) -> list[str]:
+    return [target.measure] if target.kind in ("growth", "value") else []
+
+
+def _sum_of(measure: str, condition: str) -> str:
+    """Tell sums from the rest: only targets that ask for one read it, so that another's coming and going leaves them alone."""
+    return f"{measure} of {condition}"
 
 
 def _features_of(outcome: Outcome, windows: Sequence[timedelta], *, is_named: bool) -> tuple[list[Feature], list[Measure]]:
     name, told = outcome.name, outcome.told
     said = told.replace("{", "{{").replace("}", "}}")
     where = f"filter (where {outcome.condition})"
-    asked = []
+    counts: list[Feature] = []
+    sums: list[Feature] = []
+    measures: list[Measure] = []
     for span, when in ((tuple(coarse(windows)), ""), ((), " so far")):
         count = Custom(
             name=f"{name}_count",
@@ -142,25 +204,27 @@ def _features_of(outcome: Outcome, windows: Sequence[timedelta], *, is_named: bo
             group=name,
             windows=span,
         )
-        asked.append(count)
-        if (measure := outcome.measure) is not None:
-            asked.append(
-                replace(
-                    count,
-                    name=f"{name}_{measure}_sum",
-                    sql=f"sum({measure}) {where}",
-                    unit=_UNITS[measure],
-                    meaning=f"{measure} of {told}{when}",
-                    phrase=f"{said}: {measure} of {{value}}{when}",
-                )
+        found, needed = custom_features(count, {})
+        counts += found
+        measures += needed
+        for measure in sorted(outcome.measures):
+            summed = replace(
+                count,
+                name=f"{name}_{measure}_sum",
+                sql=f"sum({measure}) {where}",
+                unit=_UNITS[measure],
+                meaning=f"{measure} of {told}{when}",
+                phrase=f"{said}: {measure} of {{value}}{when}",
             )
-    made = [custom_features(custom, {}) for custom in asked]
+            found, needed = custom_features(summed, {})
+            sums += [replace(feature, outcome=_sum_of(measure, outcome.condition)) for feature in found]
+            measures += needed
     dates, instants = _dates(outcome.condition, name, told, said)
-    features = [*dates, *(feature for found, _ in made for feature in found)]
+    features = [*dates, *counts, *sums]
     if is_named:
         longest = feature_name(name, "count", windows[-1])
         features = [replace(one, high="keen", low="occasional") if one.name == longest else one for one in features]
-    return features, [*instants, *(measure for _, needed in made for measure in needed)]
+    return features, [*instants, *measures]
 
 
 def _dates(condition: str, name: str, told: str, said: str) -> tuple[list[Feature], list[Measure]]:
@@ -201,7 +265,7 @@ def _near_misses(outcome: Outcome) -> Iterator[Outcome]:
     others = [part for part in parts if part not in kinds]
     if kinds and others:
         but_type = " AND ".join([*(f"NOT ({kind})" for kind in kinds), *others])
-        yield _NearMiss(but_type, missed=outcome.condition)
+        yield _NearMiss(but_type, missed=outcome)
 
 
 def _described(condition: str) -> str | None:
@@ -229,20 +293,20 @@ def _parts(condition: str) -> list[str]:
 
 
 def _name(condition: str) -> str:
-    """Name a condition by its values, or by its words and some of its digest; a near miss by what it misses.
+    """Name a condition by its values, or by its words and some of its digest.
 
     >>> _name("event_type = 'lesson' AND category = 'Ancient Greek'"), _name("amount > 50")
-    ('lesson_ancient_greek', 'amount_50_97e1')
+    ('lesson_ancient_greek', 'amount_50_9b52')
     """
     values = _values(condition)
-    words = [
-        in_names(value) for value in ([values[_TYPE]] if _TYPE in values else []) + [v for k, v in values.items() if k != _TYPE]
-    ]
-    if words and all(words):
-        name = "_".join(words)
-    else:
-        name = f"{in_names(condition)[:_LONGEST_NAME].strip('_')}_{sha256(condition.encode()).hexdigest()[:4]}"
+    words = [in_names(values[column]) for column in sorted(values, key=lambda column: column != _TYPE)]
+    cut = in_names(condition)[:_LONGEST_NAME].strip("_")
+    name = "_".join(words) if words and all(words) else f"{cut}_{_digest(condition)}"
     return name if name[0].isalpha() else f"events_{name}"
+
+
+def _digest(condition: str) -> str:
+    return sha256(condition.encode()).hexdigest()[:4]
 
 
 def _told(condition: str) -> str:
