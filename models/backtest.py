@@ -226,7 +226,7 @@ def assemble(
     pooled = pooled.assign(score=found.score, drift=found.drift)
     tests = sorted(pooled.cutoff[pooled.is_test].unique())
     predicted_at = pd.Series(pooled.cutoff[pooled[rung].notna()].unique())
-    needed = min(1 if is_amount else FEWEST_BLOCKS, FEWEST_BLOCKS * calibrations)
+    needed = FEWEST_BLOCKS if calibrations else 0
     used = {test: min(int((predicted_at + horizon <= test).sum()), calibrations) for test in tests}
     uncalibrated = tuple(test.to_pydatetime() for test in tests if used[test] < needed)
     return Backtest(pooled, rung, by_rung, found.calibrator, is_amount, contact, uncalibrated)

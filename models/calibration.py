@@ -101,24 +101,24 @@ class Calibrator:
 def fit_calibrator(raw: Floats, label: Floats, *, is_amount: bool, blocks: npt.NDArray[Any] | None = None) -> Calibrator:
     """Fit on pairs of an out-of-time raw score and what happened; `blocks` tells which origin each pair is of.
 
-    Pairs with an unknown score or label are left out. Amounts are scaled to the total that was seen. A probability is left as it
-    is (`none`) with fewer than 30 of either class, where all raw scores are equal, and where higher scores do not mean more. One
-    block cannot say whether its level is that of another: it may only shrink. Else `none`, `shrunk`, `platt`, `beta` (from 100 of
-    each class: one more number to learn) and `isotonic` (from 500 of each: below about 1,000 pairs it learns noise,
-    Niculescu-Mizil and Caruana, 2005) are each fitted without one block and measured by log loss on it, block by block. The
-    simplest wins that is within one standard error of the best (Breiman et al., 1984); the error is that of the paired
-    differences, since blocks differ more than maps do.
+    Pairs with an unknown score or label are left out. Amounts are scaled to the total that was seen where that helps on blocks
+    left out, by more than one standard error of Poisson's deviance. A probability is left as it is (`none`) with fewer than 30 of
+    either class, where all raw scores are equal, and where higher scores do not mean more. One block cannot say whether its level
+    is that of another: it may only shrink. Else `none`, `shrunk`, `platt`, `beta` (from 100 of each class: one more number to
+    learn) and `isotonic` (from 500 of each: below about 1,000 pairs it learns noise, Niculescu-Mizil and Caruana, 2005) are each
+    fitted without one block and measured by log loss on it, block by block. The simplest wins that is within one standard error of
+    the best (Breiman et al., 1984); the error is that of the paired differences, since blocks differ more than maps do.
     """
     raw, label = np.asarray(raw, dtype=float), np.asarray(label, dtype=float)
     known = np.isfinite(raw) & np.isfinite(label)
     raw, label = raw[known], label[known]
+    names = np.zeros(len(raw)) if blocks is None else np.asarray(blocks)[known]
+    numbers = pd.factorize(names, use_na_sentinel=False)[0]
     if is_amount:
-        total = float(raw.sum())
-        return Calibrator("scale", slope=float(label.sum()) / total) if total > 0 and label.sum() > 0 else Calibrator()
+        return _scaled(raw, label, numbers)
     if min(label.sum(), (1 - label).sum()) < MINIMUM_OF_EACH_CLASS:
         return Calibrator()
-    names = np.zeros(len(raw)) if blocks is None else np.asarray(blocks)[known]
-    told = _gathered(raw, label, pd.factorize(names, use_na_sentinel=False)[0])
+    told = _gathered(raw, label, numbers)
     everything = _joined(told)
     if _platt(everything).method == "none":
         return Calibrator()
@@ -128,6 +128,23 @@ def fit_calibrator(raw: Floats, label: Floats, *, is_amount: bool, blocks: npt.N
     others = [_joined([*told[:at], *told[at + 1 :]]) for at in range(len(told))]
     losses = [[_log_loss(out, fit(rest)) for fit in candidates] for out, rest in zip(told, others, strict=True)]
     return candidates[_simplest(np.array(losses))](everything)
+
+
+def _scaled(raw: Floats, label: Floats, block: npt.NDArray[np.intp]) -> Calibrator:
+    def scale(rows: npt.NDArray[np.bool_]) -> float:
+        total, spent = float(raw[rows].sum()), float(label[rows].sum())
+        return spent / total if total > 0 and spent > 0 else 1.0
+
+    def loss(rows: npt.NDArray[np.bool_], slope: float) -> float:
+        said = slope * np.maximum(raw[rows], _EDGE)
+        return float((said - np.maximum(label[rows], 0.0) * np.log(said)).mean())
+
+    parts = [block == number for number in range(block.max(initial=-1) + 1)]
+    if len(parts) < FEWEST_BLOCKS:
+        return Calibrator()
+    losses = np.array([[loss(part, 1.0), loss(part, scale(~part))] for part in parts])
+    everything = np.ones(len(raw), dtype=bool)
+    return Calibrator("scale", slope=scale(everything)) if _simplest(losses) == 1 else Calibrator()
 
 
 @dataclass(frozen=True)

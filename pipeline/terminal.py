@@ -42,6 +42,13 @@ def told_errors() -> Iterator[Narrator]:
         console.print(f"error ({type(error).__name__.removesuffix('Error').lower()}): ", end="", style="bold red")
         console.print(str(error), highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if not _is_interrupt(error):
+            raise
         console.print("interrupted: the last complete night and the champions stand as they were")
         sys.exit(130)
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether somebody pressed Ctrl-C; DuckDB makes a RuntimeError of it while a query runs."""
+    return isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__ or error.__context__, KeyboardInterrupt)

@@ -240,7 +240,8 @@ def test_pairs_that_are_unknown_are_left_out() -> None:
         np.concatenate([when[:1], when, when[:1]]),
     )
     assert fit_calibrator(*holes[:2], is_amount=False, blocks=holes[2]) == fit_calibrator(raw, label, is_amount=False, blocks=when)
-    assert fit_calibrator(np.array([1.0, np.nan]), np.array([2.0, 7.0]), is_amount=True) == Calibrator("scale", slope=2.0)
+    amounts = np.array([1.0, np.nan, 1.0]), np.array([2.0, 7.0, 2.0])
+    assert fit_calibrator(*amounts, is_amount=True, blocks=np.arange(3)) == Calibrator("scale", slope=2.0)
 
 
 def test_a_block_of_one_class_and_one_of_few_rows_are_no_obstacle() -> None:

@@ -44,7 +44,11 @@ def test_a_calibrator_never_turns_the_ranking_around() -> None:
 
 
 def test_amounts_are_scaled_to_what_was_spent() -> None:
-    assert fit_calibrator(np.array([1.0, 3.0]), np.array([2.0, 6.0]), is_amount=True)(np.array([5.0])) == [10.0]
+    raw, label, block = np.array([1.0, 3.0, 2.0, 4.0]), np.array([2.0, 6.0, 4.0, 8.0]), np.array([0, 0, 1, 1])
+    assert fit_calibrator(raw, label, is_amount=True, blocks=block)(np.array([5.0])) == [10.0]
+    # One origin says nothing of the next, and two that contradict each other no more.
+    assert fit_calibrator(raw, label, is_amount=True) == Calibrator()
+    assert fit_calibrator(raw, np.array([2.0, 6.0, 1.0, 2.0]), is_amount=True, blocks=block) == Calibrator()
 
 
 def test_measures_of_one_class_are_left_out() -> None:
