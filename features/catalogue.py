@@ -48,7 +48,7 @@ class Feature:
     Features of one `group` tell one story, so a user's reasons name a group once. `phrase` says the value in words, `unknown`
     says that it is null; `usual` names the feature it is compared with. `high` and `low` are a persona's words for much and
     little of it. Models leave a feature alone that `is_aside`, and one with an `outcome` unless their target asks about that
-    condition (see `features.families.outcomes`).
+    condition (see `features.families.outcomes`) or it is `for_all`.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Feature:
     low: str | None = None
     is_aside: bool = False
     outcome: str | None = None
+    for_all: bool = False
 
     @property
     def is_text(self) -> bool:

@@ -15,7 +15,7 @@ from features.event_types import DERIVED_FROM, KNOWN, PURCHASE
 from features.families import FAMILIES, FIXED_WINDOWS
 from features.families.attributes import attribute_features
 from features.families.contacts import contact_features
-from features.families.outcomes import Outcome, outcome_features
+from features.families.outcomes import Outcome, of_types, outcome_features
 from features.snapshot import KEYS
 
 CUSTOM = "custom"
@@ -70,8 +70,8 @@ class FeatureSet:
         return tuple(feature for feature in self.features if not feature.is_text and not feature.is_aside)
 
 
-def declared(wanted: Wanted, columns: Collection[str], types: Collection[str] = KNOWN) -> FeatureSet:
-    """Give the features that the event columns and event types present allow.
+def declared(wanted: Wanted, columns: Collection[str], types: Collection[str] = KNOWN, *, others: Sequence[str] = ()) -> FeatureSet:
+    """Give the features that the event columns and event types present allow; `others` are types that no family knows.
 
     Raises ConfigError for a custom feature that is wrong (see `features.custom`).
     """
@@ -80,7 +80,8 @@ def declared(wanted: Wanted, columns: Collection[str], types: Collection[str] = 
     custom: list[Feature] = []
     own = {name for told in wanted.custom for name in custom_names(told)}
     built_in = {feature.name for family in by_family.values() for feature in family}
-    outcomes = outcome_features(wanted.outcomes, windows, taken=built_in, names_personas=PURCHASE not in types)
+    asked_about = of_types(wanted.outcomes, others)
+    outcomes = outcome_features(asked_about, windows, taken=built_in, names_personas=PURCHASE not in types)
     measures = list(outcomes.measures)
     by_family[OUTCOMES] = tuple(feature for feature in outcomes.features if feature.name not in own)
     known = {feature.name: feature.sql_type for family in by_family.values() for feature in family}

@@ -4,7 +4,7 @@ MLflow's pyfunc flavour loads a bundle through `_load_pyfunc`, so a registered m
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -34,6 +34,7 @@ class TargetBundle:
     """A target's model: what it was made by, its calibrator, and the `definition` of the target it was trained for.
 
     `groups` says for each feature which story it tells in reasons, and `typical` its median among those it was trained on.
+    `event_types` are those that had features without a family knowing them.
     """
 
     target: str
@@ -44,6 +45,7 @@ class TargetBundle:
     model: Model
     groups: Mapping[str, str] = field(default_factory=dict)
     typical: Mapping[str, float] = field(default_factory=dict)
+    event_types: tuple[str, ...] = ()
 
     @property
     def method(self) -> str:
@@ -94,7 +96,16 @@ class TargetBundle:
     def _head(self) -> dict[str, Any]:
         head = {"format": FORMAT, "kind": "target", "target": self.target, "definition": dict(self.definition)}
         head |= {"recipe": asdict(self.recipe), "trained_until": self.trained_until, "calibrator": asdict(self.calibrator)}
-        return head | {"model": _plain(self.model), "groups": dict(self.groups), "typical": dict(self.typical)}
+        return (
+            head
+            | {"model": _plain(self.model), "groups": dict(self.groups), "typical": dict(self.typical)}
+            | {"event_types": list(self.event_types)}
+        )
+
+
+def event_types_of(bundles: Iterable[object]) -> set[str]:
+    """Give the event types that some models of targets had features for without a family knowing them."""
+    return {name for bundle in bundles if isinstance(bundle, TargetBundle) for name in bundle.event_types}
 
 
 @dataclass(frozen=True)
@@ -185,6 +196,7 @@ def _target(head: Mapping[str, Any], folder: Path) -> TargetBundle:
         model=_model(head["model"], folder),
         groups=head["groups"],
         typical=head["typical"],
+        event_types=tuple(head.get("event_types", ())),
     )
 
 

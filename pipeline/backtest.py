@@ -1,6 +1,6 @@
 """Backtests: past origins of every target, predicted from what was known before each; alone, or inside a training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -30,7 +30,7 @@ from models.backtest import (
     rounds_for,
     worth,
 )
-from models.bundle import TargetBundle
+from models.bundle import TargetBundle, event_types_of
 from models.ladder import Recipe, Rung, finite
 from models.metrics import Contact
 from models.propensity import leaves_for
@@ -68,7 +68,7 @@ class Past:
     def features_of(self, target: Target) -> tuple[str, ...]:
         """Give the features that a target's models read: of what targets ask about, its own."""
         own = read_for(target)
-        return tuple(feature.name for feature in self.log.features.numbers if feature.outcome in own)
+        return tuple(feature.name for feature in self.log.features.numbers if feature.outcome in own or feature.for_all)
 
     def asked_by(self, target: Target) -> set[str]:
         """Give the features that describe what a target itself asks about."""
@@ -99,8 +99,8 @@ def run_backtest(settings: Settings, as_of: date, tracker: Tracker, narrator: Na
 
     Raises what `gather` raises.
     """
-    past = gather(settings, as_of, narrator)
-    champions = champions_in_charge(tracker, past.targets, narrator)
+    champions = champions_in_charge(tracker, settings.specs(), narrator)
+    past = gather(settings, as_of, narrator, event_types_of(champions.values()))
     recipes = {target.name: recipe_for(past, target, champions.get(target.name)) for target in past.targets}
     return test(past, recipes, champions, narrator)
 
@@ -128,12 +128,14 @@ def champions_in_charge(tracker: Tracker, targets: Sequence[Target], narrator: N
     return found
 
 
-def gather(settings: Settings, as_of: date, narrator: Narrator) -> Past:
+def gather(settings: Settings, as_of: date, narrator: Narrator, event_types: Collection[str] = ()) -> Past:
     """Read the events, build features at the training cutoffs and tonight, and label what can be labelled.
+
+    Champions are compared on features of the `event_types` that they knew.
 
     Raises GateError when history is too short for one origin, nobody is eligible, or a target has one class only.
     """
-    log = read_events(settings, as_of, narrator)
+    log = read_events(settings, as_of, narrator, event_types)
     targets = settings.specs()
     cutoffs = training_cutoffs(log, settings, targets)
     frame = _features(log, cutoffs, settings, narrator)

@@ -1,7 +1,7 @@
 """Read the sources of a night: events that keep the contract, and what was rejected."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import reduce
@@ -19,6 +19,7 @@ from features.contract import COLUMNS, PURCHASE, Bounds, accepted, conform, judg
 from features.declare import FeatureSet, declared, switched_off
 from features.engines import engine_errors, keep
 from features.errors import ConfigError, DataError, first_line, listed
+from features.event_types import KNOWN
 from features.expressions import columns_of
 from features.fingerprint import fingerprint
 from features.sources import read_sources
@@ -28,20 +29,25 @@ from pipeline.progress import Narrator
 from pipeline.settings import ATTRIBUTES, Settings
 from pipeline.target_settings import GrowthSettings, ValueSettings
 
+# Event types that no family knows, and that get features all the same.
+_MOST_OTHERS = 20
+
 
 @dataclass(frozen=True)
 class EventLog:
     """The events known on one night.
 
     `rejected` has the columns of `quarantine`; `later` counts events at or after `as_of`, left alone; `digest` identifies the
-    accepted events whatever their order; `first` is the first purchase and `last` the newest event (UTC, without zone).
-    `attributes` has a row per user and `known_from`, or is None; `beyond_history` are the windows longer than the history.
+    accepted events whatever their order; `first` is the first purchase and `last` the newest event (UTC, without zone). `others`
+    are the event types that have features without a family knowing them. `attributes` has a row per user and `known_from`, or is
+    None; `beyond_history` are the windows longer than the history.
     """
 
     engine: SQLBackend
     events: ir.Table
     attributes: ir.Table | None
     features: FeatureSet
+    others: tuple[str, ...]
     as_of: date
     count: int
     later: int
@@ -58,8 +64,10 @@ def midnight(as_of: date) -> datetime:
     return datetime(as_of.year, as_of.month, as_of.day)
 
 
-def read_events(settings: Settings, as_of: date, narrator: Narrator) -> EventLog:
+def read_events(settings: Settings, as_of: date, narrator: Narrator, event_types: Collection[str] = ()) -> EventLog:
     """Read every source and split off what breaks the contract.
+
+    `event_types` get features although no family knows them, whether they are in the log or not: models in charge read them.
 
     Raises ConfigError or DataError (see `features.sources` and `features.contract`), and DataError when too many rows are broken,
     there is no event before `as_of`, or the newest one is older than `contract.max_staleness`.
@@ -88,12 +96,13 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator) -> EventLog
             _check_attributes(attributes, rejected, settings)
         events = accepted(judged, bounds, zone=settings.time_zone, since=counts.first.to_pydatetime())
         # Of what was known by then: a type that comes later switches nothing on.
-        types = set(events.event_type.value_counts().execute().event_type)
+        types, others = _types(events, event_types)
         log = EventLog(
             engine=engine,
             events=events,
             attributes=None if attributes is None else held(attributes, settings.wanted().attributes),
-            features=declared(settings.wanted(), columns, types),
+            features=declared(settings.wanted(), columns, types, others=others),
+            others=others,
             as_of=as_of,
             count=int(counts.known),
             later=int(counts.later),
@@ -107,6 +116,14 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator) -> EventLog
         step.note(f"{log.count:,} events of {log.users:,} users before {as_of}")
     _tell(log, columns, types, settings, narrator)
     return log
+
+
+def _types(events: ir.Table, known_before: Collection[str]) -> tuple[set[str], tuple[str, ...]]:
+    """Give the event types there are, and those that get features without a family knowing them: frequent ones, and known ones."""
+    counts = events.event_type.value_counts(name="n").execute().sort_values(["n", "event_type"], ascending=[False, True])
+    types = [str(name) for name in counts.event_type]
+    frequent = [name for name in types if name not in KNOWN][:_MOST_OTHERS]
+    return set(types), tuple(sorted({*frequent, *known_before}))
 
 
 def _attributes(engine: SQLBackend, told: ir.Table, settings: Settings) -> ir.Table:

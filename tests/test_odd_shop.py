@@ -144,6 +144,23 @@ def test_an_event_type_of_the_future_switches_nothing_on(shop: Path) -> None:
     assert "return (" in checked.stderr
 
 
+def test_models_read_event_types_that_no_family_knows_and_score_where_they_are_gone(shop: Path) -> None:
+    folder = shop.parent / "quizzes"
+    folder.mkdir()
+    (folder / "orders.csv").write_bytes((shop.parent / "orders.csv").read_bytes())
+    source = read_settings(shop).sources[0]
+    quizzes = "union all select customer, ordered_at, 'quiz', null, null, null from o where hash(order_no) % 3 = 0"
+    for place, more in (("there", quizzes), ("gone", "")):
+        asked = {"name": "orders", "tables": {"o": str(folder / "orders.csv")}, "sql": f"{source.sql} {more}"}
+        config = shop_config(folder, sources=[asked], targets=[TARGET], segments=[])
+        command = "nightly" if place == "there" else "score"
+        done = run(command, "--config", config, "--as-of", NIGHT)
+        assert done.exit_code == 0, done.output
+        features = read(read_settings(config).output, "features", NIGHT).to_pandas()
+        assert (features.quiz_count_28d.sum() > 0) == (place == "there")
+        assert features.quiz_recency_days.isna().all() == (place == "gone")
+
+
 TARGET = {"name": "churn_28d", "kind": "absence", "horizon": "28d", "eligible": {"active_within": "56d"}}
 
 

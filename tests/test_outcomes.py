@@ -168,6 +168,17 @@ def test_a_sum_is_read_by_targets_that_ask_for_it_alone() -> None:
     assert read[1] == set(named(*outcomes([other])))
 
 
+def test_types_that_no_family_knows_are_for_all_models() -> None:
+    asked = outcomes([target(LESSON, kind="value", measure="quantity")])
+    built = declared(Wanted(WINDOWS, families=("region",), outcomes=asked), COLUMNS, others=["lesson_done", "it's"]).features
+    read = {feature.name for feature in built if feature.for_all}
+    assert {"lesson_done_count_7d", "it_s_recency_days"} <= read
+    # A sum is still of the target that asks for it.
+    assert not [name for name in read if "quantity" in name]
+    told = declared(Wanted(WINDOWS, families=("region",)), COLUMNS, others=["quiz"])
+    assert "quiz_count_28d" in told.names and all(feature.for_all for feature in told.features if "quiz" in feature.name)
+
+
 def test_personas_are_called_after_an_activity_where_nobody_buys() -> None:
     asked = (Outcome(LESSON, is_activity=True), Outcome("event_type = 'quiz'", is_activity=True))
     for types, words in (([], ["lesson_done_count_28d"]), (["purchase"], [])):

@@ -1,8 +1,9 @@
 """Outcomes: how often, how lately and how long ago the events that a target asks about happened before.
 
-Built for the conditions `events` and `eligible.events` of the targets, but for purchases and for known event types by themselves,
-which the other families describe; sums for targets that ask for them. Near misses are like the events of a condition in all but
-their type. Models read those of their own target; a feature of your own takes the place of one with its name.
+Built for the event types of the log that the other families do not know (the 20 most frequent), which all models read; and for the
+conditions `events` and `eligible.events` of the targets that no family describes, with sums where a target asks for them, which the
+models of that target read. Near misses are like the events of a condition in all but their type. A feature of your own takes the
+place of one with its name.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -41,6 +42,7 @@ class Outcome:
     condition: str
     measures: frozenset[str] = frozenset()
     is_activity: bool = False
+    for_all: bool = False
     suffix: str = ""
 
     @property
@@ -84,6 +86,14 @@ def outcomes(targets: Sequence[Target]) -> tuple[Outcome, ...]:
     return tuple(
         replace(outcome, suffix=f"_{_digest(outcome.condition)}") if names.count(outcome.name) > 1 else outcome for outcome in asked
     )
+
+
+def of_types(asked: Sequence[Outcome], event_types: Sequence[str]) -> tuple[Outcome, ...]:
+    """Add outcomes for whole event types, which every model may read; those that targets ask about become such."""
+    conditions = {f"{_TYPE} = {exp.Literal.string(name).sql(DIALECT)}" for name in event_types}
+    there = {outcome.condition for outcome in asked}
+    own = [replace(outcome, for_all=outcome.condition in conditions) for outcome in asked]
+    return (*own, *(Outcome(condition, for_all=True) for condition in sorted(conditions - there)))
 
 
 def read_for(target: Target) -> set[str | None]:
@@ -133,7 +143,10 @@ def _with_near_misses(outcome: Outcome, windows: Sequence[timedelta], *, is_name
     measures: list[Measure] = []
     for told in (outcome, *_near_misses(outcome)):
         found, needed = _features_of(told, windows, is_named=is_named and told is outcome)
-        features += [feature if feature.outcome else replace(feature, outcome=outcome.condition) for feature in found]
+        # Sums have an outcome of their own.
+        features += [feature for feature in found if feature.outcome]
+        counted = (feature for feature in found if not feature.outcome)
+        features += [replace(feature, outcome=outcome.condition, for_all=outcome.for_all) for feature in counted]
         measures += needed
     return features, measures
 
