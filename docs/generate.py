@@ -38,7 +38,7 @@ _OUTCOMES = """## For models: outcomes
 
 {about}
 
-Segments, stages and features of your own may read them, too. Here for a target whose `events` are
+Segments, stages and features of your own may read those that targets ask about. Here for a target whose `events` are
 `{condition}` and whose `measure` is `amount`:
 """
 _CUSTOM = """## Features of your own
