@@ -79,6 +79,14 @@ def test_conditions_of_one_name_get_names_of_their_own() -> None:
         assert recency == f"{found.outcomes[number].name}_recency_days"
 
 
+def test_event_types_of_one_name_are_told_apart_whichever_came_first() -> None:
+    for others in (["Quiz Done", "quiz_done"], ["quiz_done", "Quiz Done"]):
+        found = declared(Wanted(WINDOWS, families=("region",)), COLUMNS, others=others)
+        assert len({outcome.name for outcome in found.outcomes}) == 2
+        # Else a model that knew one would read the other.
+        assert "quiz_done_count_28d" not in found.names
+
+
 def test_a_name_that_another_family_has_is_left_to_it() -> None:
     visits = "event_type = 'visit'"
     asked = declared(Wanted(WINDOWS, outcomes=outcomes([target(visits)])), COLUMNS)

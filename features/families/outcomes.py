@@ -6,6 +6,7 @@ models of that target read. Near misses are like the events of a condition in al
 place of one with its name.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -80,12 +81,7 @@ def outcomes(targets: Sequence[Target]) -> tuple[Outcome, ...]:
             old = found.get(new.condition, new)
             is_activity = old.is_activity or new.is_activity
             found[new.condition] = Outcome(new.condition, old.measures | new.measures, is_activity)
-    asked = [outcome for outcome in found.values() if _described(outcome.condition) is None]
-    # Two conditions may have one name, such as of a category and of a brand.
-    names = [outcome.name for outcome in asked]
-    return tuple(
-        replace(outcome, suffix=f"_{_digest(outcome.condition)}") if names.count(outcome.name) > 1 else outcome for outcome in asked
-    )
+    return tuple(outcome for outcome in found.values() if _described(outcome.condition) is None)
 
 
 def of_types(asked: Sequence[Outcome], event_types: Sequence[str]) -> tuple[Outcome, ...]:
@@ -119,23 +115,25 @@ def outcome_features(
     An outcome whose features would have a name that is `taken` gets a name of its own. With `names_personas` the first activity has
     words for personas, as purchases have where there are any.
     """
-    resolved: list[Outcome] = []
-    features: list[Feature] = []
-    measures: list[Measure] = []
+    # Two may have one name, such as of a category and of a brand: then neither has it, so that none is taken for the other.
+    names = Counter(outcome.name for outcome in asked)
     named = next((outcome for outcome in asked if outcome.is_activity), None) if names_personas else None
+    resolved: list[Outcome] = []
+    features: dict[str, Feature] = {}
+    measures: list[Measure] = []
     for told in asked:
-        try:
-            found, needed = _with_near_misses(told, sorted(windows), is_named=told is named)
-            outcome = told
-            if any(feature.name in taken for feature in found):
-                outcome = replace(told, suffix=f"_{_digest(told.condition)}")
+        apart = replace(told, suffix=f"_{_digest(told.condition)}")
+        for outcome in (told, apart) if names[told.name] == 1 else (apart,):
+            try:
                 found, needed = _with_near_misses(outcome, sorted(windows), is_named=told is named)
-        except ConfigError:
-            continue
-        resolved.append(outcome)
-        features += found
-        measures += needed
-    return Described(tuple(resolved), tuple(features), tuple(measures))
+            except ConfigError:
+                break
+            if not any(feature.name in taken or feature.name in features for feature in found):
+                resolved.append(outcome)
+                features |= {feature.name: feature for feature in found}
+                measures += needed
+                break
+    return Described(tuple(resolved), tuple(features.values()), tuple(measures))
 
 
 def _with_near_misses(outcome: Outcome, windows: Sequence[timedelta], *, is_named: bool) -> tuple[list[Feature], list[Measure]]:
