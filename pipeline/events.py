@@ -38,15 +38,16 @@ class EventLog:
     """The events known on one night.
 
     `rejected` has the columns of `quarantine`; `later` counts events at or after `as_of`, left alone; `digest` identifies the
-    accepted events whatever their order; `first` is the first purchase and `last` the newest event (UTC, without zone). `others`
-    are the event types that have features without a family knowing them. `attributes` has a row per user and `known_from`, or is
-    None; `beyond_history` are the windows longer than the history.
+    accepted events whatever their order; `first` is the first purchase and `last` the newest event (UTC, without zone). `types`
+    are the event types there are, `others` those that have features without a family knowing them. `attributes` has a row per user
+    and `known_from`, or is None; `beyond_history` are the windows longer than the history.
     """
 
     engine: SQLBackend
     events: ir.Table
     attributes: ir.Table | None
     features: FeatureSet
+    types: frozenset[str]
     others: tuple[str, ...]
     as_of: date
     count: int
@@ -102,6 +103,7 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator, event_types
             events=events,
             attributes=None if attributes is None else held(attributes, settings.wanted().attributes),
             features=declared(settings.wanted(), columns, types, others=others),
+            types=frozenset(types),
             others=others,
             as_of=as_of,
             count=int(counts.known),

@@ -1,12 +1,14 @@
 """Validate: everything that is wrong with a config and its data, and what its rules say tonight, without writing anything."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from typing import Any
 
-from features.errors import BeforehandError, ConfigError, GateError
+from features.errors import BeforehandError, ConfigError, GateError, listed
 from features.labels import active_users
+from features.windows import LONGEST
 from models.personas import refuse_few
 from pipeline.columns import segments_schema
 from pipeline.events import EventLog, midnight
@@ -22,13 +24,15 @@ from pipeline.tracking import Tracker
 class Validation:
     """What the night of a date would read, and what the rules say of it.
 
-    `few` says that users are too few to train personas, `unscored` why nobody could be scored; None where all is well.
+    `few` says that users are too few to train personas, `unscored` why nobody could be scored; None where all is well. `unseen`
+    says of conditions of targets that no event meets them.
     """
 
     as_of: date
     log: EventLog
     rules: RuleCheck
     few: str | None
+    unseen: tuple[str, ...]
     unscored: str | None
 
     def told(self) -> dict[str, Any]:
@@ -36,7 +40,7 @@ class Validation:
         log = self.log
         counts = {"events": log.count, "users": log.users, "rejected": len(log.rejected), "later": log.later}
         dates = {"first_event": log.first.isoformat(), "last_event": log.last.isoformat()}
-        warnings = [*([self.few] if self.few else []), *self.rules.warnings]
+        warnings = [*self.unseen, *([self.few] if self.few else []), *self.rules.warnings]
         rules = {"rules": dict(self.rules.met), "members": dict(self.rules.members), "warnings": warnings}
         unchecked = {"unchecked": self.rules.unchecked, "unchecked_because": self.unscored if self.rules.unchecked else None}
         return {"as_of": self.as_of.isoformat(), **counts, **dates, "features": len(log.features.features), **rules, **unchecked}
@@ -72,7 +76,7 @@ def validate(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrat
             checked = check_rules(night.users, settings, forming, {}, left_out=needing_models(settings))
         left = f", {len(checked.unchecked)} not checked" if checked.unchecked else ""
         step.note(f"{len(checked.met)} rules{left}, {len(checked.warnings)} warnings")
-    return Validation(as_of, night.events, checked, few.said if few else None, unscored)
+    return Validation(as_of, night.events, checked, few.said if few else None, tuple(_unseen(night)), unscored)
 
 
 def _with_champions(night: NightRun) -> tuple[NightRun, str | None]:
@@ -102,6 +106,16 @@ def _few(night: NightRun) -> _Few | None:
     except GateError as error:
         return _Few(users, str(error))
     return None
+
+
+def _unseen(night: NightRun) -> Iterator[str]:
+    """Say which conditions of targets no event meets, as a misspelt event type does not."""
+    there = night.events.types
+    for at, target in enumerate(night.settings.targets):
+        for key, condition in (("events", target.events), ("eligible.events", target.eligible.events)):
+            met = active_users(night.events.events, [condition], midnight(night.as_of), LONGEST).limit(1)
+            if met.count().execute() == 0:
+                yield f"targets.{at}.{key}: no event so far meets {condition}; the event types are {listed(sorted(there), most=20)}"
 
 
 def _refuse(night: NightRun, few: _Few | None) -> None:

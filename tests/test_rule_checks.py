@@ -352,6 +352,22 @@ def test_validate_tells_what_the_events_show_to_be_wrong_together(trained: Path,
     assert not (tmp_path / "out").exists()
 
 
+def test_a_condition_that_no_event_meets_is_a_warning(trained: Path) -> None:
+    typo = {"name": "odd_28d", "kind": "occurrence", "horizon": "28d", "events": "event_type = 'purchas'"}
+    told = validated(
+        shop(
+            trained,
+            targets=[{**typo, "eligible": {"active_within": "56d"}}],
+            segments=[],
+            journey_stages=[],
+            loyalty_tiers=[],
+            plays={},
+        )
+    )
+    said = "targets.0.events: no event so far meets event_type = 'purchas'; the event types are purchase"
+    assert said in told["warnings"] and not [line for line in told["warnings"] if "eligible" in line]
+
+
 def test_too_few_users_to_train_personas_are_a_warning(trained: Path) -> None:
     told = validated(shop(trained, personas={"fewest": 20, "most": 20}))
     assert told["warnings"][0].startswith("personas.fewest: ") and "too few for 20 personas: at least 200" in told["warnings"][0]
