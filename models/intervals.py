@@ -235,11 +235,11 @@ def _distance(parts: Floats, *, confidence: float) -> Interval:
     noise = (flat - flat[0])[1:][np.isfinite(flat[1:]).all(axis=1)]
     if len(noise) == 0:
         return Interval(value, value, value)
-    seen = [np.quantile(added_up(share * flat[0] + noise), [0.5 - confidence / 2, 0.5 + confidence / 2]) for share in _SHARES]
+    drawn = [added_up(share * flat[0] + noise) for share in _SHARES]
+    low, high = np.quantile(drawn, [0.5 - confidence / 2, 0.5 + confidence / 2], axis=1)
     # Too low a value for any share speaks for the smallest.
-    lower = next((share for share, (_, high) in zip(_SHARES, seen, strict=True) if value <= high), 1.0)
-    upper = max((share for share, (low, _) in zip(_SHARES, seen, strict=True) if low <= value), default=1.0)
-    return Interval(value, min(value * lower, value), max(value * upper, value))
+    lower, upper = min(_SHARES[value <= high], default=1.0), max(_SHARES[low <= value], default=1.0)
+    return Interval(value, float(min(value * lower, value)), float(max(value * upper, value)))
 
 
 def _mean(values: Floats) -> Floats:

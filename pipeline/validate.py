@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from features.errors import BeforehandError, ConfigError, GateError, listed
@@ -110,12 +110,17 @@ def _few(night: NightRun) -> _Few | None:
 
 def _unseen(night: NightRun) -> Iterator[str]:
     """Say which conditions of targets no event meets, as a misspelt event type does not."""
-    there = night.events.types
+    events, there = night.events.events, listed(sorted(night.events.types), most=20)
+
+    # Most targets share a condition, and each is a look at every event.
+    @cache
+    def is_met(condition: str) -> bool:
+        return int(active_users(events, [condition], midnight(night.as_of), LONGEST).limit(1).count().execute()) > 0
+
     for at, target in enumerate(night.settings.targets):
         for key, condition in (("events", target.events), ("eligible.events", target.eligible.events)):
-            met = active_users(night.events.events, [condition], midnight(night.as_of), LONGEST).limit(1)
-            if met.count().execute() == 0:
-                yield f"targets.{at}.{key}: no event so far meets {condition}; the event types are {listed(sorted(there), most=20)}"
+            if not is_met(condition):
+                yield f"targets.{at}.{key}: no event so far meets {condition}; the event types are {there}"
 
 
 def _refuse(night: NightRun, few: _Few | None) -> None:

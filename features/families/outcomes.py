@@ -158,12 +158,13 @@ def simple_rules(
     of activity, and of what is asked about.
     """
     names = {feature.name: feature.outcome for feature in built}
+    bought = [name for name in RFM if name in names]
 
     def rfm(condition: str, sums: Sequence[str] = ()) -> list[str]:
         """How lately, how often, since when and for how much events happened, recency first."""
         key, word = canonical(condition), _described(condition)
         if word == PURCHASE:
-            return [name for name in RFM if name in names]
+            return bought
         if word is not None:
             by_word = (f"{word}_recency_days", feature_name(word, "count", longest), f"{word}_first_days")
             return [name for name in by_word if name in names]
@@ -174,7 +175,6 @@ def simple_rules(
 
     own, active = rfm(target.events, _summed(target)), rfm(target.eligible.events)
     recency = [name for name in (active if target.kind == "first" else own)[:1] if name.endswith("_recency_days")]
-    bought = [name for name in RFM if name in names]
     return tuple(recency), tuple(dict.fromkeys([*bought, *active, *own]))
 
 
