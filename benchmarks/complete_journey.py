@@ -142,7 +142,7 @@ def _table(targets: list[dict[str, Any]], timed: list[tuple[str, tuple[float, fl
         "",
         f"Means over the test origins ({', '.join(sorted(rows))}) with 95 % intervals from a bootstrap over users; RFM is a linear "
         "model of recency, frequency, T and monetary value on the same rows, of purchases and of the event asked about, and "
-        "`ahead` the paired difference in average precision (of amounts: in mean absolute error, where less is better). "
+        "`ahead` the paired difference in average precision (of amounts: by how much the mean absolute error is smaller). "
         "The calibration error is of all origins together.",
         f"Ahead of RFM of purchases alone, in average precision: {told}.",
         f"Time and peak memory on {os.cpu_count()} cores: {took}; {total:.0f} s in all. Measured on {day} by `make bench` "

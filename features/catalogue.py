@@ -132,8 +132,8 @@ def amount(value: float, unit: str, *, currency: str = "") -> str:
     if unit in ("number", "score"):
         return f"{value:,.2f}".rstrip("0").rstrip(".")
     if unit in ("days", "hour"):
-        return _counted(value if 0 < value < 0.95 else round(value), unit.removesuffix("s"))
-    return _counted(round(value), unit)
+        return how_many(value if 0 < value < 0.95 else round(value), unit.removesuffix("s"))
+    return how_many(round(value), unit)
 
 
 def plural(noun: str) -> str:
@@ -147,7 +147,12 @@ def plural(noun: str) -> str:
     return f"{noun}es" if noun.endswith(("s", "x", "z", "ch", "sh")) else f"{noun}s"
 
 
-def _counted(value: float, noun: str) -> str:
+def how_many(value: float, noun: str) -> str:
+    """Give a count with its noun.
+
+    >>> how_many(1, "warning"), how_many(2_400, "category"), how_many(0, "day")
+    ('1 warning', '2,400 categories', 'no days')
+    """
     if value == 0:
         return f"no {plural(noun)}"
     if value < 1:

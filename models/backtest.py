@@ -48,9 +48,9 @@ class Backtest:
 
     `predictions` has one row per user and origin: `user_id, cutoff, is_test, label`, `score` (that of the chosen `rung`,
     calibrated on the latest origins that had elapsed), `drift` (how far the level had moved between all of those), the raw score
-    of every rung tried (amounts: to scale), and `champion` and `disjoint` where they were asked for. `calibrator` is fitted on the
-    latest origins, for use after them. `by_rung` is what each rung was `worth`. At the test origins that are `uncalibrated` too
-    few had elapsed to calibrate the level on.
+    of every rung tried (amounts: scaled like the score), and `champion` and `disjoint` where they were asked for. `calibrator` is
+    fitted on the latest origins, for use after them. `by_rung` is what each rung was `worth`. At the test origins that are
+    `uncalibrated` too few had elapsed to calibrate the level on.
     """
 
     predictions: pd.DataFrame
@@ -167,14 +167,16 @@ def predict_origin(
     return Predicted(found.assign(**{name: model.raw(test) for name, model in models.items()}), models)
 
 
-def worth(predicted: Sequence[Predicted], *, is_amount: bool) -> dict[Rung, float]:
+def worth(predicted: Sequence[Predicted], horizon: timedelta, *, is_amount: bool, calibrations: int) -> dict[Rung, float]:
     """Give the mean over test origins of each rung's average precision, or of its negative absolute error; simplest rung first.
 
-    Of the rungs that had enough to learn from at every test origin. Where the measure is defined at none it is 0.
+    Of the rungs that had enough to learn from at every test origin. Where the measure is defined at none it is 0. Amounts are
+    measured as they would be delivered, which takes every rung at the origins before as well.
 
     Raises GateError when no test origin has a row.
     """
-    tested = pd.concat([part.rows[part.rows.is_test] for part in predicted], ignore_index=True)
+    pooled = _pooled(predicted, horizon, is_amount=is_amount, calibrations=calibrations)
+    tested = pooled[pooled.is_test]
     if tested.empty:
         raise GateError("no test origin has a row to predict: nobody was eligible then")
     return {rung: _worth(tested, rung, is_amount=is_amount) for rung in RUNGS if rung in tested and tested[rung].notna().all()}
@@ -220,9 +222,9 @@ def assemble(
 
     `by_rung` is what each rung is `worth`.
     """
-    pooled = pd.concat([part.rows for part in predicted], ignore_index=True)
-    pooled = pooled.sort_values(["cutoff", "user_id"], ignore_index=True)
-    found = calibrated(pooled, rung, horizon, is_amount=is_amount, calibrations=calibrations)
+    raw = _raw(predicted)
+    found = calibrated(raw, rung, horizon, is_amount=is_amount, calibrations=calibrations)
+    pooled = _pooled(predicted, horizon, is_amount=is_amount, calibrations=calibrations)
     pooled = pooled.assign(score=found.score, drift=found.drift)
     tests = sorted(pooled.cutoff[pooled.is_test].unique())
     predicted_at = pd.Series(pooled.cutoff[pooled[rung].notna()].unique())
@@ -266,6 +268,19 @@ def _fit(known: pd.DataFrame, column: str, *, is_amount: bool, calibrations: int
     latest = known[known.cutoff.isin(sorted(known.cutoff.unique())[-calibrations:])] if calibrations else known.head(0)
     blocks = latest.cutoff.to_numpy()
     return fit_calibrator(latest[column].to_numpy(), latest.label.to_numpy(), is_amount=is_amount, blocks=blocks)
+
+
+def _raw(predicted: Sequence[Predicted]) -> pd.DataFrame:
+    return pd.concat([part.rows for part in predicted]).sort_values(["cutoff", "user_id"], ignore_index=True)
+
+
+def _pooled(predicted: Sequence[Predicted], horizon: timedelta, *, is_amount: bool, calibrations: int) -> pd.DataFrame:
+    """Give the rows of all origins with the score of every rung, of amounts scaled: a level that is off would choose otherwise."""
+    raw = _raw(predicted)
+    if not is_amount:
+        return raw
+    tried = [rung for rung in RUNGS if rung in raw]
+    return raw.assign(**{rung: calibrated(raw, rung, horizon, is_amount=True, calibrations=calibrations).score for rung in tried})
 
 
 def _worth(tested: pd.DataFrame, column: str, *, is_amount: bool) -> float:

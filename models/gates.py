@@ -61,6 +61,22 @@ def not_comparable(why: str, difference: Interval | None, *, measure: str, inste
     return Verdict("not worse", True, f"{said}; instead, {not_worse(difference, measure=measure, against=instead).said}")
 
 
+def tells_apart(only_label: float | None, *, replaces: str | None) -> Verdict:
+    """Refuse a model of rows that all have one label (`only_label`) where it would take the place of one that knew two.
+
+    `replaces` is the rung in charge, null where there is none.
+
+    >>> tells_apart(0.0, replaces="lightgbm").said
+    'the label is 0 in all rows to learn from; the model in charge (lightgbm) has seen others'
+    """
+    if only_label is None:
+        return Verdict("labels", True, "there are several to tell apart")
+    said = f"the label is {only_label:g} in all rows to learn from"
+    if replaces in (None, "base_rate"):
+        return Verdict("labels", True, f"{said}: everybody gets the same score")
+    return Verdict("labels", False, f"{said}; the model in charge ({replaces}) has seen others")
+
+
 def calibrated(error: Interval | None, *, most: float) -> Verdict:
     """Refuse probabilities whose expected calibration error over the pooled test origins is above `most` for sure.
 

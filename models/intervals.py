@@ -34,6 +34,10 @@ class Interval:
     low: float
     high: float
 
+    def __neg__(self) -> "Interval":
+        """Give the interval of the difference the other way round."""
+        return Interval(-self.value, -self.high, -self.low)
+
 
 def user_weights(users: npt.ArrayLike, *, draws: int, seed: int) -> Floats:
     """Draw as many users as there are, with replacement: how often each row's user was drawn, draws × rows.

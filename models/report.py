@@ -10,6 +10,7 @@ import pandas as pd
 from features.errors import GateError
 from models.backtest import CHAMPION, DISJOINT, Backtest, Predicted
 from models.bands import ScoreBand, coverage, score_bands
+from models.gates import LOWER_IS_BETTER
 from models.intervals import Interval, intervals, paired, pooled
 from models.ladder import Rung
 from models.propensity import Floats
@@ -27,9 +28,9 @@ class Report:
 
     `measures` and those of `baselines` are means over the origins, `at_origins` and `rules_at_origins` the same at each, `pooled`
     are of all their rows together; intervals are over users. `by_origin` has the bare values, with `users` and `positives`.
-    `ahead` is what the score has over the best-known simple rule (`baseline`) in `measure`, and `memory` what it loses on users
-    whom its training never saw; both are null where they cannot be told, or where the rule itself is used. `importance` has per
-    origin the mean absolute contribution of each group of features.
+    `ahead` is by how much the score is better in `measure` than the best-known simple rule (`baseline`), and `memory` what it
+    loses on users whom its training never saw; both are null where they cannot be told, or where the rule itself is used.
+    `importance` has per origin the mean absolute contribution of each group of features.
     """
 
     measure: str
@@ -89,9 +90,7 @@ def report(
         pooled=pooled(tested, "score", is_amount=is_amount, seed=seed),
         baselines={rung: found.mean for rung, found in baselines.items()},
         ladder={rung: found[measure] for rung, found in ladder.items() if measure in found},
-        ahead=None
-        if backtest.rung == backtest.baseline
-        else _difference(backtest, tested, "score", backtest.baseline, measure, seed=seed),
+        ahead=_ahead(backtest, tested, measure, seed=seed),
         memory=_difference(backtest, tested, DISJOINT, backtest.rung, measure, seed=seed)
         if DISJOINT in tested and not is_amount
         else None,
@@ -106,6 +105,13 @@ def report(
         rows=len(tested),
         positives=None if is_amount else int(label.sum()),
     )
+
+
+def _ahead(backtest: Backtest, tested: pd.DataFrame, measure: str, *, seed: int) -> Interval | None:
+    if backtest.rung == backtest.baseline:
+        return None
+    found = _difference(backtest, tested, "score", backtest.baseline, measure, seed=seed)
+    return -found if found is not None and measure in LOWER_IS_BETTER else found
 
 
 def _uncalibrated(backtest: Backtest) -> list[str]:

@@ -133,14 +133,14 @@ def gather(settings: Settings, as_of: date, narrator: Narrator, event_types: Col
 
     Champions are compared on features of the `event_types` that they knew.
 
-    Raises GateError when history is too short for one origin, nobody is eligible, or a target has one class only.
+    Raises GateError when history is too short for one origin, nobody is eligible, or no event is what a target asks about.
     """
     log = read_events(settings, as_of, narrator, event_types)
     targets = settings.specs()
     cutoffs = training_cutoffs(log, settings, targets)
     frame = _features(log, cutoffs, settings, narrator)
     rows = {target.name: _labelled(log, frame, target, cutoffs) for target in targets}
-    _refuse_one_class(rows, targets)
+    _refuse_unanswerable(log, rows, targets, narrator)
     plans = {target.name: _plan(rows[target.name], target, settings) for target in targets}
     tonight = frame[frame.cutoff == midnight(as_of)]
     known = log.engine.execute(active_users(log.events, settings.activities(), midnight(as_of), log.features.longest))
@@ -223,9 +223,9 @@ def test(
     predicted: dict[str, list[Predicted]] = {target.name: [] for target in past.targets}
     by_rung: dict[str, dict[Rung, float]] = {}
     with narrator.step("testing on past origins", total=len(asked)) as step:
-        # Every rung at the test origins; then the chosen one at those before them, to calibrate it.
-        for is_test in (True, False):
-            jobs = [(target, origin) for target, origin in asked if origin.is_test == is_test]
+        # Every rung where rungs are compared; then the chosen one at the origins before, to calibrate it.
+        for of_all in (True, False):
+            jobs = [(target, origin) for target, origin in asked if (origin.is_test or target.is_amount) == of_all]
             # Threads, not processes: LightGBM lets go of the interpreter, and nothing is copied.
             found = Parallel(n_jobs=settings.training.jobs, prefer="threads", return_as="generator")(
                 delayed(predict_origin)(
@@ -234,7 +234,7 @@ def test(
                     origin,
                     is_amount=target.is_amount,
                     seed=seed,
-                    only=None if is_test else best(by_rung[target.name]),
+                    only=None if of_all else best(by_rung[target.name]),
                     champion=beside.get(target.name),
                 )
                 for target, origin in jobs
@@ -242,8 +242,8 @@ def test(
             for (target, _), part in zip(jobs, found, strict=True):
                 predicted[target.name].append(part)
                 step.advance()
-            if is_test:
-                by_rung = {target.name: _worth(target, predicted[target.name]) for target in past.targets}
+            if of_all:
+                by_rung = {target.name: _worth(target, predicted[target.name], settings) for target in past.targets}
         origins = sorted({sum(origin.is_test for origin in past.plans[target.name]) for target in past.targets})
         step.note(f"{len(past.targets)} targets at {listed(origins)} test origins")
     tested = []
@@ -297,9 +297,10 @@ def _measured(
     return Tested(target, recipe, backtest, told)
 
 
-def _worth(target: Target, predicted: Sequence[Predicted]) -> dict[Rung, float]:
+def _worth(target: Target, predicted: Sequence[Predicted], settings: Settings) -> dict[Rung, float]:
+    calibrations = settings.training.calibration_origins
     try:
-        return worth(predicted, is_amount=target.is_amount)
+        return worth(predicted, target.horizon, is_amount=target.is_amount, calibrations=calibrations)
     except GateError as error:
         raise GateError(f"{target.name}: {error}") from None
 
@@ -359,19 +360,23 @@ def _labelled(log: EventLog, frame: pd.DataFrame, target: Target, cutoffs: Seque
     )
 
 
-def _refuse_one_class(rows: Mapping[str, pd.DataFrame], targets: Sequence[Target]) -> None:
+def _refuse_unanswerable(log: EventLog, rows: Mapping[str, pd.DataFrame], targets: Sequence[Target], narrator: Narrator) -> None:
+    """Refuse targets that ask about nobody or nothing, as misspelt ones do; say which have one label only."""
     problems = []
     for target in targets:
         label = rows[target.name].label
+        if label.nunique() > 1:
+            continue
         if len(label) == 0:
             problems.append(f"{target.name}: nobody is eligible; widen eligible.active_within or check eligible.events")
-        elif label.nunique() < 2:
-            problems.append(
-                f"{target.name}: the label is {label.iloc[0]:g} in all {len(label):,} rows; there is nothing to tell apart. "
-                f"Check events ({target.events}), or change horizon"
-            )
+            continue
+        told = f"{target.name}: the label is {label.iloc[0]:g} in all {len(label):,} rows"
+        if why := log.why_unmet(target.events):
+            problems.append(f"{told}, since {why}")
+        else:
+            narrator.say(f"  {told}; there is nothing to tell apart, and everybody gets the same score. A longer horizon may help")
     if problems:
-        raise GateError("no model can be trained:\n  " + "\n  ".join(problems))
+        raise GateError("nothing is trained, since a night needs a model for every target:\n  " + "\n  ".join(problems))
 
 
 def _plan(rows: pd.DataFrame, target: Target, settings: Settings) -> tuple[Origin, ...]:

@@ -22,8 +22,9 @@ from features.errors import ConfigError, DataError, first_line, listed
 from features.event_types import KNOWN
 from features.expressions import columns_of
 from features.fingerprint import fingerprint
+from features.labels import active_users
 from features.sources import read_sources
-from features.windows import label, words
+from features.windows import LONGEST, label, words
 from pipeline.columns import QUARANTINE
 from pipeline.progress import Narrator
 from pipeline.settings import ATTRIBUTES, Settings
@@ -58,6 +59,13 @@ class EventLog:
     last: datetime
     digest: str
     beyond_history: tuple[str, ...]
+
+    def why_unmet(self, condition: str) -> str | None:
+        """Say that no event before the night meets a condition, as none meets a misspelt type; None where one does."""
+        met = active_users(self.events, [condition], midnight(self.as_of), LONGEST).limit(1).count()
+        if self.engine.execute(met):
+            return None
+        return f"no event so far meets {condition}; the event types are {listed(sorted(self.types), most=20)}"
 
 
 def midnight(as_of: date) -> datetime:

@@ -35,20 +35,21 @@ def target_figures(
 ) -> dict[str, Figure]:
     """Draw the figures of pooled test origins (`label`, `score`, `baseline`); `measures` are the means over origins.
 
-    `method` names what scored, `against` the simple rule beside it.
+    Curves are left out where they are not defined: of one label only, or where nothing was bought. `method` names what scored,
+    `against` the simple rule beside it.
     """
     label, score, base = (tested[name].to_numpy(dtype=np.float64) for name in ("label", "score", "baseline"))
     where = f"{title}\n{tested.cutoff.nunique()} test origins, {len(tested):,} rows"
     both = [_Curve(method, score, measures, _MODEL), _Curve(against, base, baseline, _BASE)]
     if is_amount:
-        return {"deciles": _deciles(label, score, where), "gain": _gain(label, both, where)}
+        gain = {"gain": _gain(label, both, where)} if label.sum() > 0 else {}
+        return {"deciles": _deciles(label, score, where), **gain}
     where += f", {int(label.sum()):,} positive"
-    return {
-        "roc": _roc(label, both, where),
-        "precision_recall": _precision_recall(label, both, where),
-        "reliability": _reliability(label, score, where),
-        "gain": _gain(label, both, where),
-    }
+    reliability = {"reliability": _reliability(label, score, where)}
+    if label.min() == label.max():
+        return reliability
+    ranked = {"roc": _roc(label, both, where), "precision_recall": _precision_recall(label, both, where)}
+    return {**ranked, **reliability, "gain": _gain(label, both, where)}
 
 
 def beeswarm(values: Floats, x: pd.DataFrame, *, title: str) -> Figure:

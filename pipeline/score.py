@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.build import steps
+from features.catalogue import how_many
 from features.errors import ConfigError, GateError, StoreError, listed
 from features.labels import definition
 from models.bundle import TargetBundle, event_types_of
@@ -212,7 +213,7 @@ def judge_rules(night: NightRun) -> NightRun:
     """Count who meets each rule, and tell the rules that sort nobody tonight."""
     with night.narrator.step("checking rules") as step:
         rules = check_rules(night.answers, night.settings, night.forming, night.places)
-        step.note(f"{len(rules.met)} rules, {len(rules.warnings)} warnings")
+        step.note(f"{len(rules.met)} rules, {how_many(len(rules.warnings), 'warning')}")
     for warning in rules.warnings:
         night.narrator.say(f"  {warning}")
     return replace(night, rules=rules)

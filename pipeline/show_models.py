@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from features.catalogue import how_many
 from models.bands import odds_range
 from models.intervals import Interval
 from pipeline.show import plain_table
@@ -132,7 +133,7 @@ def _plain(found: Mapping[Any, Interval]) -> dict[str, dict[str, float]]:
 
 def _print_summary(told: Mapping[str, Any], console: Console, currency: str) -> None:
     table = plain_table("Means over test origins that each model had not seen, with 95 % intervals over users")
-    columns = ("target", "tested on", "AUC", "average precision", "ahead of the rule", "calibration error", "mean error", "by")
+    columns = ("target", "tested on", "AUC", "average precision", "ahead of the rule", "calibration error", "absolute error", "by")
     for name in columns:
         table.add_column(name, justify="left" if name in ("target", "by") else "right")
     for row in told["targets"]:
@@ -160,7 +161,9 @@ def _print_summary(told: Mapping[str, Any], console: Console, currency: str) -> 
 
 def _warnings(row: Mapping[str, Any]) -> Iterator[str]:
     if row["positives"] is not None and min(row["positives"], row["rows"] - row["positives"]) < _FEW:
-        yield f"small: {row['positives']:,} positives in {row['rows']:,} test rows, so the intervals are wide"
+        some = row["positives"]
+        said = "the rule is all there is" if some in (0, row["rows"]) else "the intervals are wide"
+        yield f"small: {how_many(some, 'positive')} in {row['rows']:,} test rows, so {said}"
     if row["ahead"] is not None and row["ahead"]["low"] <= 0 <= row["ahead"]["high"]:
         yield f"not clearly ahead of the rule {row['baseline']}: the interval of the difference holds zero"
     if row["champion"] is not None:
@@ -244,7 +247,8 @@ def _said(found: Mapping[str, float] | None, currency: str | None = None, *, sig
         return "–"
     plus = "+" if sign else ""
     if currency is not None:
-        return f"{currency}{found['value']:{plus},.2f} ({found['low']:{plus},.2f} to {found['high']:{plus},.2f})"
+        before = ("-" if found["value"] < 0 else plus) + currency
+        return f"{before}{abs(found['value']):,.2f} ({found['low']:{plus},.2f} to {found['high']:{plus},.2f})"
     return f"{found['value']:{plus}.3f} ({found['low']:{plus}.3f} to {found['high']:{plus}.3f})"
 
 

@@ -115,7 +115,7 @@ def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator,
                 tracker.log(run_id, params=_parameters(past), metrics={"users": past.log.users, "events": past.log.count})
                 trained = []
                 for made in tested:
-                    trained.append(_log_target(tracker, past, made, models[made.target.name], made.target.name in champions))
+                    trained.append(_log_target(tracker, past, made, models[made.target.name], champions))
                     step.advance()
                 tracker.log(run_id, params={}, metrics=_summary(trained))
                 passed = {made.target.name: made.version for made in trained if made.is_champion}
@@ -124,13 +124,15 @@ def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator,
         return Training(run_id, tuple(trained), personas, matching)
 
 
-def judge(past: Past, tested: Tested, *, has_champion: bool) -> tuple[Verdict, ...]:
-    """Let the gates look at a challenger: the champion, calibration, stability, and the data."""
+def judge(past: Past, tested: Tested, champions: Mapping[str, TargetBundle | None]) -> tuple[Verdict, ...]:
+    """Let the gates look at a challenger: the champion, the labels, calibration, stability, and the data."""
     told, report, is_amount = past.settings.gates, tested.report, tested.target.is_amount
     measure = "mean_absolute_error" if is_amount else told.metric
-    seed = past.settings.training.seed
+    seed, label = past.settings.training.seed, past.rows[tested.target.name].label
+    has_champion, champion = tested.target.name in champions, champions.get(tested.target.name)
     if has_champion and tested.incomparable is not None:
         ahead, instead = report.ahead, f"the rule {report.baseline}"
+        ahead = -ahead if ahead is not None and report.measure in LOWER_IS_BETTER else ahead
         compared = gates.not_comparable(tested.incomparable, ahead, measure=report.measure, instead=instead)
     else:
         difference = against_champion(tested.backtest, measure, confidence=told.confidence, seed=seed) if has_champion else None
@@ -149,6 +151,9 @@ def judge(past: Past, tested: Tested, *, has_champion: bool) -> tuple[Verdict, .
     rejected = len(past.log.rejected) / max(1, len(past.log.rejected) + past.log.count + past.log.later)
     return (
         compared,
+        gates.tells_apart(
+            float(label.iloc[0]) if label.nunique() == 1 else None, replaces=champion.recipe.rung if champion is not None else None
+        ),
         gates.amounts_told(report.pooled.get("decile_total_error"))
         if is_amount
         else gates.calibrated(report.pooled.get("expected_calibration_error"), most=told.max_calibration_error),
@@ -233,9 +238,9 @@ def _bundle(past: Past, made: Tested, model: Model) -> TargetBundle:
     )
 
 
-def _log_target(tracker: Tracker, past: Past, made: Tested, model: Model, has_champion: bool) -> Trained:
+def _log_target(tracker: Tracker, past: Past, made: Tested, model: Model, champions: Mapping[str, TargetBundle | None]) -> Trained:
     target, report, bundle = made.target, made.report, _bundle(past, made, model)
-    verdicts = judge(past, made, has_champion=has_champion)
+    verdicts = judge(past, made, champions)
     with tracker.run(target.name, tags={"target": target.name, "kind": target.kind}, nested=True) as run_id:
         told = {name: value for name, value in definition(target).items() if name != "eligible"}
         told |= {f"eligible_{name}": value for name, value in definition(target)["eligible"].items()}
@@ -290,9 +295,10 @@ def _figures(made: Tested, bundle: TargetBundle, latest: pd.DataFrame) -> tuple[
     figures = target_figures(
         tested, mean, base, title=title, is_amount=target.is_amount, method=made.recipe.rung, against=report.baseline
     )
-    figures["ladder"] = ladder_figure(
-        report.ladder, chosen=made.backtest.rung, measure=report.measure, title=title, origins=len(report.by_origin)
-    )
+    if report.ladder:
+        figures["ladder"] = ladder_figure(
+            report.ladder, chosen=made.backtest.rung, measure=report.measure, title=title, origins=len(report.by_origin)
+        )
     if not bundle.features:
         return {}, figures
     read = latest[list(bundle.features)]

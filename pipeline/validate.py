@@ -6,9 +6,9 @@ from datetime import date
 from functools import cache, partial
 from typing import Any
 
-from features.errors import BeforehandError, ConfigError, GateError, listed
+from features.catalogue import how_many
+from features.errors import BeforehandError, ConfigError, GateError
 from features.labels import active_users
-from features.windows import LONGEST
 from models.personas import refuse_few
 from pipeline.columns import segments_schema
 from pipeline.events import EventLog, midnight
@@ -75,7 +75,7 @@ def validate(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrat
             forming = replace(night.forming, targets=())
             checked = check_rules(night.users, settings, forming, {}, left_out=needing_models(settings))
         left = f", {len(checked.unchecked)} not checked" if checked.unchecked else ""
-        step.note(f"{len(checked.met)} rules{left}, {len(checked.warnings)} warnings")
+        step.note(f"{len(checked.met)} rules{left}, {how_many(len(checked.warnings), 'warning')}")
     return Validation(as_of, night.events, checked, few.said if few else None, tuple(_unseen(night)), unscored)
 
 
@@ -110,17 +110,12 @@ def _few(night: NightRun) -> _Few | None:
 
 def _unseen(night: NightRun) -> Iterator[str]:
     """Say which conditions of targets no event meets, as a misspelt event type does not."""
-    events, there = night.events.events, listed(sorted(night.events.types), most=20)
-
     # Most targets share a condition, and each is a look at every event.
-    @cache
-    def is_met(condition: str) -> bool:
-        return int(active_users(events, [condition], midnight(night.as_of), LONGEST).limit(1).count().execute()) > 0
-
+    why_unmet = cache(night.events.why_unmet)
     for at, target in enumerate(night.settings.targets):
         for key, condition in (("events", target.events), ("eligible.events", target.eligible.events)):
-            if not is_met(condition):
-                yield f"targets.{at}.{key}: no event so far meets {condition}; the event types are {there}"
+            if why := why_unmet(condition):
+                yield f"targets.{at}.{key}: {why}"
 
 
 def _refuse(night: NightRun, few: _Few | None) -> None:

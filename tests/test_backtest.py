@@ -78,7 +78,7 @@ def predicted(frame: pd.DataFrame, origins: Sequence[Origin], recipe: Recipe = R
 
 
 def assembled(parts: Sequence[Predicted], rung: Rung | None = None) -> Backtest:
-    by_rung = worth(parts, is_amount=False)
+    by_rung = worth(parts, 28 * DAY, is_amount=False, calibrations=4)
     return assemble(parts, by_rung, rung or best(by_rung), 28 * DAY, is_amount=False, calibrations=4)
 
 
@@ -131,10 +131,28 @@ def test_the_rule_to_beat_is_the_one_that_is_right_most() -> None:
         predict_origin(frame, RECIPE, origin, is_amount=True, seed=1)
         for origin in plan_origins(CUTOFFS, 28 * DAY, tests=2, calibrations=1)
     ]
-    by_rung = worth(parts, is_amount=True)
+    by_rung = worth(parts, 28 * DAY, is_amount=True, calibrations=4)
     backtest = assemble(parts, by_rung, best(by_rung), 28 * DAY, is_amount=True, calibrations=4)
     error = {rung: backtest.mean(rung)["mean_absolute_error"] for rung in backtest.baselines}
     assert backtest.baseline == min(error, key=error.__getitem__) != "base_rate"
+
+
+def test_amounts_are_compared_as_they_are_delivered() -> None:
+    parts = []
+    for at, origin in enumerate(plan_origins(CUTOFFS, 28 * DAY, tests=2, calibrations=3)):
+        random = np.random.default_rng(at)
+        label = random.gamma(2, 10, 300)
+        # Right but for its level, and right on average.
+        told = {"rfm": label / 2, "lightgbm": np.abs(label + random.normal(0, 4, 300))}
+        keys = {"user_id": [f"u{number}" for number in range(300)], "cutoff": origin.cutoff, "is_test": origin.is_test}
+        parts.append(Predicted(pd.DataFrame({**keys, "label": label, "base_rate": 20.0, **told}), {}))
+    by_rung = worth(parts, 28 * DAY, is_amount=True, calibrations=4)
+    assert best(by_rung) == "rfm" and by_rung["rfm"] == pytest.approx(0.0, abs=1e-6)
+    backtest = assemble(parts, by_rung, "rfm", 28 * DAY, is_amount=True, calibrations=4)
+    assert backtest.calibrator.method == "scale" and backtest.calibrator.slope == pytest.approx(2)
+    for rung in ("rfm", "lightgbm"):
+        assert backtest.mean(rung)["mean_absolute_error"] == pytest.approx(-by_rung[rung])
+    assert backtest.mean()["mean_absolute_error"] == pytest.approx(-by_rung["rfm"])
 
 
 def test_few_positives_take_the_lower_rungs_and_still_answer() -> None:

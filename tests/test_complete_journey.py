@@ -64,7 +64,7 @@ def test_models_are_as_good_as_the_reference_and_not_suspiciously_better(
     recipe = Recipe("lightgbm", tuple(feature.name for feature in log.features.numbers))
     origins = plan_origins(cutoffs, target.horizon, tests=2, calibrations=2)
     predicted = [predict_origin(rows, recipe, origin, is_amount=False, seed=7) for origin in origins]
-    by_rung = worth(predicted, is_amount=False)
+    by_rung = worth(predicted, target.horizon, is_amount=False, calibrations=0)
     backtest = assemble(predicted, by_rung, best(by_rung), target.horizon, is_amount=False, calibrations=4)
     mean, base = backtest.mean(), backtest.mean("rfm")
     assert by_rung[backtest.rung] == max(by_rung.values()) > by_rung["rfm"] > by_rung["recency"] > by_rung["base_rate"]

@@ -5,7 +5,18 @@ from math import nan
 
 import pytest
 
-from models.gates import Verdict, amounts_told, because, calibrated, decide, not_comparable, not_worse, sound_data, stable
+from models.gates import (
+    Verdict,
+    amounts_told,
+    because,
+    calibrated,
+    decide,
+    not_comparable,
+    not_worse,
+    sound_data,
+    stable,
+    tells_apart,
+)
 from models.intervals import Interval
 
 
@@ -67,6 +78,16 @@ def test_a_champion_of_other_features_is_told_with_what_was_compared_instead() -
         "the champion cannot be compared (it reads 2 features that are not built); instead, auc is better than that of rfm: by "
         "+0.1000 (+0.0500 to +0.1500)",
     )
+
+
+@pytest.mark.parametrize(
+    ("only_label", "replaces", "passed"),
+    [(None, "lightgbm", True), (0.0, None, True), (0.0, "base_rate", True), (1.0, "rfm", False), (0.0, "lightgbm", False)],
+)
+def test_a_base_rate_takes_the_place_of_no_model_that_knew_two_labels(
+    only_label: float | None, replaces: str | None, passed: bool
+) -> None:
+    assert tells_apart(only_label, replaces=replaces).passed == passed
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,24 @@ def test_models_read_event_types_that_no_family_knows_and_score_where_they_are_g
         assert features.quiz_recency_days.isna().all() == (place == "gone")
 
 
+def test_what_happened_to_nobody_lately_gets_a_base_rate_and_stops_no_other_target(shop: Path) -> None:
+    folder = shop.parent / "cake"
+    folder.mkdir()
+    orders = pd.read_csv(shop.parent / "orders.csv")
+    orders.loc[orders.index[:2], ["department", "ordered_at"]] = ["cake", "2024-01-02 10:00:00"]
+    orders.to_csv(folder / "orders.csv", index=False)
+    of_cake = {"events": "category = 'cake'", "horizon": "28d", "eligible": ELIGIBLE}
+    cake, spent = {"name": "cake_28d", "kind": "occurrence", **of_cake}, {"name": "cake_value", "kind": "value", **of_cake}
+    config = shop_config(folder, targets=[TARGET, cake, spent], segments=[])
+    done = run("nightly", "--config", config, "--as-of", NIGHT)
+    assert done.exit_code == 0 and "Warning" not in done.output, done.output
+    assert "cake_28d: the label is 0 in all" in done.stderr and "everybody gets the same score" in done.stderr
+    scored = segments(config).set_index("user_id")
+    assert scored.churn_28d_score.nunique() > 10
+    assert scored.cake_28d_score.dropna().nunique() == 1 and 0 < scored.cake_28d_score.max() < 0.01
+    assert set(scored.cake_value_score.dropna()) == {0.0}
+
+
 TARGET = {"name": "churn_28d", "kind": "absence", "horizon": "28d", "eligible": {"active_within": "56d"}}
 
 
