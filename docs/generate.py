@@ -38,8 +38,8 @@ _OUTCOMES = """## For models: outcomes
 
 {about}
 
-Segments, stages and features of your own may read those that targets ask about. Here for a target whose `events` are
-`{condition}` and whose `measure` is `amount`:
+Segments, stages and features of your own may read those that targets ask about or `features.events` names. Here for a target
+whose `events` are `{condition}` and whose `measure` is `amount`:
 """
 _CUSTOM = """## Features of your own
 

@@ -57,11 +57,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
     >>> did_you_mean("amout", ["amount", "brand"])
     'did you mean amount?'
+    >>> did_you_mean("recency", ["frequency", "recency_days"])
+    'did you mean recency_days?'
     >>> did_you_mean("zzz", ["amount", "brand"])
     'known: amount, brand'
     """
     names = sorted(known)
-    near = get_close_matches(name, names, n=1)
+    longer = [each for each in names if name and each.startswith(f"{name}_")]
+    near = longer[:1] if len(longer) == 1 else get_close_matches(name, names, n=1)
     # All of them while they fit into a line or two.
     most = len(names) if len(names) <= 30 else 5
     return f"did you mean {near[0]}?" if near else f"known: {listed(names, most=most)}"

@@ -1,6 +1,7 @@
 """Sources: files and one SQL query that turns them into events."""
 
 import glob
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -61,7 +62,7 @@ def read_sources(engine: SQLBackend, sources: Iterable[Source]) -> dict[str, ir.
             try:
                 # The aliases of two sources may be the same word for different files, so each becomes a view of its own.
                 views = {alias: _open(engine, source, alias, files) for alias, files in opened[source.name].items()}
-                results[source.name] = _run(engine, source, renamed(queries[source.name], views))
+                results[source.name] = _run(engine, source, renamed(queries[source.name], views), list(views.values()))
             except BeforehandError as error:
                 problems.append(error)
     if problems:
@@ -70,14 +71,19 @@ def read_sources(engine: SQLBackend, sources: Iterable[Source]) -> dict[str, ir.
     return results
 
 
-def _run(engine: SQLBackend, source: Source, sql: str) -> ir.Table:
+def _run(engine: SQLBackend, source: Source, sql: str, views: Sequence[str]) -> ir.Table:
     try:
         columns = _columns(engine, sql)
         if repeated := sorted({name for name in columns if columns.count(name) > 1}):
             raise ConfigError(f"sources.{source.name}.sql gives {listed(repeated)} more than once: name each column once")
         return engine.sql(sql, dialect=DIALECT)
     except engine_errors() as error:
-        raise ConfigError(f"sources.{source.name}.sql: {first_line(error)}") from None
+        said = first_line(error)
+        # DuckDB lists near columns in lines of their own, Spark in the first one.
+        unknown = re.search(r'(?:Referenced column|column named) "([^"]+)"', said)
+        there = [column for view in views for column in engine.table(view).columns] if unknown else []
+        told = f"{said.removesuffix('!')}: {did_you_mean(unknown[1], there)}" if unknown else said
+        raise ConfigError(f"sources.{source.name}.sql: {told}") from None
 
 
 def _columns(engine: SQLBackend, sql: str) -> list[str]:

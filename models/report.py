@@ -20,6 +20,8 @@ from models.suspicion import suspicions
 TENURE, STAGE = "known_days", "journey_stage"
 # Users per origin whose contributions are looked at: the mean of so many is known well enough.
 _EXPLAINED = 500
+# Scores that are further from what happened at an origin, as a factor, are worth a word.
+_LEVEL_OFF = 1.2
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,11 @@ def report(
         bands=tuple(bands),
         coverage=coverage(bands),
         slices=tuple(slices(tested, "score", groupings, is_amount=is_amount, seed=seed)),
-        warnings=(*suspicions(tested, groups, asked, auc.value if auc else None), *_uncalibrated(backtest)),
+        warnings=(
+            *suspicions(tested, groups, asked, auc.value if auc else None),
+            *_uncalibrated(backtest),
+            *_level_off(tested, own.by_origin),
+        ),
         importance=importance,
         rows=len(tested),
         positives=None if is_amount else int(label.sum()),
@@ -118,6 +124,22 @@ def _uncalibrated(backtest: Backtest) -> list[str]:
     count, tests = len(backtest.uncalibrated), backtest.tested.cutoff.nunique()
     said = f"at {count} of {tests} test origins too few earlier ones had elapsed to calibrate the level of scores on"
     return [said] if count else []
+
+
+def _level_off(tested: pd.DataFrame, at_origins: Mapping[datetime, Mapping[str, Interval]]) -> list[str]:
+    """Say at which origin scores were furthest from what happened, where that is far for sure: over origins it may cancel."""
+    worst, most = "", _LEVEL_OFF
+    for origin, scores in tested.groupby("cutoff").score:
+        happened = at_origins[origin.to_pydatetime()].get("base_rate") or at_origins[origin.to_pydatetime()].get("mean_label")
+        if happened is None or happened.low <= 0 or not scores.mean() > 0:
+            continue
+        ratios = [scores.mean() / bound for bound in (happened.value, happened.high, happened.low)]
+        # By the bound that is nearer to being right.
+        off = max(ratios[1], 1 / ratios[2])
+        if off > most:
+            most = off
+            worst = f"at {origin:%Y-%m-%d} scores were {ratios[0]:.2f} times what happened ({ratios[1]:.2f} to {ratios[2]:.2f})"
+    return [f"{worst}: a season, or something new, that no origin before had shown"] if worst else []
 
 
 def main_measure(*, is_amount: bool) -> str:

@@ -245,6 +245,9 @@ def _tell(log: EventLog, columns: set[str], types: set[str], settings: Settings,
         narrator.say(f"  quarantined {reason}")
     if log.beyond_history:
         narrator.say(f"  windows longer than the history see all of it and no more: {listed(log.beyond_history)}")
+    if log.others:
+        others = listed(log.others, most=_MOST_OTHERS)
+        narrator.say(f"  event types that no family knows, with counts and dates of their own: {others}")
     off = switched_off(settings.wanted(), columns, types)
     for what, kind in (("columns", COLUMNS), ("event types", off.keys() - COLUMNS.keys())):
         named = {name: count for name, count in off.items() if name in kind}

@@ -36,7 +36,7 @@ from pipeline.engine_settings import DuckDBSettings, EngineSettings
 from pipeline.rules import both_met
 from pipeline.segment_settings import PREFERRED, PlaysSettings, SegmentSettings, StageSettings, is_quiet
 from pipeline.strict import Duration, Name, Strict, as_value_error
-from pipeline.target_settings import PURCHASES, TargetSettings
+from pipeline.target_settings import PURCHASES, EventCondition, TargetSettings
 from pipeline.training_settings import GateSettings, TrainingSettings
 from pipeline.wrong_settings import wrong_lines
 
@@ -58,6 +58,8 @@ def _folder(path: Path) -> Path:
     return path
 
 
+# Where a rule names such a column that is not there, it may mean one that can be had.
+_OF_EVENTS = re.compile(r"unknown column '\w+_(recency_days|first_days|count(_\d+[hdw])?)'")
 ATTRIBUTES = "attributes"
 PERSONAS = "personas"
 
@@ -166,6 +168,11 @@ class FeatureSettings(Strict):
     )
     values: dict[Literal["channel", "device", "source"], tuple[str, ...]] = Field(
         {}, description="Values that get a share and a recency of their own, such as channel: [web, app]."
+    )
+    events: tuple[EventCondition, ...] = Field(
+        (),
+        description="Conditions whose events get counts and dates that models and rules read, as what targets ask about does: "
+        "event_type = 'lesson'.",
     )
     custom: tuple[CustomSettings, ...] = Field((), description="Features of your own.")
 
@@ -276,7 +283,8 @@ class Settings(Strict):
                 typed_condition(rule, known)
             except ConfigError as error:
                 wrong.add(place)
-                yield f"{place}: {error}"
+                hint = "; features.events gives other event types such columns" if _OF_EVENTS.search(str(error)) else ""
+                yield f"{place}: {error}{hint}"
         yield from self._cycles(wrong)
         for at, told in enumerate(self.segments):
             if told.leave is not None and not wrong & {f"segments.{at}.enter", f"segments.{at}.leave"}:
@@ -346,7 +354,7 @@ class Settings(Strict):
             tuple(custom.spec() for custom in told.custom),
             attributes,
             contacts=tuple(sorted(caps)) if any(segment.play for segment in self.segments) else None,
-            outcomes=outcomes(self.specs()),
+            outcomes=outcomes(self.specs(), told.events),
             # The column of the config's rules takes the place of the feature.
             left_out=frozenset({STAGE, f"{STAGE}_days"}) if self.journey_stages else frozenset(),
         )

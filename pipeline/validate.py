@@ -25,7 +25,7 @@ class Validation:
     """What the night of a date would read, and what the rules say of it.
 
     `few` says that users are too few to train personas, `unscored` why nobody could be scored; None where all is well. `unseen`
-    says of conditions of targets that no event meets them.
+    says of conditions of targets and features that no event meets them.
     """
 
     as_of: date
@@ -109,13 +109,16 @@ def _few(night: NightRun) -> _Few | None:
 
 
 def _unseen(night: NightRun) -> Iterator[str]:
-    """Say which conditions of targets no event meets, as a misspelt event type does not."""
+    """Say which conditions of targets and features no event meets, as a misspelt event type does not."""
     # Most targets share a condition, and each is a look at every event.
     why_unmet = cache(night.events.why_unmet)
     for at, target in enumerate(night.settings.targets):
         for key, condition in (("events", target.events), ("eligible.events", target.eligible.events)):
             if why := why_unmet(condition):
                 yield f"targets.{at}.{key}: {why}"
+    for at, condition in enumerate(night.settings.features.events):
+        if why := why_unmet(condition):
+            yield f"features.events.{at}: {why}"
 
 
 def _refuse(night: NightRun, few: _Few | None) -> None:

@@ -81,7 +81,8 @@ def test_a_header_without_rows(folder: Path) -> None:
     [
         ("select customer as from o", "sources.orders.sql: the SQL does not parse"),
         ("select customer as user_id, ordered_at as event_ts from o", "gives no column event_type"),
-        (SQL.replace("total", "totl"), "totl"),
+        (SQL.replace("total", "totl"), '"totl" not found in FROM clause: did you mean total?'),
+        (SQL.replace("total", "o.totl"), '"totl": did you mean total?'),
         (SQL.replace("as amount", "as amout"), "'amout', which is not an event column: did you mean amount?"),
         (SQL + "; drop table o", "the SQL holds 2 statements"),
         (SQL.replace("from o", "from read_csv('/etc/passwd')"), "which is not among its tables"),

@@ -10,7 +10,7 @@ from features.contract import COLUMNS
 from features.custom import Custom
 from features.declare import Wanted, declared, switched_off
 from features.event_types import KNOWN
-from features.families.outcomes import RFM, Outcome, outcome_features, outcomes, read_for, simple_rules
+from features.families.outcomes import RFM, Outcome, of_types, outcome_features, outcomes, read_for, simple_rules
 from features.labels import Eligible, Kind, Target
 
 PURCHASE, LESSON = "event_type = 'purchase'", "event_type = 'lesson_done'"
@@ -43,6 +43,16 @@ def named(*asked: Outcome) -> list[str]:
 )
 def test_outcomes_are_what_targets_ask_about_beyond_the_families(asked: list[Target], found: list[Outcome]) -> None:
     assert list(outcomes(asked)) == found
+
+
+def test_conditions_of_the_config_are_for_all_and_once() -> None:
+    found = outcomes([target(LESSON)], [LESSON, "event_type = 'quiz'", PURCHASE])
+    assert found == (
+        Outcome(LESSON, for_all=True),
+        Outcome("event_type = 'quiz'", for_all=True),
+    )
+    # What is for all stays so, whichever types are frequent.
+    assert [outcome.for_all for outcome in of_types(found, [])] == [True, True]
 
 
 def test_names_say_what_a_condition_asks_for() -> None:

@@ -358,6 +358,7 @@ def test_a_condition_that_no_event_meets_is_a_warning(trained: Path) -> None:
         shop(
             trained,
             targets=[{**typo, "eligible": {"active_within": "56d"}}],
+            features={"events": ["event_type = 'tip'", "amount > 0"]},
             segments=[],
             journey_stages=[],
             loyalty_tiers=[],
@@ -365,6 +366,9 @@ def test_a_condition_that_no_event_meets_is_a_warning(trained: Path) -> None:
         )
     )
     said = "targets.0.events: no event so far meets event_type = 'purchas'; the event types are purchase"
+    assert [line for line in told["warnings"] if line.startswith("features.events")] == [
+        "features.events.0: no event so far meets event_type = 'tip'; the event types are purchase"
+    ]
     assert said in told["warnings"] and not [line for line in told["warnings"] if "eligible" in line]
 
 

@@ -126,6 +126,14 @@ def test_slices_are_features(tmp_path: Path) -> None:
     assert said[1:] == ["  training.slices.1: 'usage_lvel' is not a feature: did you mean usage_level?"]
 
 
+def test_rules_read_events_that_the_config_names(tmp_path: Path) -> None:
+    segment = {"name": "a", "purpose": "p", "enter": "tip_recency_days < 7 or tip_count_28d > 2"}
+    _, said = problems(shop_config(tmp_path, segments=[segment]))
+    assert said.endswith("; features.events gives other event types such columns")
+    settings = read_settings(shop_config(tmp_path, segments=[segment], features={"events": ["event_type = 'tip'"]}))
+    assert {"tip_recency_days", "tip_count_28d", "tip_first_days"} <= settings.rule_columns().keys()
+
+
 def test_a_target_becomes_a_spec(tmp_path: Path) -> None:
     target = read_settings(shop_config(tmp_path)).specs()[1]
     assert (target.kind, target.horizon, target.lookback) == ("first", timedelta(days=28), timedelta(days=56))

@@ -1,9 +1,9 @@
 """Outcomes: how often, how lately and how long ago the events that a target asks about happened before.
 
-Built for the event types of the log that the other families do not know (the 20 most frequent), which all models read; and for the
-conditions `events` and `eligible.events` of the targets that no family describes, with sums where a target asks for them, which the
-models of that target read. Near misses are like the events of a condition in all but their type. A feature of your own takes the
-place of one with its name.
+Built for the event types of the log that the other families do not know (the 20 most frequent) and the conditions of
+`features.events`, which all models read; and for the conditions `events` and `eligible.events` of the targets that no family
+describes, with sums where a target asks for them, which the models of that target read. Near misses are like the events of a
+condition in all but their type. A feature of your own takes the place of one with its name.
 """
 
 from collections import Counter
@@ -72,8 +72,8 @@ class _NearMiss(Outcome):
         return f"near misses of {self.missed.told}"
 
 
-def outcomes(targets: Sequence[Target]) -> tuple[Outcome, ...]:
-    """Give what targets ask about beyond what the other families describe, each condition once."""
+def outcomes(targets: Sequence[Target], more: Sequence[str] = ()) -> tuple[Outcome, ...]:
+    """Give what targets ask about, and `more` conditions for all, beyond what the other families describe, each once."""
     found: dict[str, Outcome] = {}
     for target in targets:
         events, active = canonical(target.events), canonical(target.eligible.events)
@@ -81,6 +81,8 @@ def outcomes(targets: Sequence[Target]) -> tuple[Outcome, ...]:
             old = found.get(new.condition, new)
             is_activity = old.is_activity or new.is_activity
             found[new.condition] = Outcome(new.condition, old.measures | new.measures, is_activity)
+    for condition in map(canonical, more):
+        found[condition] = replace(found.get(condition, Outcome(condition)), for_all=True)
     return tuple(outcome for outcome in found.values() if _described(outcome.condition) is None)
 
 
@@ -88,7 +90,7 @@ def of_types(asked: Sequence[Outcome], event_types: Sequence[str]) -> tuple[Outc
     """Add outcomes for whole event types, which every model may read; those that targets ask about become such."""
     conditions = {f"{_TYPE} = {exp.Literal.string(name).sql(DIALECT)}" for name in event_types}
     there = {outcome.condition for outcome in asked}
-    own = [replace(outcome, for_all=outcome.condition in conditions) for outcome in asked]
+    own = [replace(outcome, for_all=outcome.for_all or outcome.condition in conditions) for outcome in asked]
     return (*own, *(Outcome(condition, for_all=True) for condition in sorted(conditions - there)))
 
 

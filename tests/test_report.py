@@ -1,0 +1,42 @@
+"""What a report says of a backtest beyond its measures."""
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from models.backtest import Backtest
+from models.calibration import Calibrator
+from models.report import Report, report
+
+ORIGINS = [datetime(2024, 1, 1) + timedelta(days=14 * at) for at in range(3)]
+
+
+def told(levels: list[float], *, is_amount: bool = False) -> Report:
+    """Report a model that says 0.2 (or 20) on average, whatever the level of an origin is."""
+    random, parts = np.random.default_rng(1), []
+    for origin, level in zip(ORIGINS, levels, strict=True):
+        score = random.uniform(0.1, 0.3, 1_000)
+        happened = score * 100 * level / 0.2 if is_amount else (random.random(1_000) < score * level / 0.2).astype(float)
+        score = score * 100 if is_amount else score
+        users = [f"u{number}" for number in range(1_000)]
+        parts.append(pd.DataFrame({"user_id": users, "cutoff": origin, "is_test": True, "label": happened, "score": score}))
+    rows = pd.concat(parts, ignore_index=True)
+    rows = rows.assign(base_rate=0.2, rfm=rows.score, drift=0.0)
+    backtest = Backtest(rows, "rfm", {"base_rate": 0.0, "rfm": 1.0}, Calibrator(), is_amount)
+    features = rows[["user_id", "cutoff", "label"]].assign(own=rows.score)
+    return report(backtest, features, by=[], groups={"own": "own"}, importance={}, seed=1)
+
+
+@pytest.mark.parametrize("is_amount", [False, True])
+def test_the_origin_whose_level_was_missed_most_is_named(is_amount: bool) -> None:
+    # Too high at one, too low at another: over all of them it cancels.
+    (said,) = told([0.2, 0.3, 0.1], is_amount=is_amount).warnings
+    assert said.startswith("at 2024-01-29 scores were ") and "what happened (" in said
+    assert 1.5 < float(said.split()[4]) < 2.6
+
+
+@pytest.mark.parametrize("levels", [[0.2, 0.2, 0.2], [0.2, 0.22, 0.19], [0.0, 0.2, 0.2]])
+def test_a_level_that_is_right_or_unknown_is_no_matter(levels: list[float]) -> None:
+    assert told(levels).warnings == ()
