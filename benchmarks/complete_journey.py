@@ -57,7 +57,7 @@ def main() -> None:
 
 def _measured(command: str, config: Path) -> tuple[tuple[float, float], dict[str, Any]]:
     """Run a command as a process; give (seconds, peak resident GB) and what it printed."""
-    words = [sys.executable, "-c", "from pipeline.cli import main; main()", command]
+    words = [sys.executable, "-m", "pipeline", command]
     words += ["--config", str(config), "--as-of", AS_OF, "--json"]
     printed = config.parent / f"{command}.json"
     started = time.monotonic()

@@ -248,11 +248,6 @@ def ui(
         serve_ui(read_settings(config), port, narrator)
 
 
-def main() -> None:
-    """Run the command line."""
-    app()
-
-
 def _train(settings: Settings, day: date, narrator: Narrator, *, tune: int) -> "Training":
     from pipeline.tracking import Tracker
     from pipeline.train import train

@@ -237,7 +237,7 @@ def test_the_ui_answers_a_real_request(shop: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "ui", "--config", str(shop), "--port", str(port)]
+    command = [sys.executable, "-m", "pipeline", "ui", "--config", str(shop), "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     try:
         address = f"http://127.0.0.1:{port}"
