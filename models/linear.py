@@ -26,7 +26,9 @@ _ROWS_AT_ONCE = 16_384
 class Column:
     """One feature on a common scale: logarithm where it is skewed, then centred, divided by its spread and clipped.
 
-    `unknown` is the weight of not knowing the feature, which counts as its mean otherwise.
+    `low` and `high` are the least and the most that it was learned from, on that scale: a straight line says nothing of what lies
+    outside, such as a time known that no user of a young log had before. `unknown` is the weight of not knowing the feature, which
+    counts as its mean otherwise.
     """
 
     feature: str
@@ -35,10 +37,13 @@ class Column:
     spread: float
     weight: float
     unknown: float = 0.0
+    low: float = -_CLIP
+    high: float = _CLIP
 
     def contribution(self, values: Floats) -> Floats:
         """Give what values of the feature (null allowed) add to the link."""
         added = _scaled(values, self.is_logged, self.centre, self.spread)
+        np.clip(added, self.low, self.high, out=added)
         added *= self.weight
         added[np.isnan(values)] = self.unknown
         return added
@@ -102,9 +107,11 @@ def fit_linear(
         is_logged = bool(known.min() >= 0 and _skew(known) > _SKEWED)
         told = np.log1p(known) if is_logged else known
         scale = (is_logged, float(told.mean()), float(told.std()) or 1.0)
-        scales.append((str(name), *scale, bool(0.01 <= 1 - len(known) / len(values) <= 0.99)))
-        parts.append(np.nan_to_num(_scaled(values, *scale)))
-        if scales[-1][-1]:
+        scaled = np.clip(_scaled(values, *scale), -_CLIP, _CLIP)
+        has_unknown = bool(0.01 <= 1 - len(known) / len(values) <= 0.99)
+        scales.append((str(name), *scale, has_unknown, float(np.nanmin(scaled)), float(np.nanmax(scaled))))
+        parts.append(np.nan_to_num(scaled))
+        if has_unknown:
             # Centred, so that the intercept stays what the mean user has.
             missing = np.isnan(values).astype(np.float64)
             parts.append(missing - missing.mean())
@@ -113,13 +120,13 @@ def fit_linear(
         return Linear((), float(np.log(max(mean, 1e-9)) if is_amount else np.log(max(mean, 1e-9) / max(1 - mean, 1e-9))), is_amount)
     weights, intercept = _fitted(np.stack(parts, axis=1), y, weight, is_amount=is_amount, strength=strength)
     columns, at = [], 0
-    for name, is_logged, centre, spread, has_unknown in scales:
+    for name, is_logged, centre, spread, has_unknown, low, high in scales:
         unknown = 0.0
         if has_unknown:
             share = float(x[name].isna().mean())
             unknown = float(weights[at + 1])
             intercept -= unknown * share
-        columns.append(Column(name, is_logged, centre, spread, float(weights[at]), unknown))
+        columns.append(Column(name, is_logged, centre, spread, float(weights[at]), unknown, low, high))
         at += 2 if has_unknown else 1
     against = [column.feature for column in columns if column.weight * (monotone or {}).get(column.feature, 0) < 0]
     if against:
@@ -168,7 +175,7 @@ def _scaled(values: Floats, is_logged: bool, centre: float, spread: float) -> Fl
         np.log1p(told, out=told)
     told -= centre
     told /= spread
-    return np.asarray(np.clip(told, -_CLIP, _CLIP, out=told))
+    return np.asarray(told)
 
 
 def _skew(known: Floats) -> float:
