@@ -130,7 +130,8 @@ def _level_off(tested: pd.DataFrame, at_origins: Mapping[datetime, Mapping[str, 
     """Say at which origin scores were furthest from what happened, where that is far for sure: over origins it may cancel."""
     worst, most = "", _LEVEL_OFF
     for origin, scores in tested.groupby("cutoff").score:
-        happened = at_origins[origin.to_pydatetime()].get("base_rate") or at_origins[origin.to_pydatetime()].get("mean_label")
+        found = at_origins[origin.to_pydatetime()]
+        happened = found.get("base_rate") or found.get("mean_label")
         if happened is None or happened.low <= 0 or not scores.mean() > 0:
             continue
         ratios = [scores.mean() / bound for bound in (happened.value, happened.high, happened.low)]
