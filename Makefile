@@ -60,6 +60,7 @@ docs: $(READY) ## write the generated pages of docs/
 
 bench: $(READY) ## measure what the README claims
 	@$(BIN)/python benchmarks/complete_journey.py
+	@$(BIN)/python benchmarks/best_possible.py
 	@$(BIN)/python benchmarks/target_models.py
 	@$(BIN)/python benchmarks/segments.py
 	@$(BIN)/python benchmarks/segment_stage.py
