@@ -85,10 +85,8 @@ def main() -> None:
     for made in run_backtest(settings, NIGHT, Tracker(settings), Narrator(Console(stderr=True))):
         rows = beside(made, orders)
         best, rule = (intervals(rows, column, is_amount=False, seed=seed, only=MEASURES).mean for column in ("best", "rfm"))
-        origins = rows.cutoff.nunique()
-        console.print(
-            f"\n{made.target.name}, by {made.backtest.rung}: {len(rows):,} rows at {origins} origins, {int(rows.label.sum()):,} positive"
-        )
+        counts = f"{len(rows):,} rows at {rows.cutoff.nunique()} origins, {int(rows.label.sum()):,} positive"
+        console.print(f"\n{made.target.name}, by {made.backtest.rung}: {counts}")
         for measure in MEASURES:
             behind = paired(rows, "score", "best", is_amount=False, measure=measure, seed=seed)
             console.print(
