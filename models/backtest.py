@@ -12,7 +12,7 @@ import pandas as pd
 
 from features.errors import GateError
 from features.windows import words
-from models.calibration import FEWEST_BLOCKS, Calibrator, fit_calibrator
+from models.calibration import FEWEST_BLOCKS, Calibrator, amount_loss, fit_calibrator
 from models.drift import level_drift
 from models.ladder import RUNGS, Model, Recipe, Rung, fit_recipe, fit_rungs, possible
 from models.metrics import Contact, measures
@@ -247,8 +247,8 @@ def calibrated(pooled: pd.DataFrame, column: str, horizon: timedelta, *, is_amou
     """Calibrate raw scores at each origin on the latest earlier ones, and fit the calibrator for what comes next.
 
     At most `calibrations` origins take part, since older ones say less of a level that moves. Rows come in the order of cutoff and
-    user. A raw score that is null stays so. `drift` is how far the level had moved between all earlier origins (see
-    `models.drift`), null for amounts.
+    user. A raw score that is null stays so. Amounts are left alone where scaling made the test origins worse. `drift` is how far
+    the level had moved between all earlier origins (see `models.drift`), null for amounts.
     """
     ordered = pooled.sort_values(["cutoff", "user_id"], ignore_index=True)
     score, drift = (pd.Series(np.nan, index=ordered.index) for _ in range(2))
@@ -260,8 +260,21 @@ def calibrated(pooled: pd.DataFrame, column: str, horizon: timedelta, *, is_amou
         if not is_amount:
             told = calibrate(known[column].to_numpy(dtype=np.float64))
             drift[here] = level_drift(told, known.label.to_numpy(dtype=np.float64), known.cutoff.to_numpy())
+    if is_amount and not _scaling_helped(ordered, column, score):
+        return Calibrated(ordered[column], drift, Calibrator())
     everything = ordered[ordered[column].notna()]
     return Calibrated(score, drift, _fit(everything, column, is_amount=is_amount, calibrations=calibrations))
+
+
+def _scaling_helped(ordered: pd.DataFrame, column: str, scaled: pd.Series) -> bool:
+    """Whether amounts that were scaled by what was known lay nearer to what happened, over the test origins."""
+    tested = ordered.is_test & ordered[column].notna()
+    rows = pd.DataFrame({"cutoff": ordered.cutoff, "label": ordered.label, "raw": ordered[column], "scaled": scaled})[tested]
+    losses = [
+        [amount_loss(at[name].to_numpy(), at.label.to_numpy()) for name in ("raw", "scaled")] for _, at in rows.groupby("cutoff")
+    ]
+    raw, by_scale = np.mean(losses, axis=0) if losses else (0.0, 0.0)
+    return bool(by_scale < raw)
 
 
 def _fit(known: pd.DataFrame, column: str, *, is_amount: bool, calibrations: int) -> Calibrator:

@@ -136,8 +136,7 @@ def _scaled(raw: Floats, label: Floats, block: npt.NDArray[np.intp]) -> Calibrat
         return spent / total if total > 0 and spent > 0 else 1.0
 
     def loss(rows: npt.NDArray[np.bool_], slope: float) -> float:
-        said = slope * np.maximum(raw[rows], _EDGE)
-        return float((said - np.maximum(label[rows], 0.0) * np.log(said)).mean())
+        return amount_loss(slope * raw[rows], label[rows])
 
     parts = [block == number for number in range(block.max(initial=-1) + 1)]
     if len(parts) < FEWEST_BLOCKS:
@@ -145,6 +144,12 @@ def _scaled(raw: Floats, label: Floats, block: npt.NDArray[np.intp]) -> Calibrat
     losses = np.array([[loss(part, 1.0), loss(part, scale(~part))] for part in parts])
     everything = np.ones(len(raw), dtype=bool)
     return Calibrator("scale", slope=scale(everything)) if _simplest(losses) == 1 else Calibrator()
+
+
+def amount_loss(said: Floats, label: Floats) -> float:
+    """Give the mean Poisson deviance of amounts, but for what depends on labels alone: means make it small, not medians."""
+    said = np.maximum(said, _EDGE)
+    return float((said - np.maximum(label, 0.0) * np.log(said)).mean())
 
 
 @dataclass(frozen=True)

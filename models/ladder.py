@@ -160,7 +160,9 @@ def fit_rungs(
             case "recency" | "rfm":
                 found[rung] = fit_linear(x[names], y, is_amount=is_amount, strength=WEAK, seed=seed)
             case "logistic":
-                found[rung] = fit_linear(x[names], y, is_amount=is_amount, strength=STRONG, seed=seed, monotone=recipe.monotone)
+                found[rung] = fit_linear(
+                    x[names], y, is_amount=is_amount, strength=STRONG, seed=seed, monotone=recipe.monotone, stays_within=True
+                )
             case "lightgbm":
                 found[rung] = Trees(_booster(x[names], y, recipe, is_amount=is_amount, seed=seed))
             case "blend":

@@ -26,9 +26,9 @@ _ROWS_AT_ONCE = 16_384
 class Column:
     """One feature on a common scale: logarithm where it is skewed, then centred, divided by its spread and clipped.
 
-    `low` and `high` are the least and the most that it was learned from, on that scale: a straight line says nothing of what lies
-    outside, such as a time known that no user of a young log had before. `unknown` is the weight of not knowing the feature, which
-    counts as its mean otherwise.
+    `low` and `high` bound it on that scale, where the model stays within what it was learned from: a straight line says nothing of
+    what lies outside, such as a time known that no user of a young log had before. `unknown` is the weight of not knowing the
+    feature, which counts as its mean otherwise.
     """
 
     feature: str
@@ -85,14 +85,22 @@ class Linear:
 
 
 def fit_linear(
-    x: pd.DataFrame, y: pd.Series, *, is_amount: bool, strength: float, seed: int, monotone: Mapping[str, int] | None = None
+    x: pd.DataFrame,
+    y: pd.Series,
+    *,
+    is_amount: bool,
+    strength: float,
+    seed: int,
+    monotone: Mapping[str, int] | None = None,
+    stays_within: bool = False,
 ) -> Linear:
     """Fit `y` (0/1, or an amount) on every column of `x` (null allowed) with a ridge penalty of `strength` per row.
 
     A feature whose weight would go against `monotone` (1: only up, -1: only down) is left out, and the rest fitted anew. Not
     knowing a feature gets a weight of its own where that is so for 1 % to 99 % of the rows. Constant and empty columns are left
-    out. Of more than 30,000 rows so many are drawn, of a rare answer all that fit, and each row then stands for as many as it was
-    drawn from.
+    out. With `stays_within` no column goes further than what it was learned from, which takes weights that are held small: two
+    large ones that cancel each other would no longer do so. Of more than 30,000 rows so many are drawn, of a rare answer all that
+    fit, and each row then stands for as many as it was drawn from.
     """
     weight = np.ones(len(x))
     if len(x) > MOST_ROWS:
@@ -109,7 +117,8 @@ def fit_linear(
         scale = (is_logged, float(told.mean()), float(told.std()) or 1.0)
         scaled = np.clip(_scaled(values, *scale), -_CLIP, _CLIP)
         has_unknown = bool(0.01 <= 1 - len(known) / len(values) <= 0.99)
-        scales.append((str(name), *scale, has_unknown, float(np.nanmin(scaled)), float(np.nanmax(scaled))))
+        limits = (float(np.nanmin(scaled)), float(np.nanmax(scaled))) if stays_within else (-_CLIP, _CLIP)
+        scales.append((str(name), *scale, has_unknown, *limits))
         parts.append(np.nan_to_num(scaled))
         if has_unknown:
             # Centred, so that the intercept stays what the mean user has.
@@ -130,7 +139,15 @@ def fit_linear(
         at += 2 if has_unknown else 1
     against = [column.feature for column in columns if column.weight * (monotone or {}).get(column.feature, 0) < 0]
     if against:
-        return fit_linear(x.drop(columns=against), y, is_amount=is_amount, strength=strength, seed=seed, monotone=monotone)
+        return fit_linear(
+            x.drop(columns=against),
+            y,
+            is_amount=is_amount,
+            strength=strength,
+            seed=seed,
+            monotone=monotone,
+            stays_within=stays_within,
+        )
     return Linear(tuple(columns), intercept, is_amount)
 
 

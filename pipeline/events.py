@@ -100,7 +100,7 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator, event_types
             ) from None
         counts = _counts(judged, bounds)
         rejected = _rejected(judged, attributes, as_of)
-        _check(counts, rejected, settings, as_of)
+        _check(counts, judged, rejected, settings, as_of)
         if attributes is not None:
             _check_attributes(attributes, rejected, settings)
         events = accepted(judged, bounds, zone=settings.time_zone, since=counts.first.to_pydatetime())
@@ -190,10 +190,11 @@ def _counts(judged: ir.Table, bounds: Bounds) -> pd.Series:
     )
 
 
-def _check(counts: pd.Series, rejected: pa.Table, settings: Settings, as_of: date) -> None:
+def _check(counts: pd.Series, judged: ir.Table, rejected: pa.Table, settings: Settings, as_of: date) -> None:
     if counts.rows == 0:
         raise DataError(f"the sources {listed(source.name for source in settings.sources)} give no rows at all")
     _refuse_bad_share(int(counts.broken), int(counts.rows), "rows", rejected, settings)
+    _check_sources(judged, rejected, settings)
     if counts.known == 0:
         span = (
             f"the data cover {counts.first:%Y-%m-%d} to {counts.newest:%Y-%m-%d}" if counts.later else "no row keeps the contract"
@@ -206,6 +207,15 @@ def _check(counts: pd.Series, rejected: pa.Table, settings: Settings, as_of: dat
             f"contract.max_staleness allows {words(limit)}: everybody would look gone. Choose a date up to "
             f"{(counts['last'] + limit):%Y-%m-%d}, or bring the events up to date"
         )
+
+
+def _check_sources(judged: ir.Table, rejected: pa.Table, settings: Settings) -> None:
+    """Raise DataError for a source with too many broken rows: among those of a larger one they would be few."""
+    if not len(rejected) or len(settings.sources) < 2:
+        return
+    for source in judged.group_by("source_name").agg(rows=_.count()).order_by("source_name").execute().itertuples():
+        own = rejected.filter(pc.equal(rejected["source"], source.source_name))
+        _refuse_bad_share(len(own), int(source.rows), f"rows of {source.source_name}", own, settings)
 
 
 def _check_attributes(attributes: ir.Table, rejected: pa.Table, settings: Settings) -> None:

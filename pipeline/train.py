@@ -224,7 +224,9 @@ def _personas(past: Past, former: Personas | None) -> tuple[Personas, Matching |
 
 def _bundle(past: Past, made: Tested, model: Model) -> TargetBundle:
     groups = past.groups
-    medians = past.rows[made.target.name][list(model.features)].median()
+    read = past.rows[made.target.name][list(model.features)]
+    # What most do not have, such as a day of something that never happened to them, is typical of nobody.
+    medians = read.median()[read.notna().mean() >= 0.5]
     return TargetBundle(
         made.target.name,
         definition(made.target),

@@ -15,12 +15,14 @@ from models.backtest import (
     Predicted,
     assemble,
     best,
+    calibrated,
     plan_origins,
     predict_disjoint,
     predict_origin,
     rounds_for,
     worth,
 )
+from models.calibration import Calibrator
 from models.ladder import Recipe, Rung
 from models.propensity import ROUNDS
 
@@ -153,6 +155,24 @@ def test_amounts_are_compared_as_they_are_delivered() -> None:
     for rung in ("rfm", "lightgbm"):
         assert backtest.mean(rung)["mean_absolute_error"] == pytest.approx(-by_rung[rung])
     assert backtest.mean()["mean_absolute_error"] == pytest.approx(-by_rung["rfm"])
+
+
+def test_amounts_are_left_alone_where_scaling_made_the_tests_worse() -> None:
+    cutoffs = [CUTOFFS[0] + 28 * DAY * at for at in range(8)]
+    frames = []
+    for at, cutoff in enumerate(cutoffs):
+        label = np.random.default_rng(at).gamma(2, 10, 300)
+        # Too low for long, and right since then: what was known at the tests is what was.
+        raw = label / 2 if at < 4 else label
+        users = [f"u{number:03}" for number in range(300)]
+        frames.append(pd.DataFrame({"user_id": users, "cutoff": cutoff, "is_test": at > 4, "label": label, "rfm": raw}))
+    told = {"is_amount": True, "calibrations": 4}
+    found = calibrated(pd.concat(frames, ignore_index=True), "rfm", 28 * DAY, **told)
+    assert found.calibrator == Calibrator()
+    np.testing.assert_array_equal(found.score, pd.concat(frames).rfm)
+    # Where the tests were too low as well, it is scaled.
+    low = pd.concat([frame.assign(rfm=frame.label / 2) for frame in frames], ignore_index=True)
+    assert calibrated(low, "rfm", 28 * DAY, **told).calibrator.slope == pytest.approx(2)
 
 
 def test_few_positives_take_the_lower_rungs_and_still_answer() -> None:

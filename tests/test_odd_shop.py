@@ -105,6 +105,20 @@ def test_a_cell_of_the_data_is_not_in_an_error(shop: Path) -> None:
     assert "[/b]" not in refused.stderr
 
 
+def test_a_small_source_of_which_too_many_rows_are_broken_stops_the_night(shop: Path) -> None:
+    folder = shop.parent / "small_source"
+    folder.mkdir()
+    (folder / "orders.csv").write_bytes((shop.parent / "orders.csv").read_bytes())
+    # One row of thousands in all, and one of two of its own.
+    (folder / "calls.csv").write_text("who,at\nu1,2024-05-01 10:00:00\n,2024-05-02 10:00:00\n")
+    orders = {**read_settings(shop).sources[0].model_dump(), "tables": {"o": str(folder / "orders.csv")}}
+    sql = "select who as user_id, at as event_ts, 'support' as event_type from c"
+    calls = {"name": "calls", "tables": {"c": str(folder / "calls.csv")}, "sql": sql}
+    refused = run("train", "--config", shop_config(folder, sources=[orders, calls]), "--as-of", NIGHT)
+    assert refused.exit_code == 3, refused.output
+    assert "1 of 2 rows of calls (50.0%) break the contract" in refused.stderr
+
+
 def test_attributes_of_which_too_many_are_broken_stop_the_night(shop: Path) -> None:
     folder = shop.parent / "broken_attributes"
     folder.mkdir()

@@ -59,6 +59,10 @@ def test_names_say_what_a_condition_asks_for() -> None:
     assert named(Outcome(ITALIAN))[:2] == ["lesson_done_italian_recency_days", "lesson_done_italian_first_days"]
     assert named(Outcome("event_type = '3D view'"))[0] == "events_3d_view_recency_days"
     assert named(Outcome("quantity >= 2 OR amount > 50"))[0] == "quantity_2_or_amount_50_e87d_recency_days"
+    either = "event_type IN ('renew', 'subscribe')"
+    assert named(Outcome(either))[0] == "renew_or_subscribe_recency_days"
+    assert Outcome(either).told == "renew or subscribe"
+    assert "_or_" not in named(Outcome("event_type IN ('!', 'quiz')"))[0]
     sums = named(Outcome(LESSON, frozenset({"quantity"})))
     assert [name for name in sums if "sum" in name] == [
         *(f"lesson_done_quantity_sum_{days}d" for days in (7, 28)),

@@ -13,6 +13,7 @@ from models.backtest import CHAMPION, DISJOINT
 from models.bands import Bands
 from models.ladder import RUNGS
 from pipeline.columns import WORKING
+from pipeline.engine_settings import DuckDBSettings
 from pipeline.settings import Settings, read_settings
 from shops import shop_config
 
@@ -119,6 +120,16 @@ def test_the_digest_sees_what_shapes_rows_and_nothing_else(tmp_path: Path) -> No
     here = read_settings(shop_config(tmp_path)).digest()
     assert read_settings(shop_config(tmp_path, output="elsewhere", engine={"memory": "1GB"})).digest() == here
     assert read_settings(shop_config(tmp_path, time_zone="Asia/Tokyo")).digest() != here
+
+
+def test_temporary_files_have_a_place_where_the_output_is_not_there_yet(tmp_path: Path) -> None:
+    def place(output: Path) -> str:
+        return str(DuckDBSettings().open(output / "spill").raw_sql("SELECT current_setting('temp_directory')").fetchone()[0])
+
+    assert place(tmp_path) == str(tmp_path / "spill")
+    # DuckDB makes one folder, and no parents.
+    assert place(tmp_path / "out" / "shop") == str(tmp_path / ".out_spill")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_slices_are_features(tmp_path: Path) -> None:

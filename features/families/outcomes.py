@@ -289,13 +289,24 @@ def _described(condition: str) -> str | None:
 
 def _values(condition: str) -> dict[str, str]:
     """Give the text that each column must have, for a condition that asks for nothing else; empty for any other."""
-    found: dict[str, str] = {}
+    choices = _choices(condition)
+    return {column: values[0] for column, values in choices.items()} if all(len(told) == 1 for told in choices.values()) else {}
+
+
+def _choices(condition: str) -> dict[str, list[str]]:
+    """Give the texts of which each column must have one, for a condition that asks for nothing else; empty for any other."""
+    found: dict[str, list[str]] = {}
     for part in map(parse, _parts(condition)):
         match part:
-            case exp.EQ(this=exp.Column() as column, expression=exp.Literal(is_string=True) as value) if column.name not in found:
-                found[column.name] = value.name
+            case exp.EQ(this=exp.Column() as column, expression=value):
+                values = [value]
+            case exp.In(this=exp.Column() as column, expressions=[_, *_] as values):
+                pass
             case _:
                 return {}
+        if column.name in found or not all(isinstance(value, exp.Literal) and value.is_string for value in values):
+            return {}
+        found[column.name] = [value.name for value in values]
     return found
 
 
@@ -308,13 +319,14 @@ def _parts(condition: str) -> list[str]:
 def _name(condition: str) -> str:
     """Name a condition by its values, or by its words and some of its digest.
 
-    >>> _name("event_type = 'lesson' AND category = 'Ancient Greek'"), _name("amount > 50")
-    ('lesson_ancient_greek', 'amount_50_9b52')
+    >>> _name("event_type IN ('lesson', 'quiz') AND category = 'Ancient Greek'"), _name("amount > 50")
+    ('lesson_or_quiz_ancient_greek', 'amount_50_9b52')
     """
-    values = _values(condition)
-    words = [in_names(values[column]) for column in sorted(values, key=lambda column: column != _TYPE)]
-    cut = in_names(condition)[:_LONGEST_NAME].strip("_")
-    name = "_".join(words) if words and all(words) else f"{cut}_{_digest(condition)}"
+    choices = _choices(condition)
+    words = [list(map(in_names, choices[column])) for column in sorted(choices, key=lambda column: column != _TYPE)]
+    name = "_".join("_or_".join(told) for told in words)
+    if not name or len(name) > _LONGEST_NAME or not all(all(told) for told in words):
+        name = f"{in_names(condition)[:_LONGEST_NAME].strip('_')}_{_digest(condition)}"
     return name if name[0].isalpha() else f"events_{name}"
 
 
@@ -325,9 +337,9 @@ def _digest(condition: str) -> str:
 def _told(condition: str) -> str:
     """Say a condition in words.
 
-    >>> _told("event_type = 'lesson_done' AND category = 'Ancient Greek'"), _told("amount > 50")
-    ('lesson done, category Ancient Greek', 'amount > 50')
+    >>> _told("event_type IN ('lesson_done', 'quiz') AND category = 'Ancient Greek'"), _told("amount > 50")
+    ('lesson done or quiz, category Ancient Greek', 'amount > 50')
     """
-    values = _values(condition)
-    kind = [values[_TYPE].replace("_", " ")] if _TYPE in values else []
-    return ", ".join([*kind, *(f"{column} {value}" for column, value in values.items() if column != _TYPE)]) or condition
+    choices = {column: " or ".join(values) for column, values in _choices(condition).items()}
+    kind = [choices[_TYPE].replace("_", " ")] if _TYPE in choices else []
+    return ", ".join([*kind, *(f"{column} {value}" for column, value in choices.items() if column != _TYPE)]) or condition
