@@ -86,7 +86,9 @@ class SourceSettings(Strict):
 class ContractSettings(Strict):
     """What input is accepted."""
 
-    max_bad_share: float = Field(0.01, ge=0, le=1, description="Share of rejected rows above which nothing is written.")
+    max_bad_share: float = Field(
+        0.01, ge=0, le=1, description="Share of rejected rows, of all or of one source, above which nothing is written."
+    )
     max_future: Duration = Field(
         timedelta(days=1096),
         description="Events later than this after as_of are rejected. Events between the two have not happened yet on that night "
