@@ -140,7 +140,7 @@ def _level_off(tested: pd.DataFrame, at_origins: Mapping[datetime, Mapping[str, 
         if off > most:
             most = off
             worst = f"at {origin:%Y-%m-%d} scores were {ratios[0]:.2f} times what happened ({ratios[1]:.2f} to {ratios[2]:.2f})"
-    return [f"{worst}: a season, or something new, that no origin before had shown"] if worst else []
+    return [f"{worst}: look for a season or a change that no origin before had shown"] if worst else []
 
 
 def main_measure(*, is_amount: bool) -> str:

@@ -162,7 +162,7 @@ def _print_summary(told: Mapping[str, Any], console: Console, currency: str) -> 
 def _warnings(row: Mapping[str, Any]) -> Iterator[str]:
     if row["positives"] is not None and min(row["positives"], row["rows"] - row["positives"]) < _FEW:
         some = row["positives"]
-        said = "the rule is all there is" if some in (0, row["rows"]) else "the intervals are wide"
+        said = "nothing could be compared" if some in (0, row["rows"]) else "the intervals are wide"
         yield f"small: {how_many(some, 'positive')} in {row['rows']:,} test rows, so {said}"
     if row["ahead"] is not None and row["ahead"]["low"] <= 0 <= row["ahead"]["high"]:
         yield f"not clearly ahead of the rule {row['baseline']}: the interval of the difference holds zero"
