@@ -100,7 +100,8 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator, event_types
             ) from None
         counts = _counts(judged, bounds)
         rejected = _rejected(judged, attributes, as_of)
-        _check(counts, judged, rejected, settings, as_of)
+        _check(counts, rejected, settings, as_of)
+        quiet = _check_sources(judged, rejected, settings, bounds)
         if attributes is not None:
             _check_attributes(attributes, rejected, settings)
         events = accepted(judged, bounds, zone=settings.time_zone, since=counts.first.to_pydatetime())
@@ -125,6 +126,8 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator, event_types
         )
         step.note(f"{log.count:,} events of {log.users:,} users before {as_of}")
     _tell(log, columns, types, settings, narrator)
+    for warning in quiet:
+        narrator.say(f"  {warning}")
     return log
 
 
@@ -190,11 +193,10 @@ def _counts(judged: ir.Table, bounds: Bounds) -> pd.Series:
     )
 
 
-def _check(counts: pd.Series, judged: ir.Table, rejected: pa.Table, settings: Settings, as_of: date) -> None:
+def _check(counts: pd.Series, rejected: pa.Table, settings: Settings, as_of: date) -> None:
     if counts.rows == 0:
         raise DataError(f"the sources {listed(source.name for source in settings.sources)} give no rows at all")
     _refuse_bad_share(int(counts.broken), int(counts.rows), "rows", rejected, settings)
-    _check_sources(judged, rejected, settings)
     if counts.known == 0:
         span = (
             f"the data cover {counts.first:%Y-%m-%d} to {counts.newest:%Y-%m-%d}" if counts.later else "no row keeps the contract"
@@ -209,13 +211,20 @@ def _check(counts: pd.Series, judged: ir.Table, rejected: pa.Table, settings: Se
         )
 
 
-def _check_sources(judged: ir.Table, rejected: pa.Table, settings: Settings) -> None:
-    """Raise DataError for a source with too many broken rows: among those of a larger one they would be few."""
-    if not len(rejected) or len(settings.sources) < 2:
-        return
-    for source in judged.group_by("source_name").agg(rows=_.count()).order_by("source_name").execute().itertuples():
+def _check_sources(judged: ir.Table, rejected: pa.Table, settings: Settings, bounds: Bounds) -> list[str]:
+    """Raise DataError for a source with too many broken rows, and say which have no late event: a larger one would hide both."""
+    if len(settings.sources) < 2:
+        return []
+    known = _.broken.isnull() & (_.event_ts < ibis.literal(bounds.as_of))
+    told = judged.group_by("source_name").agg(rows=_.count(), newest=_.event_ts.max(where=known)).order_by("source_name").execute()
+    quiet = []
+    for source in told.itertuples():
         own = rejected.filter(pc.equal(rejected["source"], source.source_name))
         _refuse_bad_share(len(own), int(source.rows), f"rows of {source.source_name}", own, settings)
+        if pd.notna(source.newest) and bounds.as_of - source.newest > settings.contract.max_staleness:
+            age = words(_whole_days(bounds.as_of - source.newest))
+            quiet.append(f"the newest event of {source.source_name} is {age} old: has that source stopped?")
+    return quiet
 
 
 def _check_attributes(attributes: ir.Table, rejected: pa.Table, settings: Settings) -> None:

@@ -105,7 +105,7 @@ def test_a_cell_of_the_data_is_not_in_an_error(shop: Path) -> None:
     assert "[/b]" not in refused.stderr
 
 
-def test_a_small_source_of_which_too_many_rows_are_broken_stops_the_night(shop: Path) -> None:
+def test_a_small_source_is_not_hidden_by_a_large_one(shop: Path) -> None:
     folder = shop.parent / "small_source"
     folder.mkdir()
     (folder / "orders.csv").write_bytes((shop.parent / "orders.csv").read_bytes())
@@ -117,6 +117,11 @@ def test_a_small_source_of_which_too_many_rows_are_broken_stops_the_night(shop: 
     refused = run("train", "--config", shop_config(folder, sources=[orders, calls]), "--as-of", NIGHT)
     assert refused.exit_code == 3, refused.output
     assert "1 of 2 rows of calls (50.0%) break the contract" in refused.stderr
+    (folder / "calls.csv").write_text("who,at\nu1,2024-05-01 10:00:00\n")
+    checked = run("validate", "--config", shop_config(folder, sources=[orders, calls]), "--as-of", NIGHT)
+    assert checked.exit_code == 0, checked.output
+    assert "the newest event of calls is 119 days old: has that source stopped?" in checked.stderr
+    assert "newest event of orders" not in checked.stderr
 
 
 def test_attributes_of_which_too_many_are_broken_stop_the_night(shop: Path) -> None:
