@@ -13,6 +13,15 @@ LOWER_IS_BETTER = frozenset({"log_loss", "brier", "mean_absolute_error"})
 _FEWEST_ORIGINS = 3
 
 
+def turned(difference: Interval, measure: str) -> Interval:
+    """Turn a difference in a measure so that above zero is better, or turn such a one back.
+
+    >>> turned(Interval(-2.0, -3.0, -1.0), "mean_absolute_error")
+    Interval(value=2.0, low=1.0, high=3.0)
+    """
+    return -difference if measure in LOWER_IS_BETTER else difference
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What one gate decided, and why in one sentence."""
@@ -37,8 +46,8 @@ def not_worse(difference: Interval | None, *, measure: str, against: str = "the 
         return Verdict(
             "not worse", True, f"{measure} could not be compared with that of {against}: it is not defined on these rows"
         )
-    is_worse = difference.low > 0 if measure in LOWER_IS_BETTER else difference.high < 0
-    is_better = difference.high < 0 if measure in LOWER_IS_BETTER else difference.low > 0
+    ahead = turned(difference, measure)
+    is_worse, is_better = ahead.high < 0, ahead.low > 0
     found = (
         "worse than that of {} for sure: by"
         if is_worse

@@ -10,7 +10,7 @@ import pandas as pd
 from features.errors import GateError
 from models.backtest import CHAMPION, DISJOINT, Backtest, Predicted
 from models.bands import ScoreBand, coverage, score_bands
-from models.gates import LOWER_IS_BETTER
+from models.gates import turned
 from models.intervals import Interval, intervals, paired, pooled
 from models.ladder import Rung
 from models.propensity import Floats
@@ -117,7 +117,7 @@ def _ahead(backtest: Backtest, tested: pd.DataFrame, measure: str, *, seed: int)
     if backtest.rung == backtest.baseline:
         return None
     found = _difference(backtest, tested, "score", backtest.baseline, measure, seed=seed)
-    return -found if found is not None and measure in LOWER_IS_BETTER else found
+    return None if found is None else turned(found, measure)
 
 
 def _uncalibrated(backtest: Backtest) -> list[str]:

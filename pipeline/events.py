@@ -103,7 +103,7 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator, event_types
         _check(counts, rejected, settings, as_of)
         quiet = _check_sources(judged, rejected, settings, bounds)
         if attributes is not None:
-            _check_attributes(attributes, rejected, settings)
+            _refuse_bad_source(ATTRIBUTES, int(attributes.count().execute()), rejected, settings)
         events = accepted(judged, bounds, zone=settings.time_zone, since=counts.first.to_pydatetime())
         # Of what was known by then: a type that comes later switches nothing on.
         types, others = _types(events, event_types)
@@ -219,18 +219,17 @@ def _check_sources(judged: ir.Table, rejected: pa.Table, settings: Settings, bou
     told = judged.group_by("source_name").agg(rows=_.count(), newest=_.event_ts.max(where=known)).order_by("source_name").execute()
     quiet = []
     for source in told.itertuples():
-        own = rejected.filter(pc.equal(rejected["source"], source.source_name))
-        _refuse_bad_share(len(own), int(source.rows), f"rows of {source.source_name}", own, settings)
+        _refuse_bad_source(source.source_name, int(source.rows), rejected, settings)
         if pd.notna(source.newest) and bounds.as_of - source.newest > settings.contract.max_staleness:
             age = words(_whole_days(bounds.as_of - source.newest))
             quiet.append(f"the newest event of {source.source_name} is {age} old: has that source stopped?")
     return quiet
 
 
-def _check_attributes(attributes: ir.Table, rejected: pa.Table, settings: Settings) -> None:
-    """Raise DataError for too many broken rows: among those of events, which are many more, they would be few."""
-    own = rejected.filter(pc.equal(rejected["source"], ATTRIBUTES))
-    _refuse_bad_share(len(own), int(attributes.count().execute()), "rows of attributes", own, settings)
+def _refuse_bad_source(source: str, rows: int, rejected: pa.Table, settings: Settings) -> None:
+    """Raise DataError for too many broken rows of a source: among those of a larger one they would be few."""
+    own = rejected.filter(pc.equal(rejected["source"], source))
+    _refuse_bad_share(len(own), rows, f"rows of {source}", own, settings)
 
 
 def _refuse_bad_share(broken: int, rows: int, what: str, rejected: pa.Table, settings: Settings) -> None:

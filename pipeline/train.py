@@ -131,9 +131,9 @@ def judge(past: Past, tested: Tested, champions: Mapping[str, TargetBundle | Non
     seed, label = past.settings.training.seed, past.rows[tested.target.name].label
     has_champion, champion = tested.target.name in champions, champions.get(tested.target.name)
     if has_champion and tested.incomparable is not None:
-        ahead, instead = report.ahead, f"the rule {report.baseline}"
-        ahead = -ahead if ahead is not None and report.measure in LOWER_IS_BETTER else ahead
-        compared = gates.not_comparable(tested.incomparable, ahead, measure=report.measure, instead=instead)
+        instead = f"the rule {report.baseline}"
+        difference = None if report.ahead is None else gates.turned(report.ahead, report.measure)
+        compared = gates.not_comparable(tested.incomparable, difference, measure=report.measure, instead=instead)
     else:
         difference = against_champion(tested.backtest, measure, confidence=told.confidence, seed=seed) if has_champion else None
         undefined = Interval(float("nan"), float("nan"), float("nan"))
