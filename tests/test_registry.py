@@ -208,7 +208,7 @@ WRITES: dict[str, Callable[[Tracker], object]] = {
 
 
 @pytest.fixture(scope="module")
-def read_only(shop: Settings) -> Tracker:
+def locked(shop: Settings) -> Tracker:
     """A store with two champions in a row, opened so that nothing can be written."""
     settings = shop.model_copy(update={"name": "read_only"})
     there = Tracker(settings)
@@ -217,6 +217,13 @@ def read_only(shop: Settings) -> Tracker:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///file:{there.uri.removeprefix('sqlite:///')}?mode=ro&uri=true")
         return Tracker(settings)
+
+
+@pytest.fixture
+def read_only(locked: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tracker:
+    """The same, used from a folder of its own: MLflow makes the folders of a file that it takes for one called "file:…" there."""
+    monkeypatch.chdir(tmp_path)
+    return locked
 
 
 @pytest.mark.parametrize("asked", WRITES)
