@@ -66,6 +66,12 @@ def test_one_seed_gives_one_model() -> None:
     assert len(texts) == 1
 
 
+def test_amounts_in_pence_are_a_hundred_times_those_in_pounds() -> None:
+    x, y = table()
+    pounds, pence = (fit_booster(x, y * unit, is_amount=True, seed=5).predict(x) for unit in (0.25, 25.0))
+    np.testing.assert_allclose(pence, 100 * np.asarray(pounds), rtol=1e-3)
+
+
 def test_contributions_equal_lightgbms_own() -> None:
     x, y = table()
     x.loc[0] = [0.0, np.nan, 1e6, -1e6]
