@@ -18,7 +18,6 @@ from features.families.contacts import contact_features
 from features.families.outcomes import Outcome, of_types, outcome_features
 from features.snapshot import KEYS
 
-CUSTOM = "custom"
 ATTRIBUTES = "attributes"
 CONTACTS = "contacts"
 OUTCOMES = "outcomes"
@@ -133,9 +132,10 @@ def switched_off(wanted: Wanted, columns: Collection[str], types: Collection[str
     present = set(types) | {name for name, sources in DERIVED_FROM.items() if sources <= set(types)}
     counts: dict[str, int] = {}
     by_family = declared_by_family(wanted)
+    built_in = {feature.name for family in by_family.values() for feature in family}
     has_own = wanted.custom or wanted.outcomes
-    custom = [feature for feature in declared(wanted, COLUMNS).features if feature.base == CUSTOM] if has_own else []
-    for feature in [*(feature for name in wanted.families for feature in by_family[name]), *custom]:
+    own = [feature for feature in declared(wanted, COLUMNS).features if feature.name not in built_in] if has_own else []
+    for feature in [*(feature for name in wanted.families for feature in by_family[name]), *own]:
         missing = feature.needs - set(columns) or {kind for name in feature.types - present for kind in _lacking(name, types)}
         for name in missing:
             counts[name] = counts.get(name, 0) + 1

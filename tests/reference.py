@@ -388,6 +388,8 @@ def stage(seen: Seen, row: Row) -> Row:
     ):
         found[f"{what}_recency_days"] = seen.recency(seen.of(event_type))
         found[f"{what}_first_days"] = seen.age(seen.of(event_type))
+        if what != "coupon":
+            found[f"{what}_after_purchase_days"] = after_purchase(row, found[f"{what}_recency_days"])
     beginnings = seen.days[seen.days.gap.isna() | (seen.days.gap >= 56)]
     run, runs = seen.recency(beginnings), len(beginnings)
     recency, usual = row["purchase_recency_days"], seen.days.gap.mean()
@@ -405,6 +407,11 @@ def stage(seen: Seen, row: Row) -> Row:
     else:
         found["journey_stage"], days = "active", run - 28
     return {**found, "purchase_run_days": run, "purchase_run_count": runs, "journey_stage_days": days}
+
+
+def after_purchase(row: Row, recency: object) -> float:
+    later: float = row["purchase_recency_days"] - recency  # type: ignore[operator]
+    return later if later > 0 else nan
 
 
 def exit_(seen: Seen, row: Row) -> Row:
@@ -468,11 +475,13 @@ def _with_longest(seen: Seen) -> Seen:
     return Seen(seen.events, seen.everybody, seen.cutoff, [10_000 * DAY], {})
 
 
-def outcomes(seen: Seen, _row: Row) -> Row:
+def outcomes(seen: Seen, known: Row) -> Row:
     row: Row = {}
     for name, (met, measure) in seen.outcomes.items():
         hits = seen.events[met(seen.events)]
         row |= {f"{name}_recency_days": seen.recency(hits), f"{name}_first_days": seen.age(hits), f"{name}_count": len(hits)}
+        if not name.startswith("purchase_"):
+            row[f"{name}_after_purchase_days"] = after_purchase(known, row[f"{name}_recency_days"])
         row |= {f"{name}_count_{label(window)}": len(seen.last(hits, window)) for window in seen.coarse}
         if measure:
             row[f"{name}_{measure}_sum"] = money(hits[measure])

@@ -8,6 +8,7 @@ than 28 days old), returned (a later run is), loyal (the run is 112 days old or 
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from typing import Any
 
 import ibis
 from ibis import _
@@ -42,7 +43,7 @@ _BASES: dict[str, Base] = {event_type: base for base, types in TOGETHER.items() 
 
 
 def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
-    """Time known, first and last event of each type, the stage and the time in it."""
+    """Time known, first and last event of each type and whether that followed a purchase, the stage and the time in it."""
     yield Feature(
         name="known_days",
         base="everything",
@@ -75,6 +76,9 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
             unknown=f"no {called} so far",
             types=frozenset({event_type}),
         )
+        # A coupon is redeemed with a purchase, never after it.
+        if event_type != COUPON:
+            yield since_purchase(what, called, group, types=frozenset({event_type}))
     begins_run = _.gap.isnull() | (_.gap >= LAPSED_DAYS)
     yield Feature(
         name="purchase_run_days",
@@ -115,6 +119,22 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
         meaning="days since the present stage of the journey began; a pause that was made up for does not begin it anew",
         phrase="in this stage of the journey for {value}",
         group="stage",
+    )
+
+
+def since_purchase(what: str, called: str, group: str, **more: Any) -> Feature:
+    """How long after the last purchase something was still done: a question about an order, a look at the next one."""
+    days = _.purchase_recency_days - getattr(_, f"{what}_recency_days")
+    return Feature(
+        name=f"{what}_after_purchase_days",
+        base="row",
+        expr=(days > 0).ifelse(days, ibis.null("float64")),
+        unit="days",
+        meaning=f"days from the last purchase to the last {called}, where that came later",
+        phrase=f"last {called} {{value}} after the last purchase",
+        group=group,
+        unknown=f"no {called} since the last purchase, if any",
+        **more,
     )
 
 
