@@ -143,6 +143,25 @@ def test_features_of_one_name_and_two_windows_keep_their_own_sql(engine) -> None
     assert found[["own_7d", "own_28d"]].to_numpy().tolist() == [[40.0, 2.0]]
 
 
+def test_what_came_after_the_last_purchase_is_told_and_what_came_before_is_not(engine) -> None:  # type: ignore[no-untyped-def]
+    told = [
+        *((user, at("2024-02-20"), 40.0) for user in ("ann", "bob")),
+        ("ann", at("2024-02-21 12:00"), None, "lesson_done"),
+        ("bob", at("2024-02-19"), None, "lesson_done"),
+        ("cem", at("2024-02-21"), None, "lesson_done"),
+    ]
+    asked = declared(Wanted(WINDOWS, families=(), outcomes=(Outcome(LESSON),)), COLUMNS)
+    found = engine.execute(build_features(engine, load_events(engine, events(*told)), asked, [at("2024-03-01")]))
+    days = found.set_index("user_id").lesson_done_after_purchase_days
+    assert days["ann"] == 1.5 and days[["bob", "cem"]].isna().all()
+
+
+@pytest.mark.parametrize("condition", [f"{PURCHASE} AND category = 'italian'", f"{PURCHASE} AND amount > 50"])
+def test_no_purchase_comes_after_the_last_one(condition: str) -> None:
+    after = [feature for feature in outcome_features([Outcome(condition)], WINDOWS).features if "after_purchase" in feature.name]
+    assert all(feature.name.startswith("near_") for feature in after)
+
+
 def test_columns_that_no_source_gives_switch_them_off() -> None:
     asked = Wanted(WINDOWS, families=(), outcomes=(Outcome(ITALIAN),))
     assert declared(asked, ["user_id", "event_ts", "event_type"]).features == ()

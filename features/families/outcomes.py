@@ -264,7 +264,7 @@ def _dates(condition: str, name: str, told: str, said: str) -> tuple[list[Featur
         days("recency", (until - getattr(_, last)).min(), "last event", "last"),
         days("first", (until - getattr(_, first)).max(), "first event", "first"),
     ]
-    if PURCHASE not in _choices(condition).get(_TYPE, ()):
+    if not any(PURCHASE in _choices(part).get(_TYPE, ()) for part in _parts(condition)):
         later = stage.since_purchase(name, f"event of {told}", name, needs=needs)
         phrase, unknown = f"{said}: last {{value}} after the last purchase", f"{said}: none since the last purchase, if any"
         features.append(replace(later, phrase=phrase, unknown=unknown))
