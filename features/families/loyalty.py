@@ -97,7 +97,7 @@ def _streaks(longest: timedelta) -> Iterator[Feature]:
         expr=(_.week == _.turn).ifelse(1.0, 0.0).sum(),
         unit="week",
         meaning="weeks in a row with a purchase, counted back from the last seven days",
-        phrase="bought {value} in a row",
+        phrase="streak of weeks with a purchase: {value}",
         group="streak",
         empty=0,
     )
