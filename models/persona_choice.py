@@ -123,7 +123,8 @@ def _choose(tried: Sequence[Tried], smallest_share: float, stability: float, for
     large = [one for one in tried if (one.smallest or 0.0) >= smallest_share]
     if not large:
         one = max(tried, key=lambda one: one.smallest or 0.0)
-        return one.k, f"no number keeps {smallest_share:.0%} of the users in its smallest persona; {one.k} comes nearest"
+        told = f"the smallest has {one.smallest or 0.0:.1%} of the users, less than the {smallest_share:.0%} asked for"
+        return one.k, f"{told}; any other number leaves less"
     stable = [one for one in large if (one.kept or 0.0) >= stability - (_SLACK if one.k == former else 0.0)]
     if not stable:
         one = max(large, key=lambda one: one.kept or 0.0)

@@ -17,6 +17,8 @@ from pipeline.tables import nights
 # A column: its name, and a cell for each row.
 Column = tuple[str, Sequence[str]]
 UNKNOWN = "–"
+# Amounts below this are shown with cents: a mean of $0.38 is not nothing.
+_WITH_CENTS = 10.0
 # Between two columns of a plain table, and at its edges.
 _GAP, _EDGES = 3, 2
 # The least width of a column that may be broken into lines.
@@ -82,12 +84,14 @@ def count_text(value: int | None) -> str:
 
 
 def score_text(value: float, currency: str | None) -> str:
-    """Write a score: an amount in its currency, or a probability as a percentage where there is none.
+    """Write a score: an amount in its currency, small ones with cents, or a probability as a percentage where there is none.
 
-    >>> score_text(0.3372, None), score_text(1234.5, "€")
-    ('33.7%', '€1,234')
+    >>> score_text(0.3372, None), score_text(1234.5, "€"), score_text(0.376, "€")
+    ('33.7%', '€1,234', '€0.38')
     """
-    return f"{value:.1%}" if currency is None else f"{currency}{value:,.0f}"
+    if currency is None:
+        return f"{value:.1%}"
+    return f"{currency}{value:,.2f}" if abs(value) < _WITH_CENTS else f"{currency}{value:,.0f}"
 
 
 def asked_targets(settings: Settings, columns: Sequence[str]) -> list[dict[str, Any]]:

@@ -172,7 +172,12 @@ def tried(k: int, silhouette: float, stability: float, kept: float, smallest: fl
         ([tried(4, 0.395, 0.9, 0.95), tried(5, 0.40, 0.7, 0.81)], 5, 5, "as many before"),
         ([tried(4, 0.395, 0.9, 0.95), tried(5, 0.40, 0.7, 0.79)], 5, 4, "agree on it most"),
         ([tried(4, 0.30, 0.9, 0.80), tried(5, 0.40, 0.7, 0.85)], None, 5, "no number keeps 90% .* 5 keeps most, 85.0%"),
-        ([tried(4, 0.30, 0.9, 0.95, 0.03), tried(5, 0.40, 0.7, 0.95, 0.01)], None, 4, "4 comes nearest"),
+        (
+            [tried(4, 0.30, 0.9, 0.95, 0.03), tried(5, 0.40, 0.7, 0.95, 0.01)],
+            None,
+            4,
+            "has 3.0% of the users, less than .*; any other number leaves less",
+        ),
         ([tried(4, 0.30, 0.9, 0.91, 0.06), tried(5, 0.40, 0.7, 0.95, 0.04)], None, 4, "91% of the users keep"),
     ],
 )

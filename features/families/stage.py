@@ -86,7 +86,7 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
         expr=begins_run.ifelse(_.since, ibis.null("float64")).min(),
         unit="days",
         meaning=f"days since the present run of purchases began (no break of {LAPSED_DAYS:g} days or more)",
-        phrase="has bought without a long break for {value}",
+        phrase="latest run of purchases began {value} ago",
         group="tenure",
         unknown="no purchases so far",
     )
