@@ -30,6 +30,8 @@ PARAMETERS: dict[str, Any] = {
 _AMOUNT: dict[str, Any] = {"objective": "poisson", "poisson_max_delta_step": 0.1}
 ROUNDS = 150
 _FEWEST_ROUNDS, _MOST_ROUNDS, _PATIENCE = 50, 400, 50
+# A few large amounts, such as yearly renewals that no earlier block has seen, would stop them at once.
+_FEWEST_OF_AMOUNTS = 100
 
 
 def leaves_for(label: pd.Series, *, is_amount: bool) -> int:
@@ -76,7 +78,7 @@ def rounds_needed(
 ) -> int:
     """Give after how many rounds a model of `earlier` rows stops getting better on `later` ones (both with `label`).
 
-    Bounded to 50 to 400: one block of time says little about the last few rounds.
+    Bounded to 50 (of amounts 100) to 400: one block of time says little about the last few rounds.
     """
     names = list(features)
     told = _told(earlier[names], is_amount=is_amount, seed=seed, parameters=parameters, monotone=monotone, threads=1)
@@ -84,7 +86,7 @@ def rounds_needed(
     watched = lightgbm.Dataset(later[names], later.label.clip(lower=0), reference=learned)
     stop = lightgbm.early_stopping(_PATIENCE, verbose=False)
     booster = lightgbm.train(told, learned, num_boost_round=_MOST_ROUNDS, valid_sets=[watched], callbacks=[stop])
-    return int(np.clip(booster.best_iteration, _FEWEST_ROUNDS, _MOST_ROUNDS))
+    return int(np.clip(booster.best_iteration, _FEWEST_OF_AMOUNTS if is_amount else _FEWEST_ROUNDS, _MOST_ROUNDS))
 
 
 def _dataset(x: pd.DataFrame, y: pd.Series, *, is_amount: bool) -> lightgbm.Dataset:
