@@ -265,9 +265,9 @@ def _dates(condition: str, name: str, told: str, said: str) -> tuple[list[Featur
         days("first", (until - getattr(_, first)).max(), "first event", "first"),
     ]
     if not any(PURCHASE in _choices(part).get(_TYPE, ()) for part in _parts(condition)):
-        later = stage.since_purchase(name, f"event of {told}", name, needs=needs)
+        later = stage.since_purchase(name, f"event of {told}", name)
         phrase, unknown = f"{said}: last {{value}} after the last purchase", f"{said}: none since the last purchase, if any"
-        features.append(replace(later, phrase=phrase, unknown=unknown))
+        features.append(replace(later, phrase=phrase, unknown=unknown, needs=needs))
     return features, [Measure(last, "max", instant, met), Measure(first, "min", instant, met)]
 
 

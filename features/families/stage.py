@@ -7,8 +7,8 @@ than 28 days old), returned (a later run is), loyal (the run is 112 days old or 
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import ibis
 from ibis import _
@@ -78,7 +78,7 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
         )
         # A coupon is redeemed with a purchase, never after it.
         if event_type != COUPON:
-            yield since_purchase(what, called, group, types=frozenset({event_type}))
+            yield replace(since_purchase(what, called, group), types=frozenset({event_type}))
     begins_run = _.gap.isnull() | (_.gap >= LAPSED_DAYS)
     yield Feature(
         name="purchase_run_days",
@@ -122,7 +122,7 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
     )
 
 
-def since_purchase(what: str, called: str, group: str, **more: Any) -> Feature:
+def since_purchase(what: str, called: str, group: str) -> Feature:
     """How long after the last purchase something was still done: a question about an order, a look at the next one."""
     days = _.purchase_recency_days - getattr(_, f"{what}_recency_days")
     return Feature(
@@ -134,7 +134,6 @@ def since_purchase(what: str, called: str, group: str, **more: Any) -> Feature:
         phrase=f"last {called} {{value}} after the last purchase",
         group=group,
         unknown=f"no {called} since the last purchase, if any",
-        **more,
     )
 
 
