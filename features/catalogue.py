@@ -33,6 +33,7 @@ Base = Literal[
     "population",
 ]
 NAME = "name"
+IS = "is"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,8 @@ class Feature:
     `base` names the snapshot table (see `features.snapshot`) that `expr` aggregates per user; `row` means that the expression
     reads other features of the same user, `population` that it sets them against the other users known at the cutoff.
     `unit` is `days`, `money`, `share`, `times`, `number` (or `score`, `mixture`, `percentile`, `o'clock`, written in their own
-    way), the noun that is counted, or `name`: then the value is a text, which segments and tables use and models leave alone.
+    way), the noun that is counted, `is` for 1 or 0, or `name`: then the value is a text, which segments and tables use and models
+    leave alone.
     `empty` is the value of a user who has no row in the base: 0 for counts and sums, null where nothing is known.
     `needs` are the optional event columns, and `types` the event types, without which the feature is switched off.
     Features of one `group` tell one story, so a user's reasons name a group once. `phrase` says the value in words, `unknown`
@@ -119,6 +121,8 @@ def amount(value: float, unit: str, *, currency: str = "") -> str:
         return "nothing"
     if unit == "money":
         return f"{currency}{value:,.2f}" if abs(value) < 100 else f"{currency}{value:,.0f}"
+    if unit == IS:
+        return "is" if value else "is not"
     if unit == "share":
         return f"{value:.0%}"
     if unit == "times":
@@ -190,7 +194,7 @@ def phrase(
     usual = row.get(feature.usual) if feature.usual else None
     if feature.usual is not None and usual is not None and usual == usual:
         return f"{said}, " + feature.usual_phrase.format(value=amount(usual, by_name[feature.usual].unit, currency=currency))
-    if typical is None or typical != typical:
+    if typical is None or typical != typical or feature.unit == IS:
         return said
     common = amount(typical, feature.unit, currency=currency)
     return said if common == own else f"{said} (typically {common})"

@@ -15,12 +15,15 @@ from features.event_types import DERIVED_FROM, KNOWN, PURCHASE
 from features.families import FAMILIES, FIXED_WINDOWS
 from features.families.attributes import attribute_features
 from features.families.contacts import contact_features
-from features.families.outcomes import Outcome, of_types, outcome_features
+from features.families.names import name_features
+from features.families.outcomes import Outcome, outcome_features, with_inventory
+from features.inventory import NOTHING, Inventory
 from features.snapshot import KEYS
 
 ATTRIBUTES = "attributes"
 CONTACTS = "contacts"
 OUTCOMES = "outcomes"
+NAMES = "names"
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Wanted:
     """What a config asks for: windows, families by name, named values, custom features and attributes.
 
     `contacts` are the windows in which contacts are counted for plays, None where there are no plays; `outcomes` are what targets
-    ask about beyond the families; features in `left_out` are not built.
+    ask about beyond the families; models leave attributes `aside` alone, and features in `left_out` are not built.
     """
 
     windows: tuple[timedelta, ...]
@@ -37,6 +40,7 @@ class Wanted:
     custom: tuple[Custom, ...] = ()
     # Attribute to whether it is a number.
     attributes: Mapping[str, bool] = field(default_factory=dict)
+    aside: frozenset[str] = frozenset()
     contacts: tuple[timedelta, ...] | None = None
     outcomes: tuple[Outcome, ...] = ()
     left_out: frozenset[str] = frozenset()
@@ -69,8 +73,10 @@ class FeatureSet:
         return tuple(feature for feature in self.features if not feature.is_text and not feature.is_aside)
 
 
-def declared(wanted: Wanted, columns: Collection[str], types: Collection[str] = KNOWN, *, others: Sequence[str] = ()) -> FeatureSet:
-    """Give the features that the event columns and event types present allow; `others` are types that no family knows.
+def declared(
+    wanted: Wanted, columns: Collection[str], types: Collection[str] = KNOWN, inventory: Inventory = NOTHING
+) -> FeatureSet:
+    """Give the features that the event columns and event types present allow, and those of what a log holds besides.
 
     Raises ConfigError for a custom feature that is wrong (see `features.custom`).
     """
@@ -79,10 +85,13 @@ def declared(wanted: Wanted, columns: Collection[str], types: Collection[str] = 
     custom: list[Feature] = []
     own = {name for told in wanted.custom for name in custom_names(told)}
     built_in = {feature.name for family in by_family.values() for feature in family}
-    asked_about = of_types(wanted.outcomes, others)
+    asked_about = with_inventory(wanted.outcomes, inventory)
     outcomes = outcome_features(asked_about, windows, taken=built_in, names_personas=PURCHASE not in types)
     measures = list(outcomes.measures)
     by_family[OUTCOMES] = tuple(feature for feature in outcomes.features if feature.name not in own)
+    texts = [feature for name in (*wanted.families, ATTRIBUTES) for feature in by_family[name] if feature.is_text]
+    taken = built_in | own | {feature.name for feature in by_family[OUTCOMES]}
+    by_family[NAMES] = tuple(name_features(texts, inventory.values, taken))
     known = {feature.name: feature.sql_type for family in by_family.values() for feature in family}
     problems = []
     for index, told in enumerate(wanted.custom):
@@ -106,7 +115,8 @@ def declared(wanted: Wanted, columns: Collection[str], types: Collection[str] = 
     reads = _reads(everything)
     possible = _with_what_they_read(possible, reads)
     chosen = {feature.name for name in wanted.families for feature in by_family.get(name, ())}
-    chosen |= {feature.name for feature in (*custom, *by_family[ATTRIBUTES], *by_family[CONTACTS], *by_family[OUTCOMES])}
+    chosen |= {feature.name for always in (ATTRIBUTES, CONTACTS, OUTCOMES, NAMES) for feature in by_family[always]}
+    chosen |= {feature.name for feature in custom}
     chosen -= wanted.left_out
     asked = tuple(feature for feature in possible if feature.name in chosen)
     needed_names = _closure([feature.name for feature in asked], reads)
@@ -124,7 +134,7 @@ def declared_by_family(wanted: Wanted) -> dict[str, tuple[Feature, ...]]:
         more = family.value_features(wanted.values, windows) if hasattr(family, "value_features") else ()
         found[name] = (*family.features(windows), *more)
     contacts = () if wanted.contacts is None else tuple(contact_features(wanted.contacts))
-    return {**found, ATTRIBUTES: tuple(attribute_features(wanted.attributes)), CONTACTS: contacts}
+    return {**found, ATTRIBUTES: tuple(attribute_features(wanted.attributes, wanted.aside)), CONTACTS: contacts}
 
 
 def switched_off(wanted: Wanted, columns: Collection[str], types: Collection[str]) -> dict[str, int]:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from features.errors import DataError, StoreError, listed
+from features.inventory import NOTHING, Inventory, united
 from models.calibration import Calibrator
 from models.ladder import Blend, Constant, Model, Recipe, Trees, finite
 from models.linear import Linear, linear_of
@@ -24,7 +25,7 @@ from models.personas import Personas
 from models.propensity import Floats
 
 _HEAD, _BOOSTER = "bundle.json", "booster.txt"
-FORMAT = 5
+FORMAT = 6
 # The first format whose files carry their own digest.
 _SEALED = 4
 
@@ -34,7 +35,7 @@ class TargetBundle:
     """A target's model: what it was made by, its calibrator, and the `definition` of the target it was trained for.
 
     `groups` says for each feature which story it tells in reasons, and `typical` its median among those it was trained on.
-    `event_types` are those that had features without a family knowing them.
+    `inventory` is what the log held that features were named after.
     """
 
     target: str
@@ -45,7 +46,7 @@ class TargetBundle:
     model: Model
     groups: Mapping[str, str] = field(default_factory=dict)
     typical: Mapping[str, float] = field(default_factory=dict)
-    event_types: tuple[str, ...] = ()
+    inventory: Inventory = NOTHING
 
     @property
     def method(self) -> str:
@@ -99,13 +100,13 @@ class TargetBundle:
         return (
             head
             | {"model": _plain(self.model), "groups": dict(self.groups), "typical": dict(self.typical)}
-            | {"event_types": list(self.event_types)}
+            | {"inventory": asdict(self.inventory)}
         )
 
 
-def event_types_of(bundles: Iterable[object]) -> set[str]:
-    """Give the event types that some models of targets had features for without a family knowing them."""
-    return {name for bundle in bundles if isinstance(bundle, TargetBundle) for name in bundle.event_types}
+def inventory_of(bundles: Iterable[object]) -> Inventory:
+    """Give what the logs held that models of targets were trained on."""
+    return united(bundle.inventory for bundle in bundles if isinstance(bundle, TargetBundle))
 
 
 @dataclass(frozen=True)
@@ -196,8 +197,14 @@ def _target(head: Mapping[str, Any], folder: Path) -> TargetBundle:
         model=_model(head["model"], folder),
         groups=head["groups"],
         typical=head["typical"],
-        event_types=tuple(head.get("event_types", ())),
+        inventory=_inventory(head),
     )
+
+
+def _inventory(head: Mapping[str, Any]) -> Inventory:
+    # Before there was one, event types were all that was remembered.
+    told = head.get("inventory", {"measures": dict.fromkeys(head.get("event_types", ()), ())})
+    return Inventory(**{part: {name: tuple(names) for name, names in held.items()} for part, held in told.items()})
 
 
 def _plain(model: Model) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Backtests: past origins of every target, predicted from what was known before each; alone, or inside a training."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -12,6 +12,7 @@ from joblib import Parallel, delayed
 from features.build import steps
 from features.errors import GateError, StoreError, listed
 from features.families.outcomes import read_for, simple_rules
+from features.inventory import NOTHING, Inventory
 from features.labels import Target, active_users, build_labels, definition
 from features.windows import label as window_label
 from features.windows import words
@@ -30,7 +31,7 @@ from models.backtest import (
     rounds_for,
     worth,
 )
-from models.bundle import TargetBundle, event_types_of
+from models.bundle import TargetBundle, inventory_of
 from models.ladder import Recipe, Rung, finite
 from models.metrics import Contact
 from models.propensity import leaves_for
@@ -68,7 +69,8 @@ class Past:
     def features_of(self, target: Target) -> tuple[str, ...]:
         """Give the features that a target's models read: of what targets ask about, its own."""
         own = read_for(target)
-        return tuple(feature.name for feature in self.log.features.numbers if feature.outcome in own or feature.for_all)
+        asked = (feature.name for feature in self.log.features.numbers if feature.outcome in own or feature.for_all)
+        return tuple(name for name in asked if name in self.log.own)
 
     def asked_by(self, target: Target) -> set[str]:
         """Give the features that describe what a target itself asks about."""
@@ -100,7 +102,7 @@ def run_backtest(settings: Settings, as_of: date, tracker: Tracker, narrator: Na
     Raises what `gather` raises.
     """
     champions = champions_in_charge(tracker, settings.specs(), narrator)
-    past = gather(settings, as_of, narrator, event_types_of(champions.values()))
+    past = gather(settings, as_of, narrator, inventory_of(champions.values()))
     recipes = {target.name: recipe_for(past, target, champions.get(target.name)) for target in past.targets}
     return test(past, recipes, champions, narrator)
 
@@ -128,14 +130,14 @@ def champions_in_charge(tracker: Tracker, targets: Sequence[Target], narrator: N
     return found
 
 
-def gather(settings: Settings, as_of: date, narrator: Narrator, event_types: Collection[str] = ()) -> Past:
+def gather(settings: Settings, as_of: date, narrator: Narrator, remembered: Inventory = NOTHING) -> Past:
     """Read the events, build features at the training cutoffs and tonight, and label what can be labelled.
 
-    Champions are compared on features of the `event_types` that they knew.
+    Champions are compared on features of what they `remembered`.
 
     Raises GateError when history is too short for one origin, nobody is eligible, or no event is what a target asks about.
     """
-    log = read_events(settings, as_of, narrator, event_types)
+    log = read_events(settings, as_of, narrator, remembered)
     targets = settings.specs()
     cutoffs = training_cutoffs(log, settings, targets)
     frame = _features(log, cutoffs, settings, narrator)

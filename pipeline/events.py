@@ -1,7 +1,7 @@
 """Read the sources of a night: events that keep the contract, and what was rejected."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import reduce
@@ -19,9 +19,9 @@ from features.contract import COLUMNS, PURCHASE, Bounds, accepted, conform, judg
 from features.declare import FeatureSet, declared, switched_off
 from features.engines import engine_errors, keep
 from features.errors import ConfigError, DataError, first_line, listed
-from features.event_types import KNOWN
 from features.expressions import columns_of
 from features.fingerprint import fingerprint
+from features.inventory import NOTHING, Inventory, take_inventory, united
 from features.labels import active_users
 from features.sources import read_sources
 from features.windows import LONGEST, label, words
@@ -30,9 +30,6 @@ from pipeline.progress import Narrator
 from pipeline.settings import ATTRIBUTES, Settings
 from pipeline.target_settings import GrowthSettings, ValueSettings
 
-# Event types that no family knows, and that get features all the same.
-_MOST_OTHERS = 20
-
 
 @dataclass(frozen=True)
 class EventLog:
@@ -40,8 +37,9 @@ class EventLog:
 
     `rejected` has the columns of `quarantine`; `later` counts events at or after `as_of`, left alone; `digest` identifies the
     accepted events whatever their order; `first` is the first purchase and `last` the newest event (UTC, without zone). `types`
-    are the event types there are, `others` those that have features without a family knowing them. `attributes` has a row per user
-    and `known_from`, or is None; `beyond_history` are the windows longer than the history.
+    are the event types there are, `inventory` is what features are named after in this log, and `own` are the features that it
+    gives by itself. `attributes` has a row per user and `known_from`, or is None; `beyond_history` are the windows longer than the
+    history.
     """
 
     engine: SQLBackend
@@ -49,7 +47,8 @@ class EventLog:
     attributes: ir.Table | None
     features: FeatureSet
     types: frozenset[str]
-    others: tuple[str, ...]
+    inventory: Inventory
+    own: frozenset[str]
     as_of: date
     count: int
     later: int
@@ -73,10 +72,13 @@ def midnight(as_of: date) -> datetime:
     return datetime(as_of.year, as_of.month, as_of.day)
 
 
-def read_events(settings: Settings, as_of: date, narrator: Narrator, event_types: Collection[str] = ()) -> EventLog:
+def read_events(
+    settings: Settings, as_of: date, narrator: Narrator, remembered: Inventory = NOTHING, *, looks: bool = True
+) -> EventLog:
     """Read every source and split off what breaks the contract.
 
-    `event_types` get features although no family knows them, whether they are in the log or not: models in charge read them.
+    What models in charge have `remembered` gives features, whether this log holds it or not; what this log holds does so where
+    somebody `looks`, to train models that read it.
 
     Raises ConfigError or DataError (see `features.sources` and `features.contract`), and DataError when too many rows are broken,
     there is no event before `as_of`, or the newest one is older than `contract.max_staleness`.
@@ -105,15 +107,20 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator, event_types
         if attributes is not None:
             _refuse_bad_source(ATTRIBUTES, int(attributes.count().execute()), rejected, settings)
         events = accepted(judged, bounds, zone=settings.time_zone, since=counts.first.to_pydatetime())
+        kept = None if attributes is None else held(attributes, settings.wanted().attributes)
         # Of what was known by then: a type that comes later switches nothing on.
-        types, others = _types(events, event_types)
+        types = frozenset(events.select("event_type").distinct().execute().event_type)
+        inventory = take_inventory(events, columns, _known_texts(kept, settings, bounds)) if looks else NOTHING
+        own = declared(settings.wanted(), columns, types, inventory)
+        both = united([inventory, remembered])
         log = EventLog(
             engine=engine,
             events=events,
-            attributes=None if attributes is None else held(attributes, settings.wanted().attributes),
-            features=declared(settings.wanted(), columns, types, others=others),
-            types=frozenset(types),
-            others=others,
+            attributes=kept,
+            features=own if both == inventory else declared(settings.wanted(), columns, types, both),
+            own=frozenset(own.names),
+            types=types,
+            inventory=inventory,
             as_of=as_of,
             count=int(counts.known),
             later=int(counts.later),
@@ -131,12 +138,10 @@ def read_events(settings: Settings, as_of: date, narrator: Narrator, event_types
     return log
 
 
-def _types(events: ir.Table, known_before: Collection[str]) -> tuple[set[str], tuple[str, ...]]:
-    """Give the event types there are, and those that get features without a family knowing them: frequent ones, and known ones."""
-    counts = events.event_type.value_counts(name="n").execute().sort_values(["n", "event_type"], ascending=[False, True])
-    types = [str(name) for name in counts.event_type]
-    frequent = [name for name in types if name not in KNOWN][:_MOST_OTHERS]
-    return set(types), tuple(sorted({*frequent, *known_before}))
+def _known_texts(attributes: ir.Table | None, settings: Settings, bounds: Bounds) -> ir.Table | None:
+    """Give the attributes that are texts, as far as they were known on the night."""
+    texts = [name for name, is_number in settings.wanted().attributes.items() if not is_number]
+    return attributes.filter(_.known_from < ibis.literal(bounds.as_of)).select(texts) if attributes is not None and texts else None
 
 
 def _attributes(engine: SQLBackend, told: ir.Table, settings: Settings) -> ir.Table:
@@ -257,14 +262,14 @@ def _reasons(rejected: pa.Table) -> list[str]:
     return [f"{count:,} rows of {source}: {reason}" for (source, reason), count in counts.items()]
 
 
-def _tell(log: EventLog, columns: set[str], types: set[str], settings: Settings, narrator: Narrator) -> None:
+def _tell(log: EventLog, columns: set[str], types: frozenset[str], settings: Settings, narrator: Narrator) -> None:
     """Say once what was left out: rejected rows by reason, and features whose columns no source gives."""
     for reason in _reasons(log.rejected):
         narrator.say(f"  quarantined {reason}")
     if log.beyond_history:
         narrator.say(f"  windows longer than the history see all of it and no more: {listed(log.beyond_history)}")
-    if log.others:
-        others = listed(log.others, most=_MOST_OTHERS)
+    if log.inventory.measures:
+        others = listed(log.inventory.types, most=len(log.inventory.types))
         narrator.say(f"  event types that no family knows, with counts and dates of their own: {others}")
     off = switched_off(settings.wanted(), columns, types)
     for what, kind in (("columns", COLUMNS), ("event types", off.keys() - COLUMNS.keys())):

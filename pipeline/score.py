@@ -18,7 +18,7 @@ from features.build import steps
 from features.catalogue import how_many
 from features.errors import ConfigError, GateError, StoreError, listed
 from features.labels import definition
-from models.bundle import TargetBundle, event_types_of
+from models.bundle import TargetBundle, inventory_of
 from pipeline.answers import Known, answered, answers_schema, scores_rows
 from pipeline.batches import Batches, Here, batches, load
 from pipeline.columns import SCORES, features_schema, segments_schema, without_date
@@ -146,7 +146,8 @@ def load_champions(night: NightRun) -> NightRun:
 def load_events(night: NightRun) -> NightRun:
     """Read the events known on the night."""
     models = [told.bundle for told in (*night.champions.values(), *night.challengers.values())]
-    return replace(night, log=read_events(night.settings, night.as_of, night.narrator, event_types_of(models)))
+    log = read_events(night.settings, night.as_of, night.narrator, inventory_of(models), looks=False)
+    return replace(night, log=log)
 
 
 def compute_features(night: NightRun) -> NightRun:

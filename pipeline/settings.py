@@ -140,6 +140,14 @@ class AttributeSettings(Strict):
     tables: dict[Name, str] = Field(min_length=1, description="Alias to file, as for a source.")
     sql: str = Field(description="One SELECT that gives user_id, known_from (UTC) and the columns below.")
     columns: dict[Name, Literal["text", "number"]] = Field(min_length=1, description="Attribute to text or number.")
+    aside: tuple[Name, ...] = Field((), description="Attributes for rules and plays alone: models leave them alone.")
+
+    @model_validator(mode="after")
+    def _aside_are_columns(self) -> "AttributeSettings":
+        for name in self.aside:
+            if name not in self.columns:
+                raise ValueError(f"aside names {name!r}, which is not among the columns: {did_you_mean(name, self.columns)}")
+        return self
 
     def source(self) -> Source:
         """Give the source that `features` reads."""
@@ -355,6 +363,7 @@ class Settings(Strict):
             values,
             tuple(custom.spec() for custom in told.custom),
             attributes,
+            aside=frozenset(self.attributes.aside) if self.attributes else frozenset(),
             contacts=tuple(sorted(caps)) if any(segment.play for segment in self.segments) else None,
             outcomes=outcomes(self.specs(), told.events),
             # The column of the config's rules takes the place of the feature.

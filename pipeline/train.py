@@ -18,7 +18,7 @@ from features.errors import GateError, StoreError
 from features.labels import Target, definition
 from features.windows import label as window_label
 from models import gates
-from models.bundle import PersonaBundle, TargetBundle, event_types_of
+from models.bundle import PersonaBundle, TargetBundle, inventory_of
 from models.gates import LOWER_IS_BETTER, Verdict
 from models.intervals import Interval
 from models.ladder import Model, Recipe, fit_recipe
@@ -96,7 +96,7 @@ def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator,
         # Asked first: work is lost on a registry that does not answer. A local one is only made once there is something to keep.
         champions = champions_in_charge(tracker, settings.specs(), narrator)
         former = _former_personas(tracker, narrator)
-        past = gather(settings, as_of, narrator, event_types_of(champions.values()))
+        past = gather(settings, as_of, narrator, inventory_of(champions.values()))
         tracker.open()
         with narrator.step("finding personas") as step:
             personas, matching = _personas(past, former)
@@ -235,7 +235,7 @@ def _bundle(past: Past, made: Tested, model: Model) -> TargetBundle:
         made.backtest.calibrator,
         model,
         groups={name: groups[name] for name in model.features},
-        event_types=past.log.others,
+        inventory=past.log.inventory,
         typical={str(name): float(value) for name, value in medians.items() if not np.isnan(value)},
     )
 

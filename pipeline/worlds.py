@@ -26,8 +26,9 @@ from ibis import _
 from features.build import steps
 from features.engines import release
 from features.expressions import columns_of
+from features.inventory import Inventory
 from features.labels import definition
-from models.bundle import event_types_of
+from models.bundle import inventory_of
 from pipeline import tables
 from pipeline.answers import ACTIVE, Known, answered, answers_schema, asked_column
 from pipeline.batches import Batches, Here, batches
@@ -95,7 +96,7 @@ class Story:
 
 def sizes(story: Story, narrator: Narrator) -> tuple[int, int, int]:
     """Give how many of the users are members at the end of each world but the last: time, behaviour, models."""
-    early = read_events(story.settings, story.first, narrator, _event_types(story))
+    early = read_events(story.settings, story.first, narrator, _remembered(story), looks=False)
     if early.attributes is not None:
         # What became known of a user since is part of what happened.
         early = replace(early, attributes=early.attributes.filter(_.known_from < midnight(story.first)))
@@ -127,11 +128,11 @@ def sizes(story: Story, narrator: Narrator) -> tuple[int, int, int]:
 def _late(story: Story, narrator: Narrator) -> EventLog | None:
     """Read the events of the last night that has to be built anew, None where the tables recorded all that is needed."""
     unlike = [day for day in story.nights if not _is_recorded(day, story)]
-    return read_events(story.settings, unlike[-1], narrator, _event_types(story)) if unlike else None
+    return read_events(story.settings, unlike[-1], narrator, _remembered(story), looks=False) if unlike else None
 
 
-def _event_types(story: Story) -> set[str]:
-    return event_types_of(champion.bundle for champion in story.champions.values())
+def _remembered(story: Story) -> Inventory:
+    return inventory_of(champion.bundle for champion in story.champions.values())
 
 
 def _is_recorded(day: date, story: Story) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
+from itertools import pairwise
 from math import ceil, floor, log, nan, sqrt
 from zoneinfo import ZoneInfo
 
@@ -16,7 +17,9 @@ from features.windows import label
 
 Row = dict[str, object]
 # Which of some events are meant, and the column that is summed, if any.
-Told = tuple[Callable[[pd.DataFrame], pd.Series], str | None]
+# Which events, the column that a target adds up, and the columns that all models read sums, means and the last of; None for these
+# where events are only a part of their type.
+Told = tuple[Callable[[pd.DataFrame], pd.Series], str | None, tuple[str, ...] | None]
 
 YEAR, MONTH, WEEK = 364 * DAY, 28 * DAY, 7 * DAY
 CONTACT = "campaign_received"
@@ -35,6 +38,7 @@ class Seen:
     values: Mapping[str, Sequence[str]]
     contacts: Sequence[timedelta] | None = None
     outcomes: Mapping[str, "Told"] = field(default_factory=dict)
+    names: Sequence[tuple[str, str]] = ()
 
     @property
     def longest(self) -> timedelta:
@@ -136,6 +140,7 @@ def reference(
     values: Mapping[str, Sequence[str]] | None = None,
     contacts: Sequence[timedelta] | None = None,
     outcomes: Mapping[str, Told] | None = None,
+    names: Sequence[tuple[str, str]] = (),
 ) -> pd.DataFrame:
     """Give every feature of every user with an event before a cutoff, indexed by user and cutoff, in order."""
     log_ = frame.astype(dict.fromkeys(("amount", "quantity", "discount", "utc_offset_minutes"), float))
@@ -146,7 +151,7 @@ def reference(
         known = log_[log_.event_ts < cutoff]
         rows: dict[str, Row] = {}
         for user, own in known.groupby("user_id"):
-            seen = Seen(own, known, cutoff, sorted(windows), values or {}, contacts, outcomes or {})
+            seen = Seen(own, known, cutoff, sorted(windows), values or {}, contacts, outcomes or {}, names)
             for family in FAMILIES:
                 # In order: later families read what earlier ones found.
                 rows.setdefault(user, {}).update(family(seen, rows[user]))
@@ -477,19 +482,44 @@ def _with_longest(seen: Seen) -> Seen:
 
 def outcomes(seen: Seen, known: Row) -> Row:
     row: Row = {}
-    for name, (met, measure) in seen.outcomes.items():
+    for name, (met, measure, carried) in seen.outcomes.items():
         hits = seen.events[met(seen.events)]
-        row |= {f"{name}_recency_days": seen.recency(hits), f"{name}_first_days": seen.age(hits), f"{name}_count": len(hits)}
+        row |= {f"{name}_recency_days": seen.recency(hits)}
+        row |= {f"{name}_count_{label(window)}": len(seen.last(hits, window)) for window in seen.coarse}
+        if carried is None:
+            continue
+        row |= {f"{name}_first_days": seen.age(hits), f"{name}_count": len(hits)}
         if not name.startswith("purchase_"):
             row[f"{name}_after_purchase_days"] = after_purchase(known, row[f"{name}_recency_days"])
-        row |= {f"{name}_count_{label(window)}": len(seen.last(hits, window)) for window in seen.coarse}
-        if measure:
-            row[f"{name}_{measure}_sum"] = money(hits[measure])
-            row |= {f"{name}_{measure}_sum_{label(window)}": money(seen.last(hits, window)[measure]) for window in seen.coarse}
+        for column in {measure, *carried} - {None}:
+            row[f"{name}_{column}_sum"] = money(hits[column])
+            row |= {f"{name}_{column}_sum_{label(window)}": money(seen.last(hits, window)[column]) for window in seen.coarse}
+        for column in carried:
+            given = hits[hits[column].notna()]
+            row[f"{name}_{column}_mean"] = given[column].mean()
+            row[f"{name}_{column}_last"] = given[given.event_ts == given.event_ts.max()][column].max()
+            row |= {f"{name}_{column}_mean_{label(window)}": seen.last(given, window)[column].mean() for window in seen.coarse}
+        if carried:
+            for short, long in pairwise(seen.coarse):
+                pace = share(row[f"{name}_count_{label(short)}"], row[f"{name}_count_{label(long)}"]) * (long / short)
+                row[f"{name}_count_{label(short)}_vs_{label(long)}"] = pace
+                for column in carried:
+                    now, before = (row[f"{name}_{column}_mean_{label(window)}"] for window in (short, long))
+                    row[f"{name}_{column}_mean_{label(short)}_vs_{label(long)}"] = share(now, before)
     return row
 
 
-FAMILIES = (loyalty, habits, channels, carts, timing, promotion, contacts_of_plays, stage, exit_, trend, sources, region, outcomes)
+def names(seen: Seen, known: Row) -> Row:
+    found = {}
+    for text, value in seen.names:
+        found[f"{text}_is_{value}"] = nan if known[text] is None else float(known[text] == value)
+    return found
+
+
+FAMILIES = (
+    *(loyalty, habits, channels, carts, timing, promotion, contacts_of_plays),
+    *(stage, exit_, trend, sources, region, outcomes, names),
+)
 
 
 def _against_others(rows: Mapping[str, Row], longest: timedelta) -> None:

@@ -25,6 +25,7 @@ from features.declare import Wanted, declared
 from features.errors import ConfigError
 from features.event_types import KNOWN
 from features.families.outcomes import outcomes
+from features.inventory import Inventory
 from features.labels import Eligible, Kind, Target
 from features.snapshot import KEYS
 
@@ -48,14 +49,30 @@ TARGETS = (
     target("value", "event_type = 'purchase' AND category = 'a'", "event_type = 'wave'"),
     target("first", "NOT event_type IN ('view', 'cart') AND (quantity > 1 OR brand = 'x')", "event_type = 'purchase'"),
 )
+
+
+def _looked(rows: pd.DataFrame) -> pd.Series:
+    return rows.event_type.isin(["view", "cart"])
+
+
 # What their events are, and near misses: all but the type of the event.
 OUTCOMES = {
-    "purchase_a": (lambda rows: (rows.event_type == "purchase") & (rows.category == "a"), "amount"),
-    "near_purchase_a": (lambda rows: (rows.event_type != "purchase") & (rows.category == "a"), None),
-    "wave": (lambda rows: rows.event_type == "wave", None),
-    LONG_NAME: (lambda rows: ~rows.event_type.isin(["view", "cart"]) & ((rows.quantity > 1) | (rows.brand == "x")), None),
-    f"near_{LONG_NAME}": (lambda rows: rows.event_type.isin(["view", "cart"]) & ((rows.quantity > 1) | (rows.brand == "x")), None),
+    "purchase_a": (lambda rows: (rows.event_type == "purchase") & (rows.category == "a"), "amount", ()),
+    "near_purchase_a": (lambda rows: (rows.event_type != "purchase") & (rows.category == "a"), None, ()),
+    "wave": (lambda rows: rows.event_type == "wave", None, ("amount", "quantity")),
+    "wave_b": (lambda rows: (rows.event_type == "wave") & (rows.category == "b"), None, None),
+    LONG_NAME: (lambda rows: ~rows.event_type.isin(["view", "cart"]) & ((rows.quantity > 1) | (rows.brand == "x")), None, ()),
+    f"near_{LONG_NAME}": (
+        lambda rows: rows.event_type.isin(["view", "cart"]) & ((rows.quantity > 1) | (rows.brand == "x")),
+        None,
+        (),
+    ),
 }
+INVENTORY = Inventory({"wave": ("amount", "quantity")}, {"wave": ("b",)}, {"channel": ("store", "web"), "source": ("ads",)})
+NAMES = [
+    *(("preferred_channel", value) for value in ("store", "web")),
+    *((f"{which}_source", "ads") for which in ("first", "last", "favourite")),
+]
 EVERYTHING = Wanted(
     LONG,
     values={"channel": ["web"], "device": ["phone"], "source": ["mail"]},
@@ -119,6 +136,7 @@ def random_log() -> pd.DataFrame:
         *rows,
         {"user_id": "u0", "event_ts": CUTOFFS[1], "amount": 50.0, "category": "at the cutoff"},
         {"user_id": "one purchase", "event_ts": CUTOFFS[1] - 3 * DAY, "amount": 5.0},
+        {"user_id": "u0", "event_ts": CUTOFFS[1] - 3 * DAY, "event_type": "wave", "category": "b", "quantity": 3.0},
         {"user_id": "one view", "event_ts": CUTOFFS[0] - TICK, "event_type": "view"},
         {
             "user_id": "contacts only",
@@ -144,7 +162,7 @@ def build(
     """Build every feature, indexed by user and cutoff, in order."""
     engine = open_engine(kind=kind)
     try:
-        asked = declared(wanted, COLUMNS)
+        asked = declared(wanted, COLUMNS, inventory=INVENTORY)
         table = build_features(engine, load_events(engine, log, zone=ZONE), asked, cutoffs, shards=shards)
         return engine.execute(table).set_index(KEYS).sort_index()
     finally:
@@ -159,8 +177,10 @@ def whole(kind: str) -> pd.DataFrame:
 
 def test_every_feature_equals_the_slow_reference(engine_kind: str) -> None:
     found = whole(engine_kind)
-    slow = reference(LOG, CUTOFFS, LONG, zone=ZONE, values=EVERYTHING.values, contacts=EVERYTHING.contacts, outcomes=OUTCOMES)
-    texts = [feature.name for feature in declared(EVERYTHING, COLUMNS).features if feature.unit == NAME]
+    slow = reference(
+        LOG, CUTOFFS, LONG, zone=ZONE, values=EVERYTHING.values, contacts=EVERYTHING.contacts, outcomes=OUTCOMES, names=NAMES
+    )
+    texts = [feature.name for feature in declared(EVERYTHING, COLUMNS, inventory=INVENTORY).features if feature.unit == NAME]
     assert list(found.index) == list(slow.index)
     assert sorted(found.columns) == sorted(slow.columns)
     wrong = []

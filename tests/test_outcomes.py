@@ -10,7 +10,8 @@ from features.contract import COLUMNS
 from features.custom import Custom
 from features.declare import Wanted, declared, switched_off
 from features.event_types import KNOWN
-from features.families.outcomes import RFM, Outcome, of_types, outcome_features, outcomes, read_for, simple_rules
+from features.families.outcomes import RFM, Outcome, outcome_features, outcomes, read_for, simple_rules, with_inventory
+from features.inventory import Inventory
 from features.labels import Eligible, Kind, Target
 
 PURCHASE, LESSON = "event_type = 'purchase'", "event_type = 'lesson_done'"
@@ -52,7 +53,7 @@ def test_conditions_of_the_config_are_for_all_and_once() -> None:
         Outcome("event_type = 'quiz'", for_all=True),
     )
     # What is for all stays so, whichever types are frequent.
-    assert [outcome.for_all for outcome in of_types(found, [])] == [True, True]
+    assert [outcome.for_all for outcome in with_inventory(found, Inventory())] == [True, True]
 
 
 def test_names_say_what_a_condition_asks_for() -> None:
@@ -95,7 +96,7 @@ def test_conditions_of_one_name_get_names_of_their_own() -> None:
 
 def test_event_types_of_one_name_are_told_apart_whichever_came_first() -> None:
     for others in (["Quiz Done", "quiz_done"], ["quiz_done", "Quiz Done"]):
-        found = declared(Wanted(WINDOWS, families=("region",)), COLUMNS, others=others)
+        found = declared(Wanted(WINDOWS, families=("region",)), COLUMNS, inventory=Inventory(dict.fromkeys(others, ())))
         assert len({outcome.name for outcome in found.outcomes}) == 2
         # Else a model that knew one would read the other.
         assert "quiz_done_count_28d" not in found.names
@@ -211,12 +212,14 @@ def test_a_sum_is_read_by_targets_that_ask_for_it_alone() -> None:
 
 def test_types_that_no_family_knows_are_for_all_models() -> None:
     asked = outcomes([target(LESSON, kind="value", measure="quantity")])
-    built = declared(Wanted(WINDOWS, families=("region",), outcomes=asked), COLUMNS, others=["lesson_done", "it's"]).features
+    built = declared(
+        Wanted(WINDOWS, families=("region",), outcomes=asked), COLUMNS, inventory=Inventory({"lesson_done": (), "it's": ()})
+    ).features
     read = {feature.name for feature in built if feature.for_all}
     assert {"lesson_done_count_7d", "it_s_recency_days"} <= read
     # A sum is still of the target that asks for it.
     assert not [name for name in read if "quantity" in name]
-    told = declared(Wanted(WINDOWS, families=("region",)), COLUMNS, others=["quiz"])
+    told = declared(Wanted(WINDOWS, families=("region",)), COLUMNS, inventory=Inventory({"quiz": ()}))
     assert "quiz_count_28d" in told.names and all(feature.for_all for feature in told.features if "quiz" in feature.name)
 
 

@@ -1,14 +1,17 @@
 """Attributes: what is known of a user besides events, such as a membership tier, as it was at the cutoff."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from ibis import _
 
 from features.catalogue import NAME, Feature
 
 
-def attribute_features(attributes: Mapping[str, bool]) -> Iterator[Feature]:
-    """One feature for each attribute (name to whether it is a number), and the days since any of them last changed."""
+def attribute_features(attributes: Mapping[str, bool], aside: Collection[str] = ()) -> Iterator[Feature]:
+    """One feature for each attribute (name to whether it is a number), and the days since any of them last changed.
+
+    Models leave those `aside` alone.
+    """
     for name, is_number in attributes.items():
         called = name.replace("_", " ")
         yield Feature(
@@ -20,6 +23,7 @@ def attribute_features(attributes: Mapping[str, bool]) -> Iterator[Feature]:
             phrase=f"{called}: {{value}}",
             group="attributes",
             unknown=f"{called} is not known",
+            is_aside=name in aside,
         )
     if attributes:
         yield Feature(

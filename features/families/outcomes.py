@@ -10,51 +10,60 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from hashlib import sha256
+from itertools import pairwise
 
 import ibis
 from ibis import _
 from ibis.common.deferred import Deferred
-from sqlglot import exp
 
 from features.catalogue import Feature, coarse, feature_name
+from features.conditions import TYPE, asking, canonical, choices_of, digest_of, name_of, parts_of, told_of, values_of
 from features.custom import Custom, Measure, condition_met, custom_features
 from features.errors import ConfigError
 from features.event_types import PURCHASE
-from features.expressions import DIALECT, columns_of, parse
+from features.expressions import columns_of
 from features.families import stage
-from features.families.values import in_names
+from features.inventory import Inventory
 from features.labels import Target
-from features.windows import DAY_MICROSECONDS
+from features.windows import DAY_MICROSECONDS, words
 
 RFM = ("purchase_recency_days", "purchase_frequency", "purchase_tenure_days", "purchase_monetary_value")
 _UNITS = {"amount": "money", "discount": "money", "quantity": "number"}
 # Event types that other families describe, and their words in the names of features.
 _DESCRIBED = {PURCHASE: PURCHASE, **{event_type: word for event_type, (word, _, _) in stage.EVENTS.items()}}
-_LONGEST_NAME = 40
-_TYPE = "event_type"
 _EPOCH = datetime(1970, 1, 1)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Events that features are built for: a condition (see `canonical`), the columns summed, whether they make a user active."""
+    """Events that features are built for: a condition (see `canonical`), the columns summed, whether they make a user active.
+
+    What is `for_all` is read by the models of all targets, with sums and means of the columns that are `carried`; of a part of an
+    event type only how often and how lately.
+    """
 
     condition: str
     measures: frozenset[str] = frozenset()
     is_activity: bool = False
     for_all: bool = False
+    carried: frozenset[str] = frozenset()
+    is_part: bool = False
     suffix: str = ""
 
     @property
     def name(self) -> str:
         """What the names of its features begin with."""
-        return _name(self.condition) + self.suffix
+        return name_of(self.condition) + self.suffix
 
     @property
     def told(self) -> str:
         """The condition in words."""
-        return _told(self.condition)
+        return told_of(self.condition)
+
+    @property
+    def said(self) -> str:
+        """The condition in the words of a phrase."""
+        return self.told.replace("{", "{{").replace("}", "}}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +95,19 @@ def outcomes(targets: Sequence[Target], more: Sequence[str] = ()) -> tuple[Outco
     return tuple(outcome for outcome in found.values() if _described(outcome.condition) is None)
 
 
-def of_types(asked: Sequence[Outcome], event_types: Sequence[str]) -> tuple[Outcome, ...]:
-    """Add outcomes for whole event types, which every model may read; those that targets ask about become such."""
-    conditions = {f"{_TYPE} = {exp.Literal.string(name).sql(DIALECT)}" for name in event_types}
-    there = {outcome.condition for outcome in asked}
-    own = [replace(outcome, for_all=outcome.for_all or outcome.condition in conditions) for outcome in asked]
-    return (*own, *(Outcome(condition, for_all=True) for condition in sorted(conditions - there)))
+def with_inventory(asked: Sequence[Outcome], inventory: Inventory) -> tuple[Outcome, ...]:
+    """Add outcomes for what a log holds, which every model may read; those that targets ask about become such."""
+    held = {}
+    for name, measures in inventory.measures.items():
+        condition = asking(event_type=name)
+        held[condition] = Outcome(condition, for_all=True, carried=frozenset(measures))
+    for name, values in inventory.categories.items():
+        for condition in (asking(event_type=name, category=value) for value in values):
+            held[condition] = Outcome(condition, for_all=True, is_part=True)
+    own = [
+        replace(told, for_all=True, carried=held.pop(told.condition).carried) if told.condition in held else told for told in asked
+    ]
+    return (*own, *held.values())
 
 
 def read_for(target: Target) -> set[str | None]:
@@ -124,7 +140,7 @@ def outcome_features(
     features: dict[str, Feature] = {}
     measures: list[Measure] = []
     for told in asked:
-        apart = replace(told, suffix=f"_{_digest(told.condition)}")
+        apart = replace(told, suffix=f"_{digest_of(told.condition)}")
         for outcome in (told, apart) if names[told.name] == 1 else (apart,):
             try:
                 found, needed = _with_near_misses(outcome, sorted(windows), is_named=told is named)
@@ -180,17 +196,6 @@ def simple_rules(
     return tuple(recency), tuple(dict.fromkeys([*bought, *active, *own]))
 
 
-def canonical(condition: str) -> str:
-    """Write a checked condition so that one that says the same in another order is equal, where that is easily seen.
-
-    >>> canonical("category = 'italian' AND event_type = 'lesson'")
-    "event_type = 'lesson' AND category = 'italian'"
-    """
-    values = _values(condition)
-    told = sorted(values, key=lambda column: (column != _TYPE, column))
-    return " AND ".join(f"{column} = {exp.Literal.string(values[column]).sql(DIALECT)}" for column in told) or condition
-
-
 def _summed(target: Target) -> list[str]:
     return [target.measure] if target.kind in ("growth", "value") else []
 
@@ -201,50 +206,117 @@ def _sum_of(measure: str, condition: str) -> str:
 
 
 def _features_of(outcome: Outcome, windows: Sequence[timedelta], *, is_named: bool) -> tuple[list[Feature], list[Measure]]:
-    name, told = outcome.name, outcome.told
-    said = told.replace("{", "{{").replace("}", "}}")
-    where = f"filter (where {outcome.condition})"
-    counts: list[Feature] = []
-    sums: list[Feature] = []
-    measures: list[Measure] = []
-    for span, when in ((tuple(coarse(windows)), ""), ((), " so far")):
-        count = Custom(
-            name=f"{name}_count",
-            sql=f"count(*) {where}",
-            unit="event",
-            meaning=f"events of {told}{when}",
-            phrase=f"{said}: {{value}}{when}",
-            group=name,
-            windows=span,
-        )
-        found, needed = custom_features(count, {})
-        counts += found
-        measures += needed
-        for measure in sorted(outcome.measures):
-            summed = replace(
-                count,
-                name=f"{name}_{measure}_sum",
-                sql=f"sum({measure}) {where}",
-                unit=_UNITS[measure],
-                meaning=f"{measure} of {told}{when}",
-                phrase=f"{said}: {measure} of {{value}}{when}",
-            )
-            found, needed = custom_features(summed, {})
-            sums += [replace(feature, outcome=_sum_of(measure, outcome.condition)) for feature in found]
+    """Date, count and add up an outcome's events; of a part of an event type only how lately and how often they happened."""
+    recent = tuple(coarse(windows))
+    spans = (recent,) if outcome.is_part else (recent, ())
+    features, measures = _dates(outcome)
+    counts, counted = _over(_count(outcome), spans)
+    features += counts
+    measures += counted
+    if outcome.for_all and not outcome.is_part:
+        features += _trend(outcome, "count", "events per day", recent)
+    for measure in sorted(outcome.measures | outcome.carried):
+        is_carried = measure in outcome.carried
+        told = [_over(tally, spans) for tally in _tallies(outcome, measure)]
+        told += [_last(outcome, measure)] if is_carried else []
+        told += [(list(_trend(outcome, f"{measure}_mean", f"mean {measure}", recent)), [])] if is_carried else []
+        for found, needed in told:
+            features += [replace(one, outcome=_sum_of(measure, outcome.condition), for_all=is_carried) for one in found]
             measures += needed
-    dates, instants = _dates(outcome.condition, name, told, said)
-    features = [*dates, *counts, *sums]
     if is_named:
-        longest = feature_name(name, "count", windows[-1])
+        longest = feature_name(outcome.name, "count", windows[-1])
         features = [replace(one, high="keen", low="occasional") if one.name == longest else one for one in features]
-    return features, [*instants, *measures]
+    return features, measures
 
 
-def _dates(condition: str, name: str, told: str, said: str) -> tuple[list[Feature], list[Measure]]:
+def _over(tally: Custom, spans: Sequence[tuple[timedelta, ...]]) -> tuple[list[Feature], list[Measure]]:
+    """Look through each window; through no windows is the whole history."""
+    features: list[Feature] = []
+    measures: list[Measure] = []
+    for span in spans:
+        when = "" if span else " so far"
+        found, needed = custom_features(replace(tally, meaning=tally.meaning + when, phrase=tally.phrase + when, windows=span), {})
+        features += found
+        measures += needed
+    return features, measures
+
+
+def _count(outcome: Outcome) -> Custom:
+    return Custom(
+        name=f"{outcome.name}_count",
+        sql=f"count(*) filter (where {outcome.condition})",
+        unit="event",
+        meaning=f"events of {outcome.told}",
+        phrase=f"{outcome.said}: {{value}}",
+        group=outcome.name,
+    )
+
+
+def _tallies(outcome: Outcome, measure: str) -> Iterator[Custom]:
+    """Add up a column, and for all models average it."""
+    summed = replace(
+        _count(outcome),
+        name=f"{outcome.name}_{measure}_sum",
+        sql=f"sum({measure}) filter (where {outcome.condition})",
+        unit=_UNITS[measure],
+        meaning=f"{measure} of {outcome.told}",
+        phrase=f"{outcome.said}: {measure} of {{value}}",
+    )
+    yield summed
+    if measure in outcome.carried:
+        yield replace(
+            summed,
+            name=f"{outcome.name}_{measure}_mean",
+            sql=f"avg({measure}) filter (where {outcome.condition})",
+            meaning=f"mean {summed.meaning}",
+            phrase=f"{outcome.said}: mean {measure} of {{value}}",
+        )
+
+
+def _last(outcome: Outcome, measure: str) -> tuple[list[Feature], list[Measure]]:
+    """What the last event that has one had of a measure; of several at one instant the most."""
+    name, value = f"{outcome.name}_{measure}_last", _[measure].cast("float64")
+    # No other measure has a name with blanks.
+    latest = f"latest {name}"
+    met = condition_met(outcome.condition) & value.notnull()
+    feature = Feature(
+        name=name,
+        base="custom",
+        expr=_[latest].max()["value"],
+        unit=_UNITS[measure],
+        meaning=f"{measure} of the last event of {outcome.told}",
+        phrase=f"{outcome.said}: last {measure} {{value}}",
+        group=outcome.name,
+        unknown=f"{outcome.said}: no {measure} so far",
+        needs=frozenset(columns_of(outcome.condition) - {TYPE} | {measure}),
+    )
+    return [feature], [Measure(latest, "latest", value, met)]
+
+
+def _trend(outcome: Outcome, what: str, said: str, windows: Sequence[timedelta]) -> Iterator[Feature]:
+    """Set what is counted per day, or a mean, of each window against the next longer one."""
+    for short, long in pairwise(windows):
+        now, before = (_[feature_name(outcome.name, what, window)] for window in (short, long))
+        yield Feature(
+            name=feature_name(outcome.name, what, short, against=long),
+            base="row",
+            expr=now / before.nullif(0) * (long / short if what == "count" else 1.0),
+            unit="times",
+            meaning=f"{said} of {outcome.told} in the last {words(short)} against the last {words(long)}",
+            phrase=f"{outcome.said}: {said} in the last {words(short)} at {{value}} those of the last {words(long)}",
+            group=outcome.name,
+            unknown=f"{outcome.said}: none in the last {words(long)}",
+            needs=frozenset(columns_of(outcome.condition) - {TYPE}),
+        )
+
+
+def _dates(outcome: Outcome) -> tuple[list[Feature], list[Measure]]:
+    """How lately events happened, and but for a part of an event type, when first and whether after the last purchase."""
+    name, said, condition = outcome.name, outcome.said, outcome.condition
     met, instant = condition_met(condition), _microseconds(_.event_ts)
     # No other measure has a name with blanks.
     last, first = f"last {name}", f"first {name}"
-    needs = frozenset(columns_of(condition) - {_TYPE})
+    needs = frozenset(columns_of(condition) - {TYPE})
 
     def days(what: str, expr: Deferred, meaning: str, phrase: str) -> Feature:
         return Feature(
@@ -252,7 +324,7 @@ def _dates(condition: str, name: str, told: str, said: str) -> tuple[list[Featur
             base="custom",
             expr=expr / DAY_MICROSECONDS,
             unit="days",
-            meaning=f"days since the {meaning} of {told}",
+            meaning=f"days since the {meaning} of {outcome.told}",
             phrase=f"{said}: {phrase} {{value}} ago",
             group=name,
             unknown=f"{said}: never so far",
@@ -260,12 +332,12 @@ def _dates(condition: str, name: str, told: str, said: str) -> tuple[list[Featur
         )
 
     until = _microseconds(_.cutoff)
-    features = [
-        days("recency", (until - getattr(_, last)).min(), "last event", "last"),
-        days("first", (until - getattr(_, first)).max(), "first event", "first"),
-    ]
-    if not any(PURCHASE in _choices(part).get(_TYPE, ()) for part in _parts(condition)):
-        later = stage.since_purchase(name, f"event of {told}", name)
+    recency = days("recency", (until - _[last]).min(), "last event", "last")
+    if outcome.is_part:
+        return [recency], [Measure(last, "max", instant, met)]
+    features = [recency, days("first", (until - _[first]).max(), "first event", "first")]
+    if not any(PURCHASE in choices_of(part).get(TYPE, ()) for part in parts_of(condition)):
+        later = stage.since_purchase(name, f"event of {outcome.told}", name)
         phrase, unknown = f"{said}: last {{value}} after the last purchase", f"{said}: none since the last purchase, if any"
         features.append(replace(later, phrase=phrase, unknown=unknown, needs=needs))
     return features, [Measure(last, "max", instant, met), Measure(first, "min", instant, met)]
@@ -277,8 +349,10 @@ def _microseconds(instant: Deferred) -> Deferred:
 
 def _near_misses(outcome: Outcome) -> Iterator[Outcome]:
     """Give what holds for a condition's events but their type, where it says more than that."""
-    parts = _parts(outcome.condition)
-    kinds = [part for part in parts if columns_of(part) == {_TYPE}]
+    if outcome.is_part:
+        return
+    parts = parts_of(outcome.condition)
+    kinds = [part for part in parts if columns_of(part) == {TYPE}]
     others = [part for part in parts if part not in kinds]
     if kinds and others:
         but_type = " AND ".join([*(f"NOT ({kind})" for kind in kinds), *others])
@@ -287,63 +361,5 @@ def _near_misses(outcome: Outcome) -> Iterator[Outcome]:
 
 def _described(condition: str) -> str | None:
     """Give the word by which other families name exactly these events; None where none does."""
-    values = _values(condition)
-    return _DESCRIBED.get(values[_TYPE]) if values.keys() == {_TYPE} else None
-
-
-def _values(condition: str) -> dict[str, str]:
-    """Give the text that each column must have, for a condition that asks for nothing else; empty for any other."""
-    choices = _choices(condition)
-    return {column: values[0] for column, values in choices.items()} if all(len(told) == 1 for told in choices.values()) else {}
-
-
-def _choices(condition: str) -> dict[str, list[str]]:
-    """Give the texts of which each column must have one, for a condition that asks for nothing else; empty for any other."""
-    found: dict[str, list[str]] = {}
-    for part in map(parse, _parts(condition)):
-        match part:
-            case exp.EQ(this=exp.Column() as column, expression=value):
-                values = [value]
-            case exp.In(this=exp.Column() as column, expressions=[_, *_] as values):
-                pass
-            case _:
-                return {}
-        if column.name in found or not all(isinstance(value, exp.Literal) and value.is_string for value in values):
-            return {}
-        found[column.name] = [value.name for value in values]
-    return found
-
-
-def _parts(condition: str) -> list[str]:
-    tree = parse(condition).unnest()
-    parts = tree.flatten() if isinstance(tree, exp.And) else [tree]
-    return [f"({part.sql(DIALECT)})" if isinstance(part, exp.Or) else part.sql(DIALECT) for part in parts]
-
-
-def _name(condition: str) -> str:
-    """Name a condition by its values, or by its words and some of its digest.
-
-    >>> _name("event_type IN ('lesson', 'quiz') AND category = 'Ancient Greek'"), _name("amount > 50")
-    ('lesson_or_quiz_ancient_greek', 'amount_50_9b52')
-    """
-    choices = _choices(condition)
-    words = [list(map(in_names, choices[column])) for column in sorted(choices, key=lambda column: column != _TYPE)]
-    name = "_".join("_or_".join(told) for told in words)
-    if not name or len(name) > _LONGEST_NAME or not all(all(told) for told in words):
-        name = f"{in_names(condition)[:_LONGEST_NAME].strip('_')}_{_digest(condition)}"
-    return name if name[0].isalpha() else f"events_{name}"
-
-
-def _digest(condition: str) -> str:
-    return sha256(condition.encode()).hexdigest()[:4]
-
-
-def _told(condition: str) -> str:
-    """Say a condition in words.
-
-    >>> _told("event_type IN ('lesson_done', 'quiz') AND category = 'Ancient Greek'"), _told("amount > 50")
-    ('lesson done or quiz, category Ancient Greek', 'amount > 50')
-    """
-    choices = {column: " or ".join(values) for column, values in _choices(condition).items()}
-    kind = [choices[_TYPE].replace("_", " ")] if _TYPE in choices else []
-    return ", ".join([*kind, *(f"{column} {value}" for column, value in choices.items() if column != _TYPE)]) or condition
+    values = values_of(condition)
+    return _DESCRIBED.get(values[TYPE]) if values.keys() == {TYPE} else None

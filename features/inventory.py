@@ -1,0 +1,81 @@
+"""Inventory: what a log holds that features are named after, such as event types that no family knows, and frequent values."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+
+import ibis
+import ibis.expr.types as ir
+from ibis import _
+
+from features.event_types import KNOWN
+
+MEASURES = ("amount", "discount", "quantity")
+# Columns whose values name features; categories also divide the events of each type.
+NAMED = ("category", "channel", "device", "region", "source")
+_MOST_TYPES, _MOST_VALUES = 20, 8
+# A value that fewer events or users have says nothing yet.
+_LEAST_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Names of event types, measures and values, each once and in the order of the alphabet.
+
+    `measures` has the event types that get features without a family knowing them, and for each the measures that tell its events
+    apart. `categories` has the frequent categories of an event type, and `values` those of an event column, or an attribute. Models
+    remember the inventory that they were trained on: whatever a later log holds, the features that they read are built.
+    """
+
+    measures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The event types that get features without a family knowing them."""
+        return tuple(sorted(self.measures))
+
+
+NOTHING = Inventory()
+
+
+def united(inventories: Iterable[Inventory]) -> Inventory:
+    """Give what any of several hold."""
+    told = list(inventories)
+    return Inventory(*(_united([getattr(one, part) for one in told]) for part in ("measures", "categories", "values")))
+
+
+def _united(parts: Sequence[Mapping[str, tuple[str, ...]]]) -> dict[str, tuple[str, ...]]:
+    names = sorted(set().union(*parts))
+    return {name: tuple(sorted({value for part in parts for value in part.get(name, ())})) for name in names}
+
+
+def take_inventory(events: ir.Table, columns: Collection[str], texts: ir.Table | None) -> Inventory:
+    """Look through the `columns` of the events that sources give, and `texts`: attributes, one column each."""
+    given = [name for name in MEASURES if name in columns]
+    ends = [(name, what, _[name].cast("float64")) for name in given for what in ("min", "max")]
+    others = events.filter(_.event_type.notin(KNOWN))
+    told = others.group_by("event_type").agg(n=_.count(), **{f"{what} of {name}": getattr(end, what)() for name, what, end in ends})
+    frequent = told.order_by([_.n.desc(), _.event_type]).limit(_MOST_TYPES).execute().set_index("event_type")
+    measures = {
+        str(event_type): tuple(name for name in given if row[f"min of {name}"] < row[f"max of {name}"])
+        for event_type, row in frequent.iterrows()
+    }
+    divided = events.filter(_.event_type.isin(list(measures))).select(name=_.event_type, value=_.category)
+    named = [events.select(name=ibis.literal(name), value=_[name]) for name in NAMED if name in columns]
+    held = [] if texts is None else [texts.select(name=ibis.literal(name), value=_[name]) for name in texts.columns]
+    categories = _frequent([divided] if measures and "category" in columns else [])
+    return united([Inventory(measures, categories, _frequent([*named, *held]))])
+
+
+def _frequent(tables: Sequence[ir.Table]) -> dict[str, tuple[str, ...]]:
+    """Give for each `name` its most frequent values, where there are several."""
+    if not tables:
+        return {}
+    counted = reduce(ir.Table.union, tables).filter(_.value.notnull()).group_by("name", "value").agg(n=_.count())
+    by_name = ibis.window(group_by="name", order_by=[_.n.desc(), _.value])
+    ranked = counted.mutate(place=ibis.row_number().over(by_name), all=_.n.sum().over(ibis.window(group_by="name")))
+    found = ranked.filter(_.place < _MOST_VALUES, _.n >= _.all * _LEAST_SHARE).execute()
+    told = {str(name): tuple(map(str, values)) for name, values in found.sort_values("place").groupby("name").value}
+    return {name: values for name, values in told.items() if len(values) > 1}
