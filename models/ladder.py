@@ -80,9 +80,10 @@ class Constant:
 
 @dataclass(frozen=True)
 class Trees:
-    """A LightGBM model."""
+    """A LightGBM model, predicting with that many `threads`; 0 are as many as there are cores."""
 
     booster: lightgbm.Booster
+    threads: int = 0
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -91,7 +92,7 @@ class Trees:
 
     def raw(self, frame: pd.DataFrame) -> Floats:
         """Give the probability or amount of each row, before calibration."""
-        return raw_scores(self.booster, frame)
+        return raw_scores(self.booster, frame, threads=self.threads)
 
     def contributions(self, frame: pd.DataFrame) -> Floats:
         """Give rows × features: the exact Tree SHAP values."""
@@ -164,7 +165,9 @@ def fit_rungs(
                     x[names], y, is_amount=is_amount, strength=STRONG, seed=seed, monotone=recipe.monotone, stays_within=True
                 )
             case "lightgbm":
-                found[rung] = Trees(_booster(x[names], y, recipe, is_amount=is_amount, seed=seed))
+                # One, as in the fits beside it: LightGBM has one number of threads for all, and one that changes while another fit
+                # fills its bins ends the process.
+                found[rung] = Trees(_booster(x[names], y, recipe, is_amount=is_amount, seed=seed), threads=1)
             case "blend":
                 trees, linear = found["lightgbm"], found["logistic"]
                 assert isinstance(trees, Trees) and isinstance(linear, Linear)
