@@ -44,10 +44,7 @@ class Custom:
 
 @dataclass(frozen=True)
 class Measure:
-    """What a custom feature adds up per user and tile: `value`, a number, over the events for which `met` holds.
-
-    `how` is `count`, `sum`, `min`, `max`, or `latest`: the value at the latest instant, of several the most.
-    """
+    """What a custom feature adds up per user and tile: `value` over the events for which `met` holds."""
 
     name: str
     how: str

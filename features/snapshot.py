@@ -37,7 +37,7 @@ class Snapshot:
     `channels`, `devices`, `sources`, `regions`, `hours`   user × value of what the user did, an hour is local; `within` knows
                   the longest window alone
     `attributes`  user: the attributes known, and `since`
-    `custom`      user × tile of any event: the measures of custom features, of the latest a struct `at, value`
+    `custom`      user × tile of any event: the measures of custom features
 
     Tables of values have `value, n, since_first, since_last`; `recent_n`, and of what is bought `recent_amount` and
     `recent_quantity`, are the part in the longest window, and `first_age` the age of its first tile. `since_…` are days before the
@@ -197,7 +197,10 @@ class Snapshot:
         rows = self._grid.before(self._events)
         # Values first, once each: inside the branches of a case they are computed over and over.
         valued = rows.mutate(**{f"value of {measure.name}": measure.value for measure in self._measures})
-        added = {measure.name: _added(measure, _[f"value of {measure.name}"]) for measure in self._measures}
+        added = {
+            measure.name: getattr(measure.met.ifelse(getattr(_, f"value of {measure.name}"), None), measure.how)().cast("float64")
+            for measure in self._measures
+        }
         return self._seen(valued.group_by("user_id", "tile").agg(**added))
 
     def _as_of(self) -> ir.Table:
@@ -207,13 +210,6 @@ class Snapshot:
         held = table.mutate(until=until)
         known = held.inner_join(at, [held.known_from < at.cutoff, (held.until >= at.cutoff) | held.until.isnull()])
         return known.mutate(since=days_until(known.cutoff, known.known_from))
-
-
-def _added(measure: Measure, value: Deferred) -> Deferred:
-    """Aggregate a measure over the rows of a tile."""
-    if measure.how == "latest":
-        return measure.met.ifelse(ibis.struct({"at": _.event_ts, "value": value}), None).max()
-    return getattr(measure.met.ifelse(value, None), measure.how)().cast("float64")
 
 
 def _since(known: ir.Table) -> ir.Table:

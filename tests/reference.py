@@ -17,7 +17,7 @@ from features.windows import label
 
 Row = dict[str, object]
 # Which of some events are meant, and the column that is summed, if any.
-# Which events, the column that a target adds up, and the columns that all models read sums, means and the last of; None for these
+# Which events, the column that a target adds up, and the columns that all models read sums and means of; None for these
 # where events are only a part of their type.
 Told = tuple[Callable[[pd.DataFrame], pd.Series], str | None, tuple[str, ...] | None]
 
@@ -485,7 +485,9 @@ def outcomes(seen: Seen, known: Row) -> Row:
     for name, (met, measure, carried) in seen.outcomes.items():
         hits = seen.events[met(seen.events)]
         row |= {f"{name}_recency_days": seen.recency(hits)}
-        row |= {f"{name}_count_{label(window)}": len(seen.last(hits, window)) for window in seen.coarse}
+        few = [seen.coarse[1], seen.longest]
+        for window in few if carried is None else seen.coarse:
+            row[f"{name}_count_{label(window)}"] = len(seen.last(hits, window))
         if carried is None:
             continue
         row |= {f"{name}_first_days": seen.age(hits), f"{name}_count": len(hits)}
@@ -493,19 +495,21 @@ def outcomes(seen: Seen, known: Row) -> Row:
             row[f"{name}_after_purchase_days"] = after_purchase(known, row[f"{name}_recency_days"])
         for column in {measure, *carried} - {None}:
             row[f"{name}_{column}_sum"] = money(hits[column])
-            row |= {f"{name}_{column}_sum_{label(window)}": money(seen.last(hits, window)[column]) for window in seen.coarse}
+            for window in seen.coarse if column == measure else few:
+                row[f"{name}_{column}_sum_{label(window)}"] = money(seen.last(hits, window)[column])
+        if not carried:
+            continue
+        gaps = hits.event_ts.sort_values().diff() / DAY
+        row[f"{name}_gap_days_mean"] = gaps.mean()
+        row[f"{name}_overdue_ratio"] = share(row[f"{name}_recency_days"], gaps.mean())
+        for short, long in pairwise(seen.coarse):
+            pace = share(row[f"{name}_count_{label(short)}"], row[f"{name}_count_{label(long)}"]) * (long / short)
+            row[f"{name}_count_{label(short)}_vs_{label(long)}"] = pace
         for column in carried:
-            given = hits[hits[column].notna()]
-            row[f"{name}_{column}_mean"] = given[column].mean()
-            row[f"{name}_{column}_last"] = given[given.event_ts == given.event_ts.max()][column].max()
-            row |= {f"{name}_{column}_mean_{label(window)}": seen.last(given, window)[column].mean() for window in seen.coarse}
-        if carried:
-            for short, long in pairwise(seen.coarse):
-                pace = share(row[f"{name}_count_{label(short)}"], row[f"{name}_count_{label(long)}"]) * (long / short)
-                row[f"{name}_count_{label(short)}_vs_{label(long)}"] = pace
-                for column in carried:
-                    now, before = (row[f"{name}_{column}_mean_{label(window)}"] for window in (short, long))
-                    row[f"{name}_{column}_mean_{label(short)}_vs_{label(long)}"] = share(now, before)
+            row[f"{name}_{column}_mean"] = hits[column].mean()
+            now, before = (seen.last(hits, window)[column].mean() for window in few)
+            row |= {f"{name}_{column}_mean_{label(window)}": mean for window, mean in zip(few, (now, before), strict=True)}
+            row[f"{name}_{column}_mean_{label(few[0])}_vs_{label(few[1])}"] = share(now, before)
     return row
 
 

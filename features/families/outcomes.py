@@ -7,7 +7,7 @@ condition in all but their type. A feature of your own takes the place of one wi
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -207,19 +207,19 @@ def _sum_of(measure: str, condition: str) -> str:
 
 def _features_of(outcome: Outcome, windows: Sequence[timedelta], *, is_named: bool) -> tuple[list[Feature], list[Measure]]:
     """Date, count and add up an outcome's events; of a part of an event type only how lately and how often they happened."""
-    recent = tuple(coarse(windows))
-    spans = (recent,) if outcome.is_part else (recent, ())
+    recent, few = tuple(coarse(windows)), tuple(_few(windows))
     features, measures = _dates(outcome)
-    counts, counted = _over(_count(outcome), spans)
+    counts, counted = _over(_count(outcome), (few,) if outcome.is_part else (recent, ()))
     features += counts
     measures += counted
     if outcome.for_all and not outcome.is_part:
-        features += _trend(outcome, "count", "events per day", recent)
+        features += _rhythm(outcome, recent)
     for measure in sorted(outcome.measures | outcome.carried):
-        is_carried = measure in outcome.carried
-        told = [_over(tally, spans) for tally in _tallies(outcome, measure)]
-        told += [_last(outcome, measure)] if is_carried else []
-        told += [(list(_trend(outcome, f"{measure}_mean", f"mean {measure}", recent)), [])] if is_carried else []
+        is_asked, is_carried = measure in outcome.measures, measure in outcome.carried
+        summed = _sum(outcome, measure)
+        told = [_over(summed, (recent if is_asked else few, ()))]
+        told += [_over(_mean(outcome, measure, summed), (few, ()))] if is_carried else []
+        told += [(_trend(outcome, f"{measure}_mean", f"mean {measure}", few), [])] if is_carried else []
         for found, needed in told:
             features += [replace(one, outcome=_sum_of(measure, outcome.condition), for_all=is_carried) for one in found]
             measures += needed
@@ -252,9 +252,8 @@ def _count(outcome: Outcome) -> Custom:
     )
 
 
-def _tallies(outcome: Outcome, measure: str) -> Iterator[Custom]:
-    """Add up a column, and for all models average it."""
-    summed = replace(
+def _sum(outcome: Outcome, measure: str) -> Custom:
+    return replace(
         _count(outcome),
         name=f"{outcome.name}_{measure}_sum",
         sql=f"sum({measure}) filter (where {outcome.condition})",
@@ -262,52 +261,62 @@ def _tallies(outcome: Outcome, measure: str) -> Iterator[Custom]:
         meaning=f"{measure} of {outcome.told}",
         phrase=f"{outcome.said}: {measure} of {{value}}",
     )
-    yield summed
-    if measure in outcome.carried:
-        yield replace(
-            summed,
-            name=f"{outcome.name}_{measure}_mean",
-            sql=f"avg({measure}) filter (where {outcome.condition})",
-            meaning=f"mean {summed.meaning}",
-            phrase=f"{outcome.said}: mean {measure} of {{value}}",
-        )
 
 
-def _last(outcome: Outcome, measure: str) -> tuple[list[Feature], list[Measure]]:
-    """What the last event that has one had of a measure; of several at one instant the most."""
-    name, value = f"{outcome.name}_{measure}_last", _[measure].cast("float64")
-    # No other measure has a name with blanks.
-    latest = f"latest {name}"
-    met = condition_met(outcome.condition) & value.notnull()
-    feature = Feature(
-        name=name,
-        base="custom",
-        expr=_[latest].max()["value"],
-        unit=_UNITS[measure],
-        meaning=f"{measure} of the last event of {outcome.told}",
-        phrase=f"{outcome.said}: last {measure} {{value}}",
-        group=outcome.name,
-        unknown=f"{outcome.said}: no {measure} so far",
-        needs=frozenset(columns_of(outcome.condition) - {TYPE} | {measure}),
+def _mean(outcome: Outcome, measure: str, summed: Custom) -> Custom:
+    return replace(
+        summed,
+        name=f"{outcome.name}_{measure}_mean",
+        sql=f"avg({measure}) filter (where {outcome.condition})",
+        meaning=f"mean {summed.meaning}",
+        phrase=f"{outcome.said}: {measure} of {{value}} on average",
     )
-    return [feature], [Measure(latest, "latest", value, met)]
 
 
-def _trend(outcome: Outcome, what: str, said: str, windows: Sequence[timedelta]) -> Iterator[Feature]:
+def _rhythm(outcome: Outcome, windows: Sequence[timedelta]) -> list[Feature]:
+    """How evenly spaced events are, how long the present pause is by that, and whether they become more or fewer."""
+    name, said = outcome.name, outcome.said
+    count, recency, first = (_[f"{name}_{what}"] for what in ("count", "recency_days", "first_days"))
+    gap = Feature(
+        name=f"{name}_gap_days_mean",
+        base="row",
+        expr=(count > 1).ifelse((first - recency) / (count - 1), ibis.null("float64")),
+        unit="days",
+        meaning=f"mean days from one event of {outcome.told} to the next",
+        phrase=f"{said}: every {{value}} on average",
+        group=name,
+        unknown=f"{said}: too few to see a rhythm",
+        needs=frozenset(columns_of(outcome.condition) - {TYPE}),
+    )
+    overdue = replace(
+        gap,
+        name=f"{name}_overdue_ratio",
+        expr=recency / _[gap.name].nullif(0.0),
+        unit="times",
+        meaning=f"days since the last event of {outcome.told} against the mean from one to the next",
+        phrase=f"{said}: last {{value}} the usual pause ago",
+    )
+    return [gap, overdue, *_trend(outcome, "count", "events per day", windows)]
+
+
+def _trend(outcome: Outcome, what: str, said: str, windows: Sequence[timedelta]) -> list[Feature]:
     """Set what is counted per day, or a mean, of each window against the next longer one."""
+    found = []
     for short, long in pairwise(windows):
         now, before = (_[feature_name(outcome.name, what, window)] for window in (short, long))
-        yield Feature(
+        feature = Feature(
             name=feature_name(outcome.name, what, short, against=long),
             base="row",
             expr=now / before.nullif(0) * (long / short if what == "count" else 1.0),
             unit="times",
             meaning=f"{said} of {outcome.told} in the last {words(short)} against the last {words(long)}",
-            phrase=f"{outcome.said}: {said} in the last {words(short)} at {{value}} those of the last {words(long)}",
+            phrase=f"{outcome.said}: {said} in the last {words(short)} at {{value}} the level of the last {words(long)}",
             group=outcome.name,
             unknown=f"{outcome.said}: none in the last {words(long)}",
             needs=frozenset(columns_of(outcome.condition) - {TYPE}),
         )
+        found.append(feature)
+    return found
 
 
 def _dates(outcome: Outcome) -> tuple[list[Feature], list[Measure]]:
@@ -341,6 +350,11 @@ def _dates(outcome: Outcome) -> tuple[list[Feature], list[Measure]]:
         phrase, unknown = f"{said}: last {{value}} after the last purchase", f"{said}: none since the last purchase, if any"
         features.append(replace(later, phrase=phrase, unknown=unknown, needs=needs))
     return features, [Measure(last, "max", instant, met), Measure(first, "min", instant, met)]
+
+
+def _few(windows: Sequence[timedelta]) -> Iterable[timedelta]:
+    """Give two windows for what there may be much of: measured, more of them made models a little worse."""
+    return dict.fromkeys((coarse(windows)[1], windows[-1]))
 
 
 def _microseconds(instant: Deferred) -> Deferred:
