@@ -16,8 +16,9 @@ from features.catalogue import Feature
 from features.contract import COLUMNS
 from features.declare import Wanted, declared, declared_by_family, reads
 from features.event_types import DERIVED_FROM
-from features.families import FAMILIES, outcomes
+from features.families import FAMILIES, names, outcomes
 from features.families.contacts import contact_features
+from features.inventory import Inventory
 from features.windows import label, words
 from pipeline.cli import app
 from pipeline.settings import FeatureSettings, Settings
@@ -27,6 +28,8 @@ DOCS = Path(__file__).parent
 EXAMPLE = {"channel": ("web",), "device": ("mobile",), "source": ("ads",)}
 # Targets say what is asked about; one shows how.
 OUTCOME = outcomes.Outcome("event_type = 'lesson_done' AND category = 'italian'", frozenset({"amount"}))
+# What a log holds; one of each shows how.
+HELD = Inventory({"quiz": ("quantity",)}, {"quiz": ("grammar",)}, {"source": ("ads",)})
 # The times that caps look back are named by the plays; one shows how.
 CAP = timedelta(days=14)
 _CONTACTS = """## For plays: contacts
@@ -40,6 +43,13 @@ _OUTCOMES = """## For models: outcomes
 
 Segments, stages and features of your own may read those that targets ask about or `features.events` names. Here for a target
 whose `events` are `{condition}` and whose `measure` is `amount`:
+"""
+_INVENTORY = """All models read those of event types that no family knows. Here `quiz`, whose events carry a quantity, with one of its
+categories:
+"""
+_NAMES = """## For models: names
+
+{about}
 """
 _CUSTOM = """## Features of your own
 
@@ -80,7 +90,7 @@ def features_page() -> str:
         f"{len(built)} features with the default windows ({', '.join(map(label, windows))}), when all events are there. "
         "A window is `[cutoff - window, cutoff)`. A missing column or event type switches off the features that need it; "
         "`features.families` in the config chooses families. A feature whose unit is `name` is a text for segments and tables; "
-        "models leave it alone. "
+        "models read its most frequent values, see [names](#for-models-names). "
         "Features of one group tell one story: a user's reasons name each group once.\n"
     )
     for name, features in declared_by_family(wanted).items():
@@ -97,6 +107,11 @@ def features_page() -> str:
         *_HEAD,
         *(_listed(feature, set(feature.needs)) for feature in outcomes.outcome_features([OUTCOME], windows).features),
     ]
+    held = outcomes.outcome_features(outcomes.with_inventory([], HELD), windows).features
+    lines += ["", _INVENTORY, *_HEAD, *(_listed(feature, set(feature.needs)) for feature in held)]
+    lines += ["", _NAMES.format(about=inspect.cleandoc(str(names.__doc__)).partition("\n\n")[2]), *_HEAD]
+    told_apart = names.name_features([by_name["first_source"]], HELD.values, ())
+    lines += [_listed(feature, set(by_name["first_source"].needs)) for feature in told_apart]
     lines += ["", _CONTACTS, *_HEAD, *(_listed(feature, _needs(feature, {}, {})) for feature in contact_features([CAP])), ""]
     lines.append(_CUSTOM)
     return "\n".join(lines)

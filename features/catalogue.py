@@ -135,6 +135,9 @@ def amount(value: float, unit: str, *, currency: str = "") -> str:
         return f"{value:.1f}"
     if unit in ("number", "score"):
         return f"{value:,.2f}".rstrip("0").rstrip(".")
+    if unit == "days" and 0 < value < 0.95:
+        # What came soon after something else differs by hours.
+        return amount(value * 24, "hour")
     if unit in ("days", "hour"):
         return how_many(value if 0 < value < 0.95 else round(value), unit.removesuffix("s"))
     return how_many(round(value), unit)

@@ -15,6 +15,7 @@ from ibis import _
 from ibis.backends.sql import SQLBackend
 
 from features.attributes import held, read_attributes
+from features.catalogue import how_many
 from features.contract import COLUMNS, PURCHASE, Bounds, accepted, conform, judge
 from features.declare import FeatureSet, declared, switched_off
 from features.engines import engine_errors, keep
@@ -268,14 +269,27 @@ def _tell(log: EventLog, columns: set[str], types: frozenset[str], settings: Set
         narrator.say(f"  quarantined {reason}")
     if log.beyond_history:
         narrator.say(f"  windows longer than the history see all of it and no more: {listed(log.beyond_history)}")
-    if log.inventory.measures:
-        others = listed(log.inventory.types, most=len(log.inventory.types))
-        narrator.say(f"  event types that no family knows, with counts and dates of their own: {others}")
+    held = log.inventory
+    if held.measures:
+        others = listed([name + _in_brackets(held, name) for name in held.types], most=len(held.types))
+        narrator.say(f"  event types that no family knows, with features of their own: {others}")
+    if held.values:
+        told = [f"{name} ({how_many(len(values), 'value')})" for name, values in held.values.items()]
+        narrator.say(f"  names that models tell apart, by their most frequent values: {listed(told, most=len(told))}")
+    if PURCHASE not in types:
+        narrator.say("  no event is a purchase: journey stages, and all features about buying, say nothing here")
     off = switched_off(settings.wanted(), columns, types)
     for what, kind in (("columns", COLUMNS), ("event types", off.keys() - COLUMNS.keys())):
         named = {name: count for name, count in off.items() if name in kind}
         if named:
             narrator.say(f"  switched off for {what} that no source gives: {_features_each(named)}")
+
+
+def _in_brackets(held: Inventory, event_type: str) -> str:
+    """Say what events of a type carry, where they do."""
+    categories = held.categories.get(event_type, ())
+    carried = [*held.measures[event_type], *([how_many(len(categories), "category")] if categories else [])]
+    return f" ({', '.join(carried)})" if carried else ""
 
 
 def _features_each(named: Mapping[str, int]) -> str:

@@ -139,7 +139,9 @@ class AttributeSettings(Strict):
 
     tables: dict[Name, str] = Field(min_length=1, description="Alias to file, as for a source.")
     sql: str = Field(description="One SELECT that gives user_id, known_from (UTC) and the columns below.")
-    columns: dict[Name, Literal["text", "number"]] = Field(min_length=1, description="Attribute to text or number.")
+    columns: dict[Name, Literal["text", "number"]] = Field(
+        min_length=1, description="Attribute to text or number. Models tell texts apart by their most frequent values."
+    )
     aside: tuple[Name, ...] = Field((), description="Attributes for rules and plays alone: models leave them alone.")
 
     @model_validator(mode="after")
@@ -274,7 +276,8 @@ class Settings(Strict):
             families = declared_by_family(self.wanted())
             built_in = {feature.name for name, family in families.items() if name != ATTRIBUTES for feature in family}
             clashes |= {f"attributes.columns.{name}" for name in self.attributes.columns if name in reserved | built_in}
-        yield from (f"{place}: the name is taken: choose another" for place in sorted(clashes))
+        hint = "the name is taken: choose another"
+        yield from (f"{place}: {hint}{', in the SQL as well' if place.startswith(ATTRIBUTES) else ''}" for place in sorted(clashes))
         if not clashes:
             try:
                 built = [feature.name for feature in self._everything.features]

@@ -1,9 +1,11 @@
-"""Outcomes: how often, how lately and how long ago the events that a target asks about happened before.
+"""Outcomes: how often, how lately and since when the events happened that a target asks about, or that no family knows.
 
 Built for the event types of the log that the other families do not know (the 20 most frequent) and the conditions of
 `features.events`, which all models read; and for the conditions `events` and `eligible.events` of the targets that no family
 describes, with sums where a target asks for them, which the models of that target read. Near misses are like the events of a
-condition in all but their type. A feature of your own takes the place of one with its name.
+condition in all but their type. Event types that no family knows are told with their rhythm, with sums and means of the columns
+that tell their events apart, and by their most frequent categories (8 of each type). A feature of your own takes the place of one
+with its name.
 """
 
 from collections import Counter
