@@ -44,8 +44,8 @@ _OUTCOMES = """## For models: outcomes
 Segments, stages and features of your own may read those that targets ask about or `features.events` names. Here for a target
 whose `events` are `{condition}` and whose `measure` is `amount`:
 """
-_INVENTORY = """All models read those of event types that no family knows. Here `quiz`, whose events carry a quantity, with one of its
-categories:
+_INVENTORY = """All models read those of event types that no family knows. Here `quiz`, whose events carry a quantity, with one
+of its categories:
 """
 _NAMES = """## For models: names
 

@@ -11,8 +11,8 @@ from ibis import _
 from features.event_types import KNOWN
 
 MEASURES = ("amount", "discount", "quantity")
-# Columns whose values name features; categories also divide the events of each type.
-NAMED = ("category", "channel", "device", "region", "source")
+# Columns whose values tell users apart; which category is bought most does not (decision 69).
+NAMED = ("channel", "device", "region", "source")
 _MOST_TYPES, _MOST_VALUES = 20, 8
 # A value that fewer events or users have says nothing yet.
 _LEAST_SHARE = 0.01

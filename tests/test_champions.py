@@ -14,6 +14,7 @@ from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
+from features.inventory import Inventory
 from models.bundle import TargetBundle
 from pipeline.backtest import gather, recipe_for
 from pipeline.cli import app
@@ -94,6 +95,15 @@ def test_what_a_champion_was_tuned_to_is_where_the_next_training_starts(folder: 
     assert recipe_for(past, target, tuned).parameters == {"num_leaves": 5}
     assert recipe_for(past, replace(target, horizon=timedelta(days=21)), tuned).parameters == {}
     assert recipe_for(past, target).parameters == {}
+
+
+def test_what_a_champion_remembers_is_built_for_it_and_not_learned_by_others(folder: Path) -> None:
+    remembered = Inventory({"quiz": ()})
+    past = gather(read_settings(folder / "shop.yaml"), LATER, Narrator(Console(file=StringIO())), remembered)
+    assert "quiz_count_28d" in past.names and "quiz_count_28d" in past.rows["churn_28d"]
+    # Else what came and went would pile up from training to training.
+    assert not [name for target in past.targets for name in past.features_of(target) if "quiz" in name]
+    assert past.log.inventory.measures == {}
 
 
 def test_shadow_scores_are_of_challengers_and_leave_the_night_as_it_is(folder: Path, refused: Result) -> None:

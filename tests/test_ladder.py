@@ -1,5 +1,6 @@
 """The ladder: linear models with exact contributions, blends on one scale, and bundles of every rung in plain files."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
 from features.errors import DataError, StoreError
+from features.inventory import Inventory
 from models.bundle import FORMAT, TargetBundle, load
 from models.calibration import Calibrator
 from models.ladder import RUNGS, Blend, Linear, Recipe, Rung, blended, finite, fit_recipe, fit_rungs, possible
@@ -98,9 +100,10 @@ def test_every_rung_survives_its_folder(tmp_path: Path, rungs: dict[Rung, object
     x, _ = table()
     recipe = Recipe(rung, NAMES, rounds=40, parameters={"num_leaves": 4}, monotone={"a": 1})
     made = TargetBundle("churn", {"horizon": "28d"}, recipe, "2024-01-01", Calibrator("platt", 0.9, 0.1), rungs[rung], {"a": "g"})
+    made = replace(made, inventory=Inventory({"quiz": ("amount",)}, {"quiz": ("hard",)}, {"plan": ("basic", "gold")}))
     made.save(tmp_path / "bundle")
     read = load(tmp_path / "bundle")
-    assert isinstance(read, TargetBundle)
+    assert isinstance(read, TargetBundle) and read.inventory == made.inventory
     assert (read.recipe, read.definition, read.groups, read.method) == (recipe, made.definition, made.groups, f"{rung}+platt")
     pd.testing.assert_frame_equal(read.predict(x), made.predict(x))
     np.testing.assert_array_equal(read.contributions(x), made.contributions(x))
@@ -119,6 +122,17 @@ def test_a_bundle_of_the_first_format_still_loads(tmp_path: Path, rungs: dict[Ru
     read = load(tmp_path / "bundle")
     assert isinstance(read, TargetBundle) and read.method == "lightgbm+platt"
     pd.testing.assert_frame_equal(read.predict(x), made.predict(x))
+
+
+def test_a_bundle_that_remembers_event_types_alone_still_loads(tmp_path: Path, rungs: dict[Rung, object]) -> None:
+    made = TargetBundle("churn", {}, Recipe("rfm", NAMES), "2024-01-01", Calibrator(), rungs["rfm"])
+    made.save(tmp_path / "bundle")
+    head = tmp_path / "bundle" / "bundle.json"
+    told = json.loads(head.read_text())
+    del told["inventory"]
+    head.write_text(json.dumps(told | {"format": 3, "event_types": ["quiz", "wave"]}))
+    read = load(tmp_path / "bundle")
+    assert isinstance(read, TargetBundle) and read.inventory == Inventory({"quiz": (), "wave": ()})
 
 
 def test_a_bundle_with_an_unknown_kind_of_model_is_damaged(tmp_path: Path, rungs: dict[Rung, object]) -> None:

@@ -163,21 +163,34 @@ def test_an_event_type_of_the_future_switches_nothing_on(shop: Path) -> None:
     assert "return (" in checked.stderr
 
 
-def test_models_read_event_types_that_no_family_knows_and_score_where_they_are_gone(shop: Path) -> None:
+def test_models_read_what_no_family_knows_and_score_where_it_is_gone(shop: Path) -> None:
     folder = shop.parent / "quizzes"
     folder.mkdir()
-    (folder / "orders.csv").write_bytes((shop.parent / "orders.csv").read_bytes())
+    orders = pd.read_csv(shop.parent / "orders.csv")
+    orders.to_csv(folder / "orders.csv", index=False)
+    users = sorted(orders.customer.dropna().unique())
     source = read_settings(shop).sources[0]
-    quizzes = "union all select customer, ordered_at, 'quiz', null, null, null from o where hash(order_no) % 3 = 0"
-    for place, more in (("there", quizzes), ("gone", "")):
+    quizzes = (
+        "union all select customer, ordered_at, 'quiz', null, hash(order_no) % 7, "
+        "case when hash(order_no) % 2 = 0 then 'easy' else 'hard' end from o where hash(order_no) % 3 = 0"
+    )
+    for place, more, plans in (("there", quizzes, ("gold", "basic")), ("gone", "", ("new", "new"))):
+        plan = pd.DataFrame({"who": users, "since": "2024-01-01", "plan": [plans[at % 2] for at in range(len(users))]})
+        plan.to_csv(folder / "plans.csv", index=False)
+        sql = "select who as user_id, since as known_from, plan from p"
+        attributes = {"tables": {"p": str(folder / "plans.csv")}, "sql": sql, "columns": {"plan": "text"}}
         asked = {"name": "orders", "tables": {"o": str(folder / "orders.csv")}, "sql": f"{source.sql} {more}"}
-        config = shop_config(folder, sources=[asked], targets=[TARGET], segments=[])
+        config = shop_config(folder, sources=[asked], targets=[TARGET], segments=[], attributes=attributes)
         command = "nightly" if place == "there" else "score"
         done = run(command, "--config", config, "--as-of", NIGHT)
         assert done.exit_code == 0, done.output
+        assert ("quiz (amount, 2 categories)" in done.stderr) == ("plan (2 values)" in done.stderr) == (place == "there")
         features = read(read_settings(config).output, "features", NIGHT).to_pandas()
-        assert (features.quiz_count_28d.sum() > 0) == (place == "there")
+        for name in ("quiz_count_28d", "quiz_amount_sum_168d", "quiz_hard_count_168d", "plan_is_gold"):
+            assert (features[name].sum() > 0) == (place == "there")
         assert features.quiz_recency_days.isna().all() == (place == "gone")
+        # A value that models never saw is none of those they know.
+        assert not features.plan_is_basic.isna().any()
 
 
 def test_what_happened_to_nobody_lately_gets_a_base_rate_and_stops_no_other_target(shop: Path) -> None:
