@@ -8,14 +8,15 @@ import ibis
 import ibis.expr.types as ir
 from ibis import _
 
+from features.attributes import USER
 from features.event_types import KNOWN
 
 MEASURES = ("amount", "discount", "quantity")
 # Columns whose values tell users apart; which category is bought most does not (decision 69).
 NAMED = ("channel", "device", "region", "source")
 _MOST_TYPES, _MOST_VALUES = 20, 8
-# A value that fewer events or users have says nothing yet.
-_LEAST_SHARE = 0.01
+# What fewer users have says nothing yet, and may say who they are.
+_LEAST_USERS = 20
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def _united(parts: Sequence[Mapping[str, tuple[str, ...]]]) -> dict[str, tuple[s
 
 
 def take_inventory(events: ir.Table, columns: Collection[str], texts: ir.Table | None) -> Inventory:
-    """Look through the `columns` of the events that sources give, and `texts`: attributes, one column each."""
+    """Look through the `columns` of the events that sources give, and `texts`: attributes, one column each beside the user."""
     given = [name for name in MEASURES if name in columns]
     ends = [(name, what, _[name].cast("float64")) for name in given for what in ("min", "max")]
     others = events.filter(_.event_type.notin(KNOWN))
@@ -62,20 +63,24 @@ def take_inventory(events: ir.Table, columns: Collection[str], texts: ir.Table |
         str(event_type): tuple(name for name in given if row[f"min of {name}"] < row[f"max of {name}"])
         for event_type, row in frequent.iterrows()
     }
-    divided = events.filter(_.event_type.isin(list(measures))).select(name=_.event_type, value=_.category)
-    named = [events.select(name=ibis.literal(name), value=_[name]) for name in NAMED if name in columns]
-    held = [] if texts is None else [texts.select(name=ibis.literal(name), value=_[name]) for name in texts.columns]
+    divided = events.filter(_.event_type.isin(list(measures))).select(USER, name=_.event_type, value=_.category)
+    named = [_values(events, name) for name in NAMED if name in columns]
+    named += [] if texts is None else [_values(texts, name) for name in texts.columns if name != USER]
     categories = _frequent([divided] if measures and "category" in columns else [])
-    return united([Inventory(measures, categories, _frequent([*named, *held]))])
+    return united([Inventory(measures, categories, _frequent(named))])
+
+
+def _values(table: ir.Table, column: str) -> ir.Table:
+    return table.select(USER, name=ibis.literal(column), value=_[column])
 
 
 def _frequent(tables: Sequence[ir.Table]) -> dict[str, tuple[str, ...]]:
-    """Give for each `name` its most frequent values, where there are several."""
+    """Give for each `name` the values that most users have, where there are several."""
     if not tables:
         return {}
-    counted = reduce(ir.Table.union, tables).filter(_.value.notnull()).group_by("name", "value").agg(n=_.count())
-    by_name = ibis.window(group_by="name", order_by=[_.n.desc(), _.value])
-    ranked = counted.mutate(place=ibis.row_number().over(by_name), all=_.n.sum().over(ibis.window(group_by="name")))
-    found = ranked.filter(_.place < _MOST_VALUES, _.n >= _.all * _LEAST_SHARE).execute()
+    given = reduce(ir.Table.union, tables).filter(_.value.notnull()).distinct()
+    counted = given.group_by("name", "value").agg(users=_.count()).filter(_.users >= _LEAST_USERS)
+    by_name = ibis.window(group_by="name", order_by=[_.users.desc(), _.value])
+    found = counted.mutate(place=ibis.row_number().over(by_name)).filter(_.place < _MOST_VALUES).execute()
     told = {str(name): tuple(map(str, values)) for name, values in found.sort_values("place").groupby("name").value}
     return {name: values for name, values in told.items() if len(values) > 1}

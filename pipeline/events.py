@@ -142,7 +142,9 @@ def read_events(
 def _known_texts(attributes: ir.Table | None, settings: Settings, bounds: Bounds) -> ir.Table | None:
     """Give the attributes that are texts, as far as they were known on the night."""
     texts = [name for name, is_number in settings.wanted().attributes.items() if not is_number]
-    return attributes.filter(_.known_from < ibis.literal(bounds.as_of)).select(texts) if attributes is not None and texts else None
+    if attributes is None or not texts:
+        return None
+    return attributes.filter(_.known_from < ibis.literal(bounds.as_of)).select("user_id", *texts)
 
 
 def _attributes(engine: SQLBackend, told: ir.Table, settings: Settings) -> ir.Table:

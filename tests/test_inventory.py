@@ -38,12 +38,22 @@ def test_the_most_frequent_types_count_and_of_equals_those_first_in_the_alphabet
     assert found.types == (*(f"type {number:02}" for number in range(19)), "type 21")
 
 
-def test_values_are_frequent_and_several(engine: SQLBackend) -> None:
-    rows = [
-        *({"event_type": "quiz", "category": f"c{number % 10}", "channel": "web"} for number in range(300)),
-        *({"event_type": "purchase", "category": "deli", "source": source} for source in ["ads"] * 150 + ["mail"] * 149 + ["rare"]),
-    ]
-    found = take_inventory(told(engine, *rows), COLUMNS, None)
+def test_values_are_those_of_most_users_and_several(engine: SQLBackend) -> None:
+    def by(users: int, **told: object) -> list[dict[str, object]]:
+        return [{"user_id": f"u{number}", "event_type": "quiz", "channel": "web", **told} for number in range(users)]
+
+    found = take_inventory(
+        told(
+            engine,
+            *(row for number in range(10) for row in by(40 - number, category=f"c{number}")),
+            *by(20, source="ads"),
+            *by(21, source="mail"),
+            # Many events of few users might say who they are.
+            *by(19, source="rare") * 10,
+        ),
+        COLUMNS,
+        None,
+    )
     # Eight of ten, and none of the one channel that tells nobody apart.
     assert found.categories == {"quiz": tuple(f"c{number}" for number in range(8))}
     assert found.values == {"source": ("ads", "mail")}

@@ -1,7 +1,7 @@
 """Names: each text that another feature gives, such as a plan or the first source, as numbers that models read.
 
-One feature for each frequent value (see `features.inventory`), 1 for whoever has it and 0 for whoever has another. Values that are
-rare, or new tonight, are alike in being none of these.
+One feature for each of the 8 values that most users have, 20 users at least, 1 for whoever has it and 0 for whoever has another.
+Values that are rare, or new tonight, are alike in being none of these.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping

@@ -4,8 +4,8 @@ Built for the event types of the log that the other families do not know (the 20
 `features.events`, which all models read; and for the conditions `events` and `eligible.events` of the targets that no family
 describes, with sums where a target asks for them, which the models of that target read. Near misses are like the events of a
 condition in all but their type. Event types that no family knows are told with their rhythm, with sums and means of the columns
-that tell their events apart, and by their most frequent categories (8 of each type). A feature of your own takes the place of one
-with its name.
+that tell their events apart, and by the 8 categories of each type that most users have, 20 users at least. A feature of your own
+takes the place of one with its name.
 """
 
 from collections import Counter
