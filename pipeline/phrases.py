@@ -15,6 +15,8 @@ from pipeline.columns import REASON, REASONS, with_arrow
 # How many stretches of 1 `catalogue.amount` may tell apart: twice its decimals, since rounding changes at halves.
 _STRETCHES = {"share": 200, "number": 200, "score": 200, "times": 20, "mixture": 20}
 _OF_CENTS, _OF_WHOLE, _BELOW_ONE = 200, 2, 20
+# Below a day hours are told, whose halves, and 0.95 of one, are 10 and 19 of these.
+_OF_HOURS = 480
 # Nearer to the end of a stretch than this, binary fractions may fall on either side.
 _NEAR = 1e-6
 
@@ -92,7 +94,7 @@ def alike(unit: str, values: Floats) -> Floats:
     elif unit in _STRETCHES:
         stretches = np.full(values.shape, _STRETCHES[unit])
     else:
-        stretches = np.where(size < 1, _BELOW_ONE, _OF_WHOLE)
+        stretches = np.where(size < 1, _OF_HOURS if unit == "days" else _BELOW_ONE, _OF_WHOLE)
     at = values * stretches
     whole = np.floor(at)
     near = _NEAR + np.abs(at) * 1e-15
