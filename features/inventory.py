@@ -10,6 +10,7 @@ from ibis import _
 
 from features.attributes import USER
 from features.event_types import KNOWN
+from features.families.values import in_names
 
 MEASURES = ("amount", "discount", "quantity")
 # Columns whose values tell users apart; which category is bought most does not (decision 69).
@@ -52,6 +53,18 @@ def _united(parts: Sequence[Mapping[str, tuple[str, ...]]]) -> dict[str, tuple[s
     return {name: tuple(sorted({value for part in parts for value in part.get(name, ())})) for name in names}
 
 
+def beside(inventory: Inventory, remembered: Inventory) -> Inventory:
+    """Leave out what would be called like something else that is `remembered`: names that models read mean one thing."""
+
+    def own(found: Mapping[str, tuple[str, ...]], before: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        return {
+            name: tuple(value for value in values if value in _told_apart([*before.get(name, ()), value]))
+            for name, values in found.items()
+        }
+
+    return Inventory(inventory.measures, own(inventory.categories, remembered.categories), own(inventory.values, remembered.values))
+
+
 def take_inventory(events: ir.Table, columns: Collection[str], texts: ir.Table | None) -> Inventory:
     """Look through the `columns` of the events that sources give, and `texts`: attributes, one column each beside the user."""
     given = [name for name in MEASURES if name in columns]
@@ -82,5 +95,13 @@ def _frequent(tables: Sequence[ir.Table]) -> dict[str, tuple[str, ...]]:
     counted = given.group_by("name", "value").agg(users=_.count()).filter(_.users >= _LEAST_USERS)
     by_name = ibis.window(group_by="name", order_by=[_.users.desc(), _.value])
     found = counted.mutate(place=ibis.row_number().over(by_name)).filter(_.place < _MOST_VALUES).execute()
-    told = {str(name): tuple(map(str, values)) for name, values in found.sort_values("place").groupby("name").value}
+    told = {str(name): _told_apart(map(str, values)) for name, values in found.sort_values("place").groupby("name").value}
     return {name: values for name, values in told.items() if len(values) > 1}
+
+
+def _told_apart(values: Iterable[str]) -> tuple[str, ...]:
+    """Leave out values that look like an earlier one in the names of features: `Google` beside `google`."""
+    by_look: dict[str, str] = {}
+    for value in values:
+        by_look.setdefault(in_names(value), value)
+    return tuple(by_look.values())

@@ -22,7 +22,7 @@ from features.engines import engine_errors, keep
 from features.errors import ConfigError, DataError, first_line, listed
 from features.expressions import columns_of
 from features.fingerprint import fingerprint
-from features.inventory import NOTHING, Inventory, take_inventory, united
+from features.inventory import NOTHING, Inventory, beside, take_inventory, united
 from features.labels import active_users
 from features.sources import read_sources
 from features.windows import LONGEST, label, words
@@ -111,7 +111,7 @@ def read_events(
         kept = None if attributes is None else held(attributes, settings.wanted().attributes)
         # Of what was known by then: a type that comes later switches nothing on.
         types = frozenset(events.select("event_type").distinct().execute().event_type)
-        inventory = take_inventory(events, columns, _known_texts(kept, settings, bounds)) if looks else NOTHING
+        inventory = beside(take_inventory(events, columns, _known_texts(kept, settings, bounds)), remembered) if looks else NOTHING
         own = declared(settings.wanted(), columns, types, inventory)
         both = united([inventory, remembered])
         log = EventLog(

@@ -276,8 +276,8 @@ class Settings(Strict):
             families = declared_by_family(self.wanted())
             built_in = {feature.name for name, family in families.items() if name != ATTRIBUTES for feature in family}
             clashes |= {f"attributes.columns.{name}" for name in self.attributes.columns if name in reserved | built_in}
-        hint = "the name is taken: choose another"
-        yield from (f"{place}: {hint}{', in the SQL as well' if place.startswith(ATTRIBUTES) else ''}" for place in sorted(clashes))
+        for place in sorted(clashes):
+            yield f"{place}: the name is taken: choose another{', in the SQL as well' if place.startswith(ATTRIBUTES) else ''}"
         if not clashes:
             try:
                 built = [feature.name for feature in self._everything.features]

@@ -9,7 +9,7 @@ from features.build import build_features
 from features.catalogue import phrase
 from features.contract import COLUMNS
 from features.declare import Wanted, declared
-from features.inventory import NOTHING, Inventory, take_inventory, united
+from features.inventory import NOTHING, Inventory, beside, take_inventory, united
 
 CUTOFF = at("2024-03-01")
 
@@ -57,6 +57,20 @@ def test_values_are_those_of_most_users_and_several(engine: SQLBackend) -> None:
     # Eight of ten, and none of the one channel that tells nobody apart.
     assert found.categories == {"quiz": tuple(f"c{number}" for number in range(8))}
     assert found.values == {"source": ("ads", "mail")}
+
+
+def test_what_looks_alike_in_names_is_named_once_and_what_models_know_stays(engine: SQLBackend) -> None:
+    sources = {"Google": 22, "google": 21, "mail": 20}
+    rows = [{"user_id": f"u{number}", "source": source} for source, users in sources.items() for number in range(users)]
+    found = take_inventory(told(engine, *rows), COLUMNS, None)
+    assert found.values == {"source": ("Google", "mail")}
+    remembered = Inventory(categories={"quiz": ("hard",)}, values={"source": ("google", "mail")})
+    assert beside(found, remembered).values == {"source": ("mail",)}
+    # So neither a model of before nor one of now reads a column that means something else.
+    names = declared(
+        Wanted(WINDOWS, families=("sources",)), COLUMNS, inventory=united([beside(found, remembered), remembered])
+    ).names
+    assert "first_source_is_google" in names
 
 
 def test_an_empty_log_holds_nothing(engine: SQLBackend) -> None:

@@ -217,8 +217,17 @@ def test_types_that_no_family_knows_are_for_all_models() -> None:
     ).features
     read = {feature.name for feature in built if feature.for_all}
     assert {"lesson_done_count_7d", "it_s_recency_days"} <= read
-    # A sum is still of the target that asks for it.
+    # A sum is still of the target that asks for it,
     assert not [name for name in read if "quantity" in name]
+    # and where all models read some, those of other windows are.
+    held = Inventory({"lesson_done": ("quantity",)})
+    told = {
+        feature.name
+        for feature in declared(Wanted(WINDOWS, families=("region",), outcomes=asked), COLUMNS, inventory=held).features
+        if feature.for_all
+    }
+    alone = {feature.name for feature in declared(Wanted(WINDOWS, families=("region",)), COLUMNS, inventory=held).features}
+    assert {name for name in told if "quantity" in name} == {name for name in alone if "quantity" in name} != set()
     told = declared(Wanted(WINDOWS, families=("region",)), COLUMNS, inventory=Inventory({"quiz": ()}))
     assert "quiz_count_28d" in told.names and all(feature.for_all for feature in told.features if "quiz" in feature.name)
 

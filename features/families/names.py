@@ -40,6 +40,6 @@ def _is(text: Feature, value: str, name: str) -> Feature:
         meaning=f"whether the {called} is {value}",
         phrase=f"{called} {{value}} {said}",
         # Of several values one is told, as one of several windows is.
-        group=text.group,
+        group=text.name if text.base == "attributes" else text.group,
         unknown=text.unknown,
     )

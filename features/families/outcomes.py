@@ -218,12 +218,15 @@ def _features_of(outcome: Outcome, windows: Sequence[timedelta], *, is_named: bo
         features += _rhythm(outcome, recent)
     for measure in sorted(outcome.measures | outcome.carried):
         is_asked, is_carried = measure in outcome.measures, measure in outcome.carried
+        # Of a target that adds them up alone: another model would miss them once that target is gone.
+        asked_only = {feature_name(outcome.name, f"{measure}_sum", window) for window in recent if window not in few}
         summed = _sum(outcome, measure)
         told = [_over(summed, (recent if is_asked else few, ()))]
         told += [_over(_mean(outcome, measure, summed), (few, ()))] if is_carried else []
         told += [(_trend(outcome, f"{measure}_mean", f"mean {measure}", few), [])] if is_carried else []
         for found, needed in told:
-            features += [replace(one, outcome=_sum_of(measure, outcome.condition), for_all=is_carried) for one in found]
+            tag = _sum_of(measure, outcome.condition)
+            features += [replace(one, outcome=tag, for_all=is_carried and one.name not in asked_only) for one in found]
             measures += needed
     if is_named:
         longest = feature_name(outcome.name, "count", windows[-1])
