@@ -103,6 +103,7 @@ def _of_probabilities(ranking: Ranking, contact: Contact | None) -> dict[str, Me
 def _of_amounts() -> dict[str, Measure]:
     return {
         "mean_absolute_error": lambda drawn: drawn.mean(np.abs(drawn.ranking.label - drawn.ranking.score)),
+        "root_mean_squared_error": lambda drawn: np.sqrt(drawn.mean((drawn.ranking.label - drawn.ranking.score) ** 2)),
         "mean_label": mean_label,
         "total_error": lambda drawn: drawn.scores[:, -1] / _bought(drawn) - 1,
         "gini": normalised_gini,

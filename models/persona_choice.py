@@ -124,7 +124,8 @@ def _choose(tried: Sequence[Tried], smallest_share: float, stability: float, for
     if not large:
         one = max(tried, key=lambda one: one.smallest or 0.0)
         told = f"the smallest has {one.smallest or 0.0:.1%} of the users, less than the {smallest_share:.0%} asked for"
-        return one.k, f"{told}; any other number leaves less"
+        between = f"{min(other.k for other in tried)} to {max(other.k for other in tried)}"
+        return one.k, f"{told}; no number tried ({between}) leaves more"
     stable = [one for one in large if (one.kept or 0.0) >= stability - (_SLACK if one.k == former else 0.0)]
     if not stable:
         one = max(large, key=lambda one: one.kept or 0.0)

@@ -11,6 +11,7 @@ from features.catalogue import how_many
 from models.bands import odds_range
 from models.intervals import Interval
 from pipeline.show import plain_table
+from pipeline.wording import unit, with_interval
 
 if TYPE_CHECKING:
     from models.personas import Personas
@@ -184,7 +185,8 @@ def _print_ladder(row: Mapping[str, Any], console: Console, currency: str) -> No
 
 
 def _print_origins(row: Mapping[str, Any], console: Console, currency: str) -> None:
-    names = ("mean_absolute_error", "rmsle", "decile_total_error", "gini", "total_error") if row["is_amount"] else (
+    of_amounts = ("mean_absolute_error", "root_mean_squared_error", "rmsle", "decile_total_error", "gini", "total_error")
+    names = of_amounts if row["is_amount"] else (
         *("auc", "average_precision", "log_loss", "brier", "expected_calibration_error", "calibration_slope"),
         *("lift_10pct", "captured_10pct", "precision_at_capacity", "expected_profit", "base_rate"),
     )  # fmt: skip
@@ -199,10 +201,9 @@ def _print_origins(row: Mapping[str, Any], console: Console, currency: str) -> N
     if row["positives"] is not None:
         table.add_row("positives", *(f"{found['positives']:,.0f}" for found in origins))
     for name in shown:
-        money = currency if name == "mean_absolute_error" else None
-        cells = [_said(found["measures"].get(name), money) for found in origins]
+        cells = [_of_measure(name, found["measures"], currency) for found in origins]
         if rule is not None and name != "base_rate":
-            beside = [_said(found["baselines"][rule].get(name), money) for found in origins]
+            beside = [_of_measure(name, found["baselines"][rule], currency) for found in origins]
             cells = [f"{own}\n{rule_said}" for own, rule_said in zip(cells, beside, strict=True)]
         table.add_row(name.replace("_", " "), *cells, end_section=True)
     console.print(table)
@@ -240,6 +241,10 @@ def _print_slices(row: Mapping[str, Any], console: Console, currency: str, *, mo
         found = _said(part["measures"].get(row["measure"]), None if is_rate else currency)
         table.add_row(part["column"].replace("_", " "), part["value"], f"{part['users']:,}", mean, happened, found)
     console.print(table)
+
+
+def _of_measure(name: str, found: Mapping[str, Mapping[str, float]], currency: str) -> str:
+    return with_interval(Interval(**found[name]) if name in found else None, unit(name, currency))
 
 
 def _said(found: Mapping[str, float] | None, currency: str | None = None, *, sign: bool = False) -> str:

@@ -8,7 +8,7 @@ from features.windows import words
 from models.intervals import Interval
 
 _PERCENT = {"base_rate", "total_error", "decile_total_error", "precision_at_capacity"}
-_MONEY = {"mean_absolute_error", "mean_label", "expected_profit"}
+_MONEY = {"mean_absolute_error", "root_mean_squared_error", "mean_label", "expected_profit"}
 _TITLES = {
     "auc": "AUC: chance that a 1 scores above a 0",
     "average_precision": "average precision: how pure the top of the list is",
@@ -21,6 +21,7 @@ _TITLES = {
     "precision_at_capacity": "share of label 1 among those that can be contacted",
     "expected_profit": "profit per user, with the value and cost of a contact in the config",
     "mean_absolute_error": "mean absolute error (lower is better)",
+    "root_mean_squared_error": "root mean squared error, which large amounts lead (lower is better)",
     "mean_label": "mean amount",
     "total_error": "error of the total (0 is right)",
     "decile_total_error": "error of the totals of tenths (lower is better)",

@@ -135,7 +135,15 @@ def test_each_origin_has_intervals_of_its_own() -> None:
 def test_amounts_have_intervals_too() -> None:
     rows = predicted().assign(label=lambda frame: frame.label * 10, score=lambda frame: frame.score * 10)
     found = pooled(rows, "score", is_amount=True, seed=1, draws=50)
-    assert list(found) == ["mean_absolute_error", "mean_label", "total_error", "gini", "rmsle", "decile_total_error"]
+    assert list(found) == [
+        "mean_absolute_error",
+        "root_mean_squared_error",
+        "mean_label",
+        "total_error",
+        "gini",
+        "rmsle",
+        "decile_total_error",
+    ]
     assert all(interval.low <= interval.value <= interval.high for interval in found.values())
     assert mean_interval(rows.label.to_numpy(), rows.user_id, seed=1, draws=50) == found["mean_label"]
 

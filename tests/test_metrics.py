@@ -76,6 +76,7 @@ def test_every_measure_of_amounts() -> None:
     expected = {
         "users": 4,
         "mean_absolute_error": (1 + 10 + 20 + 5) / 4,
+        "root_mean_squared_error": np.sqrt((1 + 100 + 400 + 25) / 4),
         "mean_label": 9,
         "total_error": 32 / 36 - 1,
         "gini": area / best,
@@ -170,9 +171,8 @@ def test_no_rows_have_no_measures() -> None:
 
 def test_nothing_bought_has_no_shares() -> None:
     found = measures(np.zeros(2), np.array([1.0, 3.0]), is_amount=True)
-    assert found == pytest.approx(
-        {"users": 2, "mean_absolute_error": 2, "mean_label": 0, "rmsle": np.sqrt(np.mean(np.log([2, 4]) ** 2))}
-    )
+    squared = {"root_mean_squared_error": np.sqrt(5), "rmsle": np.sqrt(np.mean(np.log([2, 4]) ** 2))}
+    assert found == pytest.approx({"users": 2, "mean_absolute_error": 2, "mean_label": 0, **squared})
 
 
 @pytest.mark.parametrize(

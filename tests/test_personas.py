@@ -176,7 +176,7 @@ def tried(k: int, silhouette: float, stability: float, kept: float, smallest: fl
             [tried(4, 0.30, 0.9, 0.95, 0.03), tried(5, 0.40, 0.7, 0.95, 0.01)],
             None,
             4,
-            "has 3.0% of the users, less than .*; any other number leaves less",
+            "has 3.0% of the users, less than .*; no number tried .4 to 5. leaves more",
         ),
         ([tried(4, 0.30, 0.9, 0.91, 0.06), tried(5, 0.40, 0.7, 0.95, 0.04)], None, 4, "91% of the users keep"),
     ],
