@@ -299,7 +299,7 @@ def _rhythm(outcome: Outcome, windows: Sequence[timedelta]) -> list[Feature]:
         expr=recency / _[gap.name].nullif(0.0),
         unit="times",
         meaning=f"days since the last event of {outcome.told} against the mean from one to the next",
-        phrase=f"{said}: last {{value}} the usual pause ago",
+        phrase=f"{said}: a pause of {{value}} the usual one",
     )
     return [gap, overdue, *_trend(outcome, "count", "events per day", windows)]
 
