@@ -83,6 +83,15 @@ class Feature:
         return "VARCHAR" if self.is_text else "DOUBLE"
 
 
+def verbatim(text: str) -> str:
+    """Write a text of the log so that a phrase says it as it is.
+
+    >>> verbatim("size {XL}").format(value=1)
+    'size {XL}'
+    """
+    return text.replace("{", "{{").replace("}", "}}")
+
+
 def feature_name(what: str, measure: str, window: timedelta | None = None, *, against: timedelta | None = None) -> str:
     """Build a feature's name: `<what>_<measure>_<window>`, and for ratios `…_<window>_vs_<window>`.
 

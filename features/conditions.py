@@ -31,7 +31,7 @@ def canonical(condition: str) -> str:
     """
     values = values_of(condition)
     told = sorted(values, key=lambda column: (column != TYPE, column))
-    return " AND ".join(f"{column} = {exp.Literal.string(values[column]).sql(DIALECT)}" for column in told) or condition
+    return asking(**{column: values[column] for column in told}) or condition
 
 
 def values_of(condition: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from ibis import _
 
-from features.catalogue import IS, Feature
+from features.catalogue import IS, Feature, verbatim
 from features.conditions import digest_of
 from features.families.values import in_names
 
@@ -31,7 +31,7 @@ def _of_column(text: Feature, values: Mapping[str, Collection[str]]) -> Collecti
 
 
 def _is(text: Feature, value: str, name: str) -> Feature:
-    called, said = text.name.replace("_", " "), value.replace("{", "{{").replace("}", "}}")
+    called, said = text.name.replace("_", " "), verbatim(value)
     return Feature(
         name=name,
         base="row",

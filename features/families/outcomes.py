@@ -9,7 +9,7 @@ takes the place of one with its name.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -18,7 +18,7 @@ import ibis
 from ibis import _
 from ibis.common.deferred import Deferred
 
-from features.catalogue import Feature, coarse, feature_name
+from features.catalogue import Feature, coarse, feature_name, verbatim
 from features.conditions import TYPE, asking, canonical, choices_of, digest_of, name_of, parts_of, told_of, values_of
 from features.custom import Custom, Measure, condition_met, custom_features
 from features.errors import ConfigError
@@ -65,7 +65,12 @@ class Outcome:
     @property
     def said(self) -> str:
         """The condition in the words of a phrase."""
-        return self.told.replace("{", "{{").replace("}", "}}")
+        return verbatim(self.told)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The optional columns that the condition reads."""
+        return frozenset(columns_of(self.condition) - {TYPE})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +214,7 @@ def _sum_of(measure: str, condition: str) -> str:
 
 def _features_of(outcome: Outcome, windows: Sequence[timedelta], *, is_named: bool) -> tuple[list[Feature], list[Measure]]:
     """Date, count and add up an outcome's events; of a part of an event type only how lately and how often they happened."""
-    recent, few = tuple(coarse(windows)), tuple(_few(windows))
+    recent, few = tuple(coarse(windows)), _few(windows)
     features, measures = _dates(outcome)
     counts, counted = _over(_count(outcome), (few,) if outcome.is_part else (recent, ()))
     features += counts
@@ -291,7 +296,7 @@ def _rhythm(outcome: Outcome, windows: Sequence[timedelta]) -> list[Feature]:
         phrase=f"{said}: every {{value}} on average",
         group=name,
         unknown=f"{said}: too few to see a rhythm",
-        needs=frozenset(columns_of(outcome.condition) - {TYPE}),
+        needs=outcome.needs,
     )
     overdue = replace(
         gap,
@@ -318,7 +323,7 @@ def _trend(outcome: Outcome, what: str, said: str, windows: Sequence[timedelta])
             phrase=f"{outcome.said}: {said} in the last {words(short)} at {{value}} the level of the last {words(long)}",
             group=outcome.name,
             unknown=f"{outcome.said}: none in the last {words(long)}",
-            needs=frozenset(columns_of(outcome.condition) - {TYPE}),
+            needs=outcome.needs,
         )
         found.append(feature)
     return found
@@ -330,7 +335,6 @@ def _dates(outcome: Outcome) -> tuple[list[Feature], list[Measure]]:
     met, instant = condition_met(condition), _microseconds(_.event_ts)
     # No other measure has a name with blanks.
     last, first = f"last {name}", f"first {name}"
-    needs = frozenset(columns_of(condition) - {TYPE})
 
     def days(what: str, expr: Deferred, meaning: str, phrase: str) -> Feature:
         return Feature(
@@ -342,7 +346,7 @@ def _dates(outcome: Outcome) -> tuple[list[Feature], list[Measure]]:
             phrase=f"{said}: {phrase} {{value}} ago",
             group=name,
             unknown=f"{said}: never so far",
-            needs=needs,
+            needs=outcome.needs,
         )
 
     until = _microseconds(_.cutoff)
@@ -353,13 +357,13 @@ def _dates(outcome: Outcome) -> tuple[list[Feature], list[Measure]]:
     if not any(PURCHASE in choices_of(part).get(TYPE, ()) for part in parts_of(condition)):
         later = stage.since_purchase(name, f"event of {outcome.told}", name)
         phrase, unknown = f"{said}: last {{value}} after the last purchase", f"{said}: none since the last purchase, if any"
-        features.append(replace(later, phrase=phrase, unknown=unknown, needs=needs))
+        features.append(replace(later, phrase=phrase, unknown=unknown, needs=outcome.needs))
     return features, [Measure(last, "max", instant, met), Measure(first, "min", instant, met)]
 
 
-def _few(windows: Sequence[timedelta]) -> Iterable[timedelta]:
+def _few(windows: Sequence[timedelta]) -> tuple[timedelta, ...]:
     """Give two windows for what there may be much of: measured, more of them made models a little worse."""
-    return dict.fromkeys((coarse(windows)[1], windows[-1]))
+    return tuple(dict.fromkeys((coarse(windows)[1], windows[-1])))
 
 
 def _microseconds(instant: Deferred) -> Deferred:

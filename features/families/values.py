@@ -8,7 +8,7 @@ import ibis
 from ibis import _
 from ibis.common.deferred import Deferred
 
-from features.catalogue import NAME, Base, Feature, feature_name, plural
+from features.catalogue import NAME, Base, Feature, feature_name, plural, verbatim
 from features.windows import words
 
 # Bounds the share that a favourite would keep in the long run with 97.5 % confidence (Wilson, 1927).
@@ -79,7 +79,7 @@ def share_of_value(what: str, base: Base, value: str, window: timedelta, *, high
     """Share and recency of one named value."""
     word = f"{what}_{in_names(value)}"
     hit, needs = _.value == value, frozenset({what})
-    said = value.replace("{", "{{").replace("}", "}}")
+    said = verbatim(value)
     done = _DONE[what][0]
     yield Feature(
         name=feature_name(word, "share", window),
