@@ -16,13 +16,10 @@ from models.calibration import FEWEST_BLOCKS, Calibrator, amount_loss, fit_calib
 from models.drift import level_drift
 from models.ladder import RUNGS, Model, Recipe, Rung, fit_recipe, fit_rungs, possible
 from models.metrics import Contact, measures
-from models.propensity import ROUNDS, rounds_needed
 
 KEYS = ["user_id", "cutoff", "is_test", "label"]
 CHAMPION, DISJOINT = "champion", "disjoint"
 _FOLDS = 3
-# Blocks of time that stopping looks at together: one alone says little.
-_WATCHED = 3
 
 
 @dataclass(frozen=True)
@@ -116,27 +113,6 @@ def plan_origins(
     elapsed = [cutoff for cutoff in earlier if cutoff + horizon <= tested[0]][-calibrations:]
     chosen = [cutoff for cutoff in earlier if not elapsed or cutoff >= elapsed[0]]
     return tuple(Origin(cutoff, purged[cutoff], cutoff >= tested[0]) for cutoff in (*chosen, *tested))
-
-
-def rounds_for(
-    rows: pd.DataFrame, plan: Sequence[Origin], recipe: Recipe, horizon: timedelta, *, is_amount: bool, seed: int
-) -> int:
-    """Choose LightGBM's rounds by stopping on the last blocks of time that were known before the first test origin.
-
-    Those blocks are purged of what they are learned from, like an origin. Where history is too short for that, or holds one label
-    only, the usual number.
-    """
-    known = next(origin for origin in plan if origin.is_test).train_cutoffs
-    watched = known[-_WATCHED:]
-    earlier = [cutoff for cutoff in known if cutoff + horizon <= watched[0]]
-    learned, later = rows[rows.cutoff.isin(earlier)], rows[rows.cutoff.isin(watched)]
-    if min(learned.label.nunique(), later.label.nunique()) < 2 or "lightgbm" not in possible(
-        learned.label, recipe, is_amount=is_amount
-    ):
-        return ROUNDS
-    return rounds_needed(
-        learned, later, recipe.features, is_amount=is_amount, seed=seed, parameters=recipe.settings, monotone=recipe.monotone
-    )
 
 
 def predict_origin(

@@ -152,6 +152,12 @@ def amount_loss(said: Floats, label: Floats) -> float:
     return float((said - np.maximum(label, 0.0) * np.log(said)).mean())
 
 
+def calibrated_loss(raw: Floats, label: Floats) -> float:
+    """Give the log loss that Platt's curve leaves when it is fitted on these very pairs: what no level and no slope can mend."""
+    pairs = _joined(_gathered(raw, label, np.zeros(len(raw), dtype=np.intp)))
+    return _log_loss(pairs, _platt(pairs))
+
+
 @dataclass(frozen=True)
 class _Pairs:
     """Raw scores in rising order, none twice, and how often each was followed by a label of 1 (`hits`) and of 0 (`misses`)."""

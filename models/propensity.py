@@ -1,6 +1,6 @@
 """One LightGBM model per target: a probability, or an expected amount."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import lightgbm
@@ -29,9 +29,6 @@ PARAMETERS: dict[str, Any] = {
 _POWER = 1.2
 _AMOUNT: dict[str, Any] = {"objective": "tweedie", "tweedie_variance_power": _POWER}
 ROUNDS = 150
-_FEWEST_ROUNDS, _MOST_ROUNDS, _PATIENCE = 50, 400, 50
-# A few large amounts, such as yearly renewals that no earlier block has seen, would stop them at once.
-_FEWEST_OF_AMOUNTS = 200
 
 
 def leaves_for(label: pd.Series, *, is_amount: bool) -> int:
@@ -62,49 +59,6 @@ def fit_booster(
     No class weights: they would move probabilities. Amounts are fitted with a Tweedie deviance; a negative one (more refunded
     than bought) is learned as zero. `seed` and one thread count give one model.
     """
-    told = _told(x, is_amount=is_amount, seed=seed, parameters=parameters, monotone=monotone, threads=threads)
-    return lightgbm.train(told, _dataset(x, y, is_amount=is_amount), num_boost_round=rounds)
-
-
-def rounds_needed(
-    earlier: pd.DataFrame,
-    later: pd.DataFrame,
-    features: Sequence[str],
-    *,
-    is_amount: bool,
-    seed: int,
-    parameters: Mapping[str, Any] | None = None,
-    monotone: Mapping[str, int] | None = None,
-) -> int:
-    """Give after how many rounds a model of `earlier` rows stops getting better on `later` ones (both with `label`).
-
-    Bounded to 50 (of amounts 200) to 400: one block of time says little about the last few rounds.
-    """
-    names = list(features)
-    told = _told(earlier[names], is_amount=is_amount, seed=seed, parameters=parameters, monotone=monotone, threads=1)
-    learned = _dataset(earlier[names], earlier.label, is_amount=is_amount)
-    watched = lightgbm.Dataset(later[names], later.label.clip(lower=0), reference=learned)
-    stop = lightgbm.early_stopping(_PATIENCE, verbose=False)
-    booster = lightgbm.train(told, learned, num_boost_round=_MOST_ROUNDS, valid_sets=[watched], callbacks=[stop])
-    return int(np.clip(booster.best_iteration, _FEWEST_OF_AMOUNTS if is_amount else _FEWEST_ROUNDS, _MOST_ROUNDS))
-
-
-def _dataset(x: pd.DataFrame, y: pd.Series, *, is_amount: bool) -> lightgbm.Dataset:
-    label = y.clip(lower=0)
-    # Equal weights that divide the mean out: regularisation means the same for pence and for thousands.
-    weight = np.full(len(label), (float(label.mean()) or 1.0) ** (_POWER - 2)) if is_amount else None
-    return lightgbm.Dataset(x, label, weight=weight)
-
-
-def _told(
-    x: pd.DataFrame,
-    *,
-    is_amount: bool,
-    seed: int,
-    parameters: Mapping[str, Any] | None,
-    monotone: Mapping[str, int] | None,
-    threads: int,
-) -> dict[str, Any]:
     told = {
         **PARAMETERS,
         **(_AMOUNT if is_amount else {"objective": "binary"}),
@@ -115,7 +69,10 @@ def _told(
     }
     if monotone:
         told["monotone_constraints"] = [monotone.get(name, 0) for name in x.columns]
-    return told
+    label = y.clip(lower=0)
+    # Equal weights that divide the mean out: regularisation means the same for pence and for thousands.
+    weight = np.full(len(label), (float(label.mean()) or 1.0) ** (_POWER - 2)) if is_amount else None
+    return lightgbm.train(told, lightgbm.Dataset(x, label, weight=weight), num_boost_round=rounds)
 
 
 def raw_scores(booster: lightgbm.Booster, x: pd.DataFrame, *, threads: int = 0) -> Floats:

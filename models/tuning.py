@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from models.backtest import Origin, rounds_for
+from models.backtest import Origin
 from models.ladder import Recipe, fit_recipe, possible
 from models.metrics import measures_drawn
 from models.ranking import rank
+from models.rounds import rounds_for
 
 _MOST_JUDGED = 4
 # What LightGBM takes where a recipe says nothing.

@@ -28,7 +28,6 @@ from models.backtest import (
     plan_origins,
     predict_disjoint,
     predict_origin,
-    rounds_for,
     worth,
 )
 from models.bundle import TargetBundle, inventory_of
@@ -36,6 +35,7 @@ from models.ladder import Recipe, Rung, finite
 from models.metrics import Contact
 from models.propensity import leaves_for
 from models.report import Report, importances, report
+from models.rounds import rounds_for
 from pipeline.events import EventLog, midnight, read_events
 from pipeline.frames import features_frame, shards
 from pipeline.past_segments import with_segments

@@ -23,8 +23,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from features.errors import StoreError, first_line
 from features.labels import Target
-from models.backtest import Origin, rounds_for
+from models.backtest import Origin
 from models.ladder import Recipe
+from models.rounds import rounds_for
 from models.tuning import Choice, Judged, Range, Space, judged, judging_origins, measure_of, place_in, space_of
 from pipeline.progress import Step
 from pipeline.settings import Settings

@@ -19,12 +19,10 @@ from models.backtest import (
     plan_origins,
     predict_disjoint,
     predict_origin,
-    rounds_for,
     worth,
 )
 from models.calibration import Calibrator
 from models.ladder import Recipe, Rung
-from models.propensity import ROUNDS
 
 DAY = timedelta(days=1)
 CUTOFFS = [datetime(2024, 1, 1) + 14 * DAY * index for index in range(8)]
@@ -210,18 +208,6 @@ def test_users_apart_are_predicted_by_models_that_never_saw_them() -> None:
     apart = predict_disjoint(frame, recipe, origin, is_amount=False, seed=1)
     assert roc_auc_score(test, known[test.index]) > 0.9
     assert 0.3 < roc_auc_score(test, apart[test.index]) < 0.7
-
-
-def test_rounds_are_chosen_before_the_first_test_origin() -> None:
-    frame, plan = rows(), plan_origins(CUTOFFS, 28 * DAY, tests=1, calibrations=1)
-    told = {"horizon": 28 * DAY, "is_amount": False, "seed": 1}
-    found = rounds_for(frame, plan, RECIPE, **told)
-    assert 50 <= found < 400
-    known = plan[-1].train_cutoffs
-    poisoned = frame.assign(label=np.where(frame.cutoff.isin(known), frame.label, 1 - frame.label))
-    assert rounds_for(poisoned, plan, RECIPE, **told) == found
-    # Too short a past has the usual number.
-    assert rounds_for(frame, [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)], RECIPE, **told) == ROUNDS
 
 
 def test_one_rung_alone_is_predicted_as_among_all() -> None:

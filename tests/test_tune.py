@@ -20,9 +20,10 @@ from rich.console import Console
 
 from features.errors import StoreError
 from features.labels import Eligible, Target
-from models.backtest import plan_origins, rounds_for
+from models.backtest import plan_origins
 from models.ladder import Recipe
 from models.propensity import PARAMETERS
+from models.rounds import rounds_for
 from models.tuning import judged, judging_origins, space_of
 from pipeline.progress import Narrator, Step
 from pipeline.settings import Settings, read_settings

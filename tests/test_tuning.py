@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import log_loss, mean_absolute_error
 
-from models.backtest import Origin, plan_origins, rounds_for
+from models.backtest import Origin, plan_origins
 from models.ladder import Recipe
-from models.propensity import PARAMETERS, ROUNDS, rounds_needed
+from models.propensity import PARAMETERS, ROUNDS
+from models.rounds import rounds_for, rounds_needed
 from models.tuning import Choice, Judged, Range, judged, judging_origins, place_in, space_of
 
 DAY = timedelta(days=1)
@@ -83,7 +84,7 @@ def test_the_loss_is_that_of_lightgbm_fitted_by_hand(is_amount: bool) -> None:
     watched = told.cutoff.isin(CUTOFFS[1:4])
     parameters = {"num_leaves": 4}
     rounds = rounds_needed(
-        told[told.cutoff == CUTOFFS[0]], told[watched], FEATURES, is_amount=is_amount, seed=3, parameters=parameters
+        told[told.cutoff == CUTOFFS[0]], told[watched], replace(RECIPE, parameters=parameters), is_amount=is_amount, seed=3
     )
     by_origin = {}
     for judge in JUDGES:

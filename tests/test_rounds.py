@@ -1,0 +1,87 @@
+"""How many rounds are made: chosen on blocks of time before every reported one, by what calibration cannot mend."""
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import log_loss, roc_auc_score
+
+from models.backtest import Origin, plan_origins
+from models.calibration import calibrated_loss
+from models.ladder import Recipe, Trees, fit_recipe
+from models.propensity import ROUNDS
+from models.rounds import rounds_for, rounds_needed
+
+HORIZON = timedelta(days=28)
+CUTOFFS = [datetime(2024, 1, 1) + timedelta(days=14 * index) for index in range(10)]
+RECIPE = Recipe("logistic", ("strength", "noise"))
+
+
+def rows(users: int = 600, *, shift: float = 0.0) -> pd.DataFrame:
+    """Label 1 where a bent strength is high; `shift` moves the log-odds of the later half of the cutoffs."""
+    random = np.random.default_rng(5)
+    frame = pd.DataFrame(random.normal(size=(users * len(CUTOFFS), 2)), columns=["strength", "noise"])
+    frame["user_id"] = [f"u{number}" for number in range(users)] * len(CUTOFFS)
+    frame["cutoff"] = np.repeat(np.array(CUTOFFS, dtype="datetime64[us]"), users)
+    odds = 3 * np.sin(2 * frame.strength) - 1 + shift * (frame.cutoff >= CUTOFFS[5])
+    frame["label"] = (random.random(len(frame)) < 1 / (1 + np.exp(-odds))).astype(float)
+    return frame
+
+
+def test_rounds_are_chosen_before_the_first_test_origin() -> None:
+    frame, plan = rows(), plan_origins(CUTOFFS, HORIZON, tests=1, calibrations=1)
+    told = {"horizon": HORIZON, "is_amount": False, "seed": 1}
+    found = rounds_for(frame, plan, RECIPE, **told)
+    assert 50 <= found < 400
+    known = plan[-1].train_cutoffs
+    poisoned = frame.assign(label=np.where(frame.cutoff.isin(known), frame.label, 1 - frame.label))
+    assert rounds_for(poisoned, plan, RECIPE, **told) == found
+    # Too short a past has the usual number.
+    assert rounds_for(frame, [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)], RECIPE, **told) == ROUNDS
+
+
+@pytest.mark.parametrize("is_amount", [False, True])
+def test_the_number_is_the_best_of_models_fitted_one_by_one(is_amount: bool) -> None:
+    told = rows().assign(label=lambda frame: frame.label * np.exp(frame.strength)) if is_amount else rows()
+    early, late = told[told.cutoff < CUTOFFS[5]], told[told.cutoff >= CUTOFFS[5]]
+    found = rounds_needed(early, late, RECIPE, is_amount=is_amount, seed=1)
+
+    def loss(rounds: int) -> float:
+        recipe = Recipe("lightgbm", RECIPE.features, rounds=rounds)
+        raw = fit_recipe(early, early.label, recipe, is_amount=is_amount, seed=1).raw(late)
+        if is_amount:
+            return float((raw - late.label * np.log(raw)).mean())
+        return calibrated_loss(raw, late.label.to_numpy())
+
+    least = 200 if is_amount else 50
+    losses = {rounds: loss(rounds) for rounds in range(least, 401, 10)}
+    assert found == min(losses, key=losses.__getitem__)
+    assert losses[found] < losses[least] or found == least
+
+
+def test_another_level_later_does_not_stop_trees_that_still_learn_the_order() -> None:
+    told = rows(shift=-2.0)
+    early, late = told[told.cutoff < CUTOFFS[5]], told[told.cutoff >= CUTOFFS[5]]
+    most = fit_recipe(early, early.label, Recipe("lightgbm", RECIPE.features, rounds=400), is_amount=False, seed=1)
+    assert isinstance(most, Trees)
+    raw = {number: most.booster.predict(late[list(RECIPE.features)], num_iteration=number) for number in range(50, 401, 10)}
+    watched = min(raw, key=lambda number: log_loss(late.label, raw[number]))
+    found = rounds_needed(early, late, RECIPE, is_amount=False, seed=1)
+    assert watched < found
+    assert roc_auc_score(late.label, raw[watched]) < roc_auc_score(late.label, raw[found])
+
+
+def test_what_calibration_cannot_mend_is_the_same_at_every_level_and_slope() -> None:
+    random = np.random.default_rng(1)
+    odds = random.normal(size=4_000)
+    label = (random.random(4_000) < 1 / (1 + np.exp(-odds))).astype(float)
+    told = [calibrated_loss(1 / (1 + np.exp(-(slope * odds + level))), label) for slope, level in ((1, 0), (0.5, -2), (2, 1))]
+    assert told == pytest.approx([told[0]] * 3, rel=1e-3)
+    assert told[0] < calibrated_loss(1 / (1 + np.exp(-(odds + random.normal(size=4_000)))), label)
+
+
+def test_where_nothing_can_be_learned_the_fewest_rounds_are_made() -> None:
+    told = rows().assign(strength=1.0, noise=np.nan)
+    early, late = told[told.cutoff < CUTOFFS[5]], told[told.cutoff >= CUTOFFS[5]]
+    assert rounds_needed(early, late, RECIPE, is_amount=False, seed=1) == 50
