@@ -20,10 +20,14 @@ Measure = Literal["amount", "quantity", "discount"]
 
 @dataclass(frozen=True)
 class Eligible:
-    """Who is asked about: users with an event matching `events` within `active_within` before the cutoff."""
+    """Who is asked about: users with an event matching `events` within `active_within` before the cutoff.
+
+    With `until`, only as long as no event matching it happened since the last of them, nor with it.
+    """
 
     active_within: timedelta
     events: str = f"event_type = '{PURCHASE}'"
+    until: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +55,9 @@ class Target:
 def definition(target: Target) -> dict[str, Any]:
     """Give what a target's label means, in plain values: a model answers this question and no other."""
     told = {name: window_label(value) if isinstance(value, timedelta) else value for name, value in asdict(target).items()}
-    told["eligible"] = {"active_within": window_label(target.eligible.active_within), "events": target.eligible.events}
+    eligible = {"active_within": window_label(target.eligible.active_within), "events": target.eligible.events}
+    # Only where it is told: models from before it answer the same question.
+    told["eligible"] = eligible | ({"until": target.eligible.until} if target.eligible.until else {})
     return {name: value for name, value in told.items() if name not in ("name", "meaning")}
 
 
@@ -85,8 +91,7 @@ def eligible_users(events: ir.Table, target: Target, cutoffs: Sequence[datetime]
     average is above zero, since growth from nothing has no ratio.
     """
     none = timedelta(0)
-    active = _between(_matching(events, target.eligible.events), cutoffs, -target.eligible.active_within, none)
-    users = active.select(*KEYS).distinct()
+    users = _active(events, target.eligible, cutoffs).select(*KEYS)
     matching = _matching(events, target.events)
     if target.kind == "first":
         return users.anti_join(_between(matching, cutoffs, -target.lookback, none), KEYS)
@@ -95,6 +100,19 @@ def eligible_users(events: ir.Table, target: Target, cutoffs: Sequence[datetime]
         usual = past.group_by(KEYS).agg(usual=_[target.measure].sum().cast("float64") * (target.horizon / target.trailing))
         return users.inner_join(usual.filter(_.usual > 0), KEYS)
     return users
+
+
+def _active(events: ir.Table, eligible: Eligible, cutoffs: Sequence[datetime]) -> ir.Table:
+    def last(condition: str) -> ir.Table:
+        found = _between(_matching(events, condition), cutoffs, -eligible.active_within, timedelta(0))
+        return found.group_by(KEYS).agg(at=found.event_ts.max())
+
+    active = last(eligible.events)
+    if eligible.until is None:
+        return active
+    # What ended before the window did so before the last activity, which is in it.
+    ended = last(eligible.until).rename(until="at")
+    return active.left_join(ended, KEYS).filter(_.until.isnull() | (_.until < _.at))
 
 
 def active_users(events: ir.Table, conditions: Iterable[str], cutoff: datetime, window: timedelta) -> ir.Table:

@@ -9,6 +9,7 @@ from ibis.common.deferred import Deferred
 
 from features.errors import ConfigError
 
+EVER = "ever"
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -33,12 +34,19 @@ def duration(text: str) -> timedelta:
     return found
 
 
+def lookback(text: str) -> timedelta:
+    """Read how far to look back: a duration, or `ever`. Raises ConfigError like `duration`."""
+    return LONGEST if text == EVER else duration(text)
+
+
 def label(window: timedelta) -> str:
-    """Write a duration the way feature names carry it.
+    """Write a duration the way feature names and configs carry it.
 
     >>> label(timedelta(days=28)), label(timedelta(hours=36))
     ('28d', '36h')
     """
+    if window == LONGEST:
+        return EVER
     hours = int(window.total_seconds() // 3600)
     return f"{hours // 24}d" if hours % 24 == 0 else f"{hours}h"
 
@@ -52,6 +60,15 @@ def words(window: timedelta) -> str:
     hours = int(window.total_seconds() // 3600)
     number, unit = (hours // 24, "day") if hours % 24 == 0 else (hours, "hour")
     return f"{number} {unit}{'' if number == 1 else 's'}"
+
+
+def before(window: timedelta) -> str:
+    """Say how far back something lies.
+
+    >>> before(timedelta(days=28)), before(lookback("ever"))
+    ('in the 28 days before', 'at any time before')
+    """
+    return "at any time before" if window == LONGEST else f"in the {words(window)} before"
 
 
 def hours(window: timedelta) -> int:

@@ -6,7 +6,7 @@ from datetime import date
 from math import isfinite
 
 from features.labels import Target
-from features.windows import words
+from features.windows import before, words
 from models.bands import ScoreBand, odds_range
 from models.gates import Verdict, because, decide
 from models.intervals import Interval
@@ -97,9 +97,10 @@ def _predicts(told: Card) -> Iterator[str]:
     target = told.target
     yield definition_in_words(target)
     yield ""
-    within = words(target.eligible.active_within)
-    asked = f"users with an event matching {code(target.eligible.events)} in the {within} before the night"
-    yield f"Asked about {asked}; others get no score."
+    eligible = target.eligible
+    asked = f"users with an event matching {code(eligible.events)} {before(eligible.active_within)} the night"
+    ended = f", and none matching {code(eligible.until)} since the last of them" if eligible.until else ""
+    yield f"Asked about {asked}{ended}; others get no score."
 
 
 def _use(told: Card) -> Iterator[str]:

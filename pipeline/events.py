@@ -169,7 +169,7 @@ def _beyond_history(settings: Settings, bounds: Bounds, counts: pd.Series) -> tu
 def _refuse_missing_columns(settings: Settings, columns: set[str]) -> None:
     problems = []
     for index, target in enumerate(settings.targets):
-        read = columns_of(target.events) | columns_of(target.eligible.events)
+        read = frozenset[str]().union(*map(columns_of, target.conditions().values()))
         read |= {target.measure} if isinstance(target, GrowthSettings | ValueSettings) else set()
         if missing := sorted(read - columns):
             problems.append(f"targets.{index} ({target.name}) reads {listed(missing)}, which no source gives")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints
 
 from features.errors import ConfigError
-from features.windows import duration, label
+from features.windows import duration, label, lookback
 
 
 class Strict(BaseModel):
@@ -29,4 +29,5 @@ def as_value_error(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,59}$")]
+Lookback = Annotated[timedelta, BeforeValidator(as_value_error(lookback)), PlainSerializer(label)]
 Duration = Annotated[timedelta, BeforeValidator(as_value_error(duration)), PlainSerializer(label)]

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from features.contract import COLUMNS, PURCHASE, SQL_TYPES
 from features.expressions import typed_condition
 from features.labels import Eligible, Measure, Target
-from pipeline.strict import Duration, Name, Strict, as_value_error
+from pipeline.strict import Duration, Lookback, Name, Strict, as_value_error
 from pipeline.training_settings import BANDS_TOLD, BandSettings, ContactSettings
 
 if TYPE_CHECKING:
@@ -22,8 +22,19 @@ PURCHASES = f"event_type = '{PURCHASE}'"
 class EligibleSettings(Strict):
     """Who a target is asked about."""
 
-    active_within: Duration = Field(description="Users with a matching event this shortly before the cutoff.")
+    active_within: Lookback = Field(description="Users with a matching event this shortly before the cutoff, or `ever`.")
     events: EventCondition = Field(PURCHASES, description="Which events count as activity.")
+    until: EventCondition | None = Field(
+        None, description="Which events end it, such as a cancellation: who had one since the last activity is not asked about."
+    )
+
+    def conditions(self) -> dict[str, str]:
+        """Give the conditions over events, by key."""
+        return {"events": self.events} | ({"until": self.until} if self.until else {})
+
+    def spec(self) -> Eligible:
+        """Give whom `features` asks about."""
+        return Eligible(self.active_within, self.events, self.until)
 
 
 class _Target(Strict):
@@ -47,6 +58,10 @@ class _Target(Strict):
             raise ValueError("bands: capacity needs contact.capacity: how many users can be contacted")
         return self
 
+    def conditions(self) -> dict[str, str]:
+        """Give the conditions over events, by key path."""
+        return {"events": self.events} | {f"eligible.{key}": told for key, told in self.eligible.conditions().items()}
+
     def banded(self) -> "Bands":
         """Give what very_low to very_high mean."""
         # Here, since showing a night needs no statistics.
@@ -59,7 +74,7 @@ class _Target(Strict):
     def spec(self) -> Target:
         """Give the target that `features` labels."""
         own = {name: getattr(self, name) for name in type(self).model_fields if name not in {"eligible", *self._USE}}
-        return Target(**own, eligible=Eligible(self.eligible.active_within, self.eligible.events))
+        return Target(**own, eligible=self.eligible.spec())
 
 
 class AbsenceSettings(_Target):
@@ -88,7 +103,7 @@ class FirstSettings(_Target):
     """Label 1: a matching event happens in the horizon, after none in `lookback`; only users with none are asked about."""
 
     kind: Literal["first"]
-    lookback: Duration = Field(timedelta(days=84), description="How long there was no matching event.")
+    lookback: Lookback = Field(timedelta(days=84), description="How long there was no matching event, or `ever`.")
 
 
 class ValueSettings(_Target):

@@ -113,7 +113,7 @@ def _unseen(night: NightRun) -> Iterator[str]:
     # Most targets share a condition, and each is a look at every event.
     why_unmet = cache(night.events.why_unmet)
     for at, target in enumerate(night.settings.targets):
-        for key, condition in (("events", target.events), ("eligible.events", target.eligible.events)):
+        for key, condition in target.conditions().items():
             if why := why_unmet(condition):
                 yield f"targets.{at}.{key}: {why}"
     for at, condition in enumerate(night.settings.features.events):

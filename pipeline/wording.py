@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 
 from features.labels import Target
-from features.windows import words
+from features.windows import before, words
 from models.intervals import Interval
 
 _PERCENT = {"base_rate", "total_error", "decile_total_error", "precision_at_capacity"}
@@ -46,10 +46,7 @@ def definition_in_words(target: Target) -> str:
                 f"the user's own average of {horizon} over the {words(target.trailing)} before."
             )
         case "first":
-            return (
-                f"The chance that an event matching {matching} happens {ahead}, for users with none in the "
-                f"{words(target.lookback)} before."
-            )
+            return f"The chance that an event matching {matching} happens {ahead}, for users with none {before(target.lookback)}."
     return f"The {target.measure} that events matching {matching} add up to {ahead}."
 
 

@@ -7,6 +7,7 @@ from math import nan
 import pytest
 
 from features.labels import Eligible, Target
+from features.windows import LONGEST
 from models.bands import ScoreBand
 from models.gates import Verdict
 from models.intervals import Interval
@@ -245,3 +246,11 @@ def test_only_the_worst_groups_are_named() -> None:
 )
 def test_every_kind_of_target_in_words(changes: dict[str, object], said: str) -> None:
     assert definition_in_words(replace(CHURN, events="a\n= 1", **changes)) == said
+
+
+def test_a_card_says_what_ends_being_asked() -> None:
+    until = replace(CHURN, eligible=Eligible(LONGEST, "event_type = 'paid'", "event_type = 'cancelled'"))
+    assert (
+        "Asked about users with an event matching `event_type = 'paid'` at any time before the night, "
+        "and none matching `event_type = 'cancelled'` since the last of them; others get no score."
+    ) in model_card(replace(CARD, target=until))

@@ -8,7 +8,8 @@ import pytest
 from ibis.backends.sql import SQLBackend
 
 from builders import DAY, TICK, at, events, load_events
-from features.labels import Eligible, Kind, Target, build_labels, eligible_users
+from features.labels import Eligible, Kind, Target, build_labels, definition, eligible_users
+from features.windows import LONGEST
 
 CUTOFF = at("2024-03-01")
 PURCHASES = "event_type = 'purchase'"
@@ -106,21 +107,22 @@ def test_growth_of_another_measure_over_another_trailing_window(engine: SQLBacke
     assert labels(engine, log, asked) == [("ann", "03-01", label)]
 
 
-def test_first_asks_only_those_without_a_match_in_the_lookback(engine: SQLBackend) -> None:
-    deli, lookback = {"category": "DELI"}, 84 * DAY
+@pytest.mark.parametrize(("lookback", "new"), [(84 * DAY, ["long_ago", "never", "starts"]), (LONGEST, ["never", "starts"])])
+def test_first_asks_only_those_without_a_match_in_the_lookback(engine: SQLBackend, lookback: timedelta, new: list[str]) -> None:
+    deli, edge = {"category": "DELI"}, CUTOFF - 84 * DAY
     log = events(
         *[(user, "2024-02-20") for user in ("starts", "never", "again", "edge", "long_ago")],
         {"user_id": "starts", "event_ts": "2024-03-05", **deli},
         {"user_id": "again", "event_ts": "2024-02-10", **deli},
         {"user_id": "again", "event_ts": "2024-03-05", **deli},
-        {"user_id": "edge", "event_ts": CUTOFF - lookback, **deli},
+        {"user_id": "edge", "event_ts": edge, **deli},
         {"user_id": "edge", "event_ts": "2024-03-05", **deli},
-        {"user_id": "long_ago", "event_ts": CUTOFF - lookback - TICK, **deli},
+        {"user_id": "long_ago", "event_ts": edge - TICK, **deli},
         {"user_id": "long_ago", "event_ts": "2024-03-05", **deli},
         {"user_id": "stranger", "event_ts": "2024-03-05", **deli},
     )
     asked = target("first", events=f"{PURCHASES} AND category = 'DELI'", lookback=lookback)
-    assert labels(engine, log, asked) == [("long_ago", "03-01", 1.0), ("never", "03-01", 0.0), ("starts", "03-01", 1.0)]
+    assert labels(engine, log, asked) == [(user, "03-01", float(user != "never")) for user in new]
 
 
 def test_value_is_the_sum_of_the_measure(engine: SQLBackend) -> None:
@@ -193,6 +195,26 @@ def test_activity_may_be_any_events(engine: SQLBackend) -> None:
     assert labels(engine, log, asked) == [("looks", "03-01", 1.0)]
 
 
+def test_who_cancelled_since_the_last_activity_is_not_asked(engine: SQLBackend) -> None:
+    log = events(
+        *[(user, "2024-02-20") for user in ("stays", "leaves", "returns", "at_once", "later", "long_ago")],
+        ("leaves", "2024-02-25", None, "cancelled"),
+        ("returns", "2024-02-22", None, "cancelled"),
+        ("returns", "2024-02-23"),
+        ("at_once", "2024-02-20", None, "cancelled"),
+        ("later", CUTOFF, None, "cancelled"),
+        ("long_ago", "2024-01-02", None, "cancelled"),
+        ("never", "2024-02-25", None, "cancelled"),
+    )
+    cancelled = "event_type = 'cancelled'"
+    asked = target("occurrence", events=cancelled, eligible=Eligible(28 * DAY, PURCHASES, cancelled))
+    left = [(user, "03-01", float(user == "later")) for user in ("later", "long_ago", "returns", "stays")]
+    assert labels(engine, log, asked) == left
+    assert definition(asked)["eligible"]["until"] == cancelled
+    # Models from before there was such a key answer the same question.
+    assert "until" not in definition(target("occurrence"))["eligible"]
+
+
 def test_each_cutoff_has_its_own_eligible_users_and_labels(engine: SQLBackend) -> None:
     log = events(("ann", "2024-01-20"), ("ann", "2024-02-20"), ("bob", "2024-01-25"))
     assert labels(engine, log, target("absence"), at("2024-02-01"), at("2024-03-01"), at("2024-03-31")) == [
@@ -206,7 +228,8 @@ def test_each_cutoff_has_its_own_eligible_users_and_labels(engine: SQLBackend) -
 def test_many_cutoffs_in_one_call_equal_each_alone(engine: SQLBackend, kind: Kind) -> None:
     log = events(*[(f"u{n % 4}", at("2024-01-01") + n * n * timedelta(hours=1, seconds=1), float(n % 7)) for n in range(60)])
     cutoffs = [at("2024-01-20"), at("2024-02-10"), at("2024-02-24"), at("2024-03-09")]
-    asked = target(kind, horizon=14 * DAY, trailing=42 * DAY, lookback=7 * DAY, eligible=Eligible(21 * DAY))
+    eligible = Eligible(21 * DAY, until="amount = 1")
+    asked = target(kind, horizon=14 * DAY, trailing=42 * DAY, lookback=7 * DAY, eligible=eligible)
     table = load_events(engine, log)
     whole = build_labels(table, asked, cutoffs).execute()
     alone = pd.concat([build_labels(table, asked, [cutoff]).execute() for cutoff in cutoffs])

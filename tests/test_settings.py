@@ -8,13 +8,15 @@ import yaml
 from pydantic import BaseModel
 
 from features.errors import ConfigError
-from features.labels import definition
+from features.labels import Eligible, definition
+from features.windows import LONGEST
 from models.backtest import CHAMPION, DISJOINT
 from models.bands import Bands
 from models.ladder import RUNGS
 from pipeline.columns import WORKING
 from pipeline.engine_settings import DuckDBSettings
 from pipeline.settings import Settings, read_settings
+from pipeline.wording import definition_in_words
 from shops import shop_config
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -149,6 +151,22 @@ def test_a_target_becomes_a_spec(tmp_path: Path) -> None:
     target = read_settings(shop_config(tmp_path)).specs()[1]
     assert (target.kind, target.horizon, target.lookback) == ("first", timedelta(days=28), timedelta(days=56))
     assert target.events == "event_type = 'purchase' AND category = 'tea'"
+
+
+def test_ever_and_until_are_read_and_told_again(tmp_path: Path) -> None:
+    eligible = {"active_within": "ever", "events": "event_type = 'subscribed'", "until": "event_type = 'cancelled'"}
+    first = {"name": "first_tea", "kind": "first", "horizon": "28d", "lookback": "ever", "eligible": eligible}
+    settings = read_settings(shop_config(tmp_path, targets=[first], segments=[]))
+    target = settings.specs()[0]
+    assert target.eligible == Eligible(LONGEST, eligible["events"], eligible["until"])
+    assert definition_in_words(target).endswith("for users with none at any time before.")
+    told = settings.model_dump(mode="json")["targets"][0]
+    assert (told["lookback"], told["eligible"]) == ("ever", eligible)
+    assert definition(target)["eligible"] == eligible
+    _, said = problems(shop_config(tmp_path, segments=[], targets=[first | {"eligible": eligible | {"until": "left = 1"}}]))
+    assert "targets.0.eligible.until" in said
+    _, said = problems(shop_config(tmp_path, segments=[], targets=[first | {"horizon": "ever"}]))
+    assert "'ever' is not a duration" in said
 
 
 @pytest.mark.parametrize(
