@@ -1,5 +1,6 @@
 """Linear models on the log-odds of a probability or the logarithm of an amount: plain numbers, exact contributions."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,10 +43,12 @@ class Column:
 
     def contribution(self, values: Floats) -> Floats:
         """Give what values of the feature (null allowed) add to the link."""
-        added = _scaled(values, self.is_logged, self.centre, self.spread)
-        np.clip(added, self.low, self.high, out=added)
-        added *= self.weight
-        added[np.isnan(values)] = self.unknown
+        added = _scaled(values, self.is_logged, self.centre, self.spread, self.weight)
+        low, high = sorted((self.low * self.weight, self.high * self.weight))
+        # Twice as fast as `np.clip`, and as setting what a mask says.
+        np.maximum(added, low, out=added)
+        np.minimum(added, high, out=added)
+        np.putmask(added, np.isnan(values), self.unknown)
         return added
 
 
@@ -185,13 +188,18 @@ def _solved(x: Floats, y: pd.Series, weight: Floats, *, is_amount: bool, strengt
     return np.asarray(logistic.coef_[0]), float(logistic.intercept_[0])
 
 
-def _scaled(values: Floats, is_logged: bool, centre: float, spread: float) -> Floats:
-    # Into one new array, which is what takes the time.
-    told = np.maximum(values, 0.0) if is_logged else values.copy()
+def _scaled(values: Floats, is_logged: bool, centre: float, spread: float, weight: float = 1.0) -> Floats:
+    """Give `weight` times the distance from the centre, in spreads."""
+    # Into one new array, in few steps, and by the fastest of the logarithms: that is what takes the time.
+    slope = weight / spread
     if is_logged:
-        np.log1p(told, out=told)
-    told -= centre
-    told /= spread
+        told = np.maximum(values, 0.0)
+        told += 1.0
+        np.log2(told, out=told)
+        told *= slope * math.log(2.0)
+    else:
+        told = values * slope
+    told -= centre * slope
     return np.asarray(told)
 
 
