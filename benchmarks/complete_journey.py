@@ -25,7 +25,8 @@ from rich.console import Console
 from features.families.outcomes import RFM
 from models.backtest import predict_origin
 from models.intervals import Interval, paired
-from pipeline.backtest import gather, recipe_for, test
+from pipeline.backtest import test
+from pipeline.past import gather, recipe_for
 from pipeline.progress import Narrator
 from pipeline.settings import read_settings
 from pipeline.target_settings import PURCHASES
@@ -79,7 +80,7 @@ def _ahead_of_purchases(config: Path) -> dict[str, Interval]:
     recipes = {target.name: recipe_for(past, target) for target in past.targets}
     found = {}
     for made in test(past, recipes, {}, narrator):
-        rows, recipe = past.rows[made.target.name], replace(made.recipe, rfm=RFM)
+        rows, recipe = past.rows(made.target), replace(made.recipe, rfm=RFM)
         plan = [origin for origin in past.plans[made.target.name] if origin.is_test]
         seed = settings.training.seed
         parts = [predict_origin(rows, recipe, origin, is_amount=False, seed=seed, only="rfm").rows for origin in plan]

@@ -30,6 +30,7 @@ def build_features(
     cutoffs: Sequence[datetime],
     *,
     attributes: ir.Table | None = None,
+    spine: ir.Table | None = None,
     shards: int = 1,
     advance: Callable[[], None] = lambda: None,
 ) -> ir.Table:
@@ -37,7 +38,8 @@ def build_features(
 
     Each base table of the snapshot is aggregated once and kept in the engine, which spills what does not fit; features that read
     other features come last, when the table is read. With several `shards`, one share of the users (by hash) is computed after
-    another: the same rows in less memory. `advance` is called after each of `steps(asked, shards)`. Numbers are float64, names
+    another: the same rows in less memory. Only the `user_id` and `cutoff` of a `spine` are given where there is one; whoever is set
+    against the others still is against all. `advance` is called after each of `steps(asked, shards)`. Numbers are float64, names
     are text.
     """
     build = f"features_{next(_builds)}"
@@ -49,7 +51,7 @@ def build_features(
     parts = []
     for shard, aggregates in enumerate(everybody):
         joined = _joined([*aggregates, *places], [feature for feature in asked.built if feature.base != "row"])
-        part = _derived(joined, asked).select(*KEYS, *asked.names)
+        part = _derived(joined if spine is None else joined.semi_join(spine, KEYS), asked).select(*KEYS, *asked.names)
         if shards > 1:
             part = keep(engine, part, f"{build}_{shard}")
             release(engine, aggregates)

@@ -134,9 +134,8 @@ def predict_origin(
     found = test[["user_id", "cutoff", "label"]].assign(is_test=origin.is_test)[KEYS]
     if len(test) == 0 or len(train) == 0:
         return Predicted(found.head(0), {})
-    names = list(recipe.features)
     rungs = [rung for rung in possible(train.label, recipe, is_amount=is_amount) if only in (None, rung)]
-    fitted = fit_rungs(train[names], train.label, rungs, recipe, is_amount=is_amount, seed=seed)
+    fitted = fit_rungs(train, train.label, rungs, recipe, is_amount=is_amount, seed=seed)
     models: dict[str, Model] = {str(rung): model for rung, model in fitted.items()}
     if champion is not None and champion.rung in possible(train.label, champion, is_amount=is_amount):
         models[CHAMPION] = fit_recipe(train, train.label, champion, is_amount=is_amount, seed=seed)

@@ -27,7 +27,10 @@ PARAMETERS: dict[str, Any] = {
 }
 # Between Poisson's deviance, which a few large amounts lead, and those of higher powers, which leave totals low (decision 70).
 _POWER = 1.2
-_AMOUNT: dict[str, Any] = {"objective": "tweedie", "tweedie_variance_power": _POWER}
+_PROBABILITY: dict[str, Any] = {"objective": "binary"}
+# Steps that keep to what is seen where almost everybody pays.
+_WHETHER: dict[str, Any] = {"objective": "poisson", "poisson_max_delta_step": 0.1}
+_HOW_MUCH: dict[str, Any] = {"objective": "tweedie", "tweedie_variance_power": _POWER}
 ROUNDS = 150
 
 
@@ -56,23 +59,34 @@ def fit_booster(
     """Fit `y` (0/1, or a non-negative amount) on `x` (float features, null allowed); one row a user and cutoff.
 
     `parameters` replace some of `PARAMETERS`; `monotone` gives features with which the score may only rise (1) or fall (-1).
-    No class weights: they would move probabilities. Amounts are fitted with a Tweedie deviance; a negative one (more refunded
-    than bought) is learned as zero. `seed` and one thread count give one model.
+    No class weights: they would move probabilities. A negative amount (more refunded than bought) is learned as zero. `seed` and
+    one thread count give one model. Somebody must have an amount.
+
+    An amount is whether there is any (Poisson's deviance) times how much it is then (a Tweedie deviance, of the rows with one):
+    trees of the former, then of the latter, `rounds` of each. Both add up on the scale of logarithms, so that it is one booster
+    with exact contributions.
     """
-    told = {
-        **PARAMETERS,
-        **(_AMOUNT if is_amount else {"objective": "binary"}),
-        "min_data_in_leaf": int(np.clip(len(x) // 100, 5, 100)),
-        **(parameters or {}),
-        "seed": seed,
-        "num_threads": threads,
-    }
+    shared: dict[str, Any] = {**(parameters or {}), "seed": seed, "num_threads": threads}
     if monotone:
-        told["monotone_constraints"] = [monotone.get(name, 0) for name in x.columns]
-    label = y.clip(lower=0)
-    # Equal weights that divide the mean out: regularisation means the same for pence and for thousands.
-    weight = np.full(len(label), (float(label.mean()) or 1.0) ** (_POWER - 2)) if is_amount else None
-    return lightgbm.train(told, lightgbm.Dataset(x, label, weight=weight), num_boost_round=rounds)
+        shared["monotone_constraints"] = [monotone.get(name, 0) for name in x.columns]
+
+    def fit(
+        objective: dict[str, Any], data: lightgbm.Dataset, rows: int, after: lightgbm.Booster | None = None
+    ) -> lightgbm.Booster:
+        told = {**PARAMETERS, **objective, "min_data_in_leaf": int(np.clip(rows // 100, 5, 100)), **shared}
+        return lightgbm.train(told, data, num_boost_round=rounds, init_model=after)
+
+    if not is_amount:
+        return fit(_PROBABILITY, lightgbm.Dataset(x, y), len(x))
+    label = y.clip(lower=0).to_numpy(dtype=np.float64)
+    some = label > 0
+    # Weights divide the mean out: regularisation means the same for pence and for thousands.
+    mean = float(label[some].mean())
+    whether = fit(_WHETHER, lightgbm.Dataset(x, some * mean, weight=np.full(len(x), 1 / mean)), len(x))
+    # The second part goes on from what the first says of a row, so that is what its labels are multiplied by.
+    said = np.exp(np.asarray(whether.predict(x[some], raw_score=True, num_threads=threads)))
+    sized = lightgbm.Dataset(x[some], label[some] * said / mean, weight=said ** (_POWER - 2))
+    return fit(_HOW_MUCH, sized, int(some.sum()), after=whether)
 
 
 def raw_scores(booster: lightgbm.Booster, x: pd.DataFrame, *, threads: int = 0) -> Floats:

@@ -16,7 +16,8 @@ from pipeline.rules import first_met
 from pipeline.segments import with_stages
 
 if TYPE_CHECKING:
-    from pipeline.backtest import Past, Tested
+    from pipeline.backtest import Tested
+    from pipeline.past import Past
 
 _SEGMENT = "segment"
 
@@ -53,8 +54,8 @@ def with_segments(past: "Past", tested: Sequence["Tested"]) -> "tuple[Tested, ..
 
 def _nights(past: "Past", tested: Sequence["Tested"]) -> pd.DataFrame:
     """Give every user whom a target asks about at a test origin, as a night would have: features, scores, percentiles, bands."""
-    parts = [past.rows[made.target.name].drop(columns="label").merge(made.backtest.tested[KEYS], on=KEYS) for made in tested]
-    night = pd.concat(parts, ignore_index=True).drop_duplicates(KEYS, ignore_index=True)
+    asked = pd.concat([made.backtest.tested[KEYS] for made in tested]).drop_duplicates()
+    night = past.features.merge(asked, on=KEYS, validate="one_to_one")
     bands = past.settings.bands()
     for made in tested:
         name = made.target.name

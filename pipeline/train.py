@@ -25,7 +25,7 @@ from models.ladder import Model, Recipe, fit_recipe
 from models.persona_matching import Matching
 from models.personas import Personas, fit_personas
 from models.report import Report, against_champion, by_group
-from pipeline.backtest import Past, Tested, champions_in_charge, gather, recipe_for, test
+from pipeline.backtest import Tested, champions_in_charge, test
 from pipeline.card import Card, model_card
 from pipeline.figures import (
     beeswarm,
@@ -35,6 +35,7 @@ from pipeline.figures import (
     ladder_figure,
     target_figures,
 )
+from pipeline.past import Past, gather, recipe_for
 from pipeline.persona_figures import persona_figures
 from pipeline.persona_page import PERSONA_OUTPUTS, change_params, persona_metrics, persona_page, told_changes
 from pipeline.progress import Narrator
@@ -128,7 +129,7 @@ def judge(past: Past, tested: Tested, champions: Mapping[str, TargetBundle | Non
     """Let the gates look at a challenger: the champion, the labels, calibration, stability, and the data."""
     told, report, is_amount = past.settings.gates, tested.report, tested.target.is_amount
     measure = "mean_absolute_error" if is_amount else told.metric
-    seed, label = past.settings.training.seed, past.rows[tested.target.name].label
+    seed, label = past.settings.training.seed, past.labels[tested.target.name].label
     has_champion, champion = tested.target.name in champions, champions.get(tested.target.name)
     if has_champion and tested.incomparable is not None:
         instead = f"the rule {report.baseline}"
@@ -172,25 +173,26 @@ def _recipe(
         return recipe
     with narrator.step(f"tuning {target.name}", total=tune) as step:
         digest = f"{past.settings.digest()}-{past.log.digest[:16]}"
-        rows, plan = past.rows[target.name], past.plans[target.name]
+        rows, plan = past.rows(target), past.plans[target.name]
         return tuned(rows, recipe, plan, target, past.settings, tracker, trials=tune, digest=digest, step=step)
 
 
 def _final_models(past: Past, tested: Sequence[Tested], narrator: Narrator) -> dict[str, Model]:
     with narrator.step("fitting final models", total=len(tested)) as step:
         found = Parallel(n_jobs=past.settings.training.jobs, prefer="threads", return_as="generator")(
-            delayed(_final_model)(past.rows[made.target.name], made, past.settings.training.seed) for made in tested
+            delayed(_final_model)(past, made) for made in tested
         )
         models = {}
         for made, model in zip(tested, found, strict=True):
             models[made.target.name] = model
             step.advance()
-        step.note(f"on {sum(len(past.rows[made.target.name]) for made in tested):,} rows")
+        step.note(f"on {sum(map(len, past.labels.values())):,} rows")
     return models
 
 
-def _final_model(rows: pd.DataFrame, made: Tested, seed: int) -> Model:
-    return fit_recipe(rows[list(made.recipe.features)], rows.label, made.recipe, is_amount=made.target.is_amount, seed=seed)
+def _final_model(past: Past, made: Tested) -> Model:
+    rows = past.rows(made.target)
+    return fit_recipe(rows, rows.label, made.recipe, is_amount=made.target.is_amount, seed=past.settings.training.seed)
 
 
 def _former_personas(tracker: Tracker, narrator: Narrator) -> Personas | None:
@@ -224,7 +226,7 @@ def _personas(past: Past, former: Personas | None) -> tuple[Personas, Matching |
 
 def _bundle(past: Past, made: Tested, model: Model) -> TargetBundle:
     groups = past.groups
-    read = past.rows[made.target.name][list(model.features)]
+    read = past.rows(made.target)[list(model.features)]
     # What most do not have, such as a day of something that never happened to them, is typical of nobody.
     medians = read.median()[read.notna().mean() >= 0.5]
     return TargetBundle(
@@ -236,7 +238,8 @@ def _bundle(past: Past, made: Tested, model: Model) -> TargetBundle:
         model,
         groups={name: groups[name] for name in model.features},
         inventory=past.log.inventory,
-        typical={str(name): float(value) for name, value in medians.items() if not np.isnan(value)},
+        # By their shortest digits: 0.3 of 32 bits is 0.30000001192… of 64.
+        typical={str(name): float(str(np.float32(value))) for name, value in medians.items() if not np.isnan(value)},
     )
 
 
@@ -247,11 +250,10 @@ def _log_target(tracker: Tracker, past: Past, made: Tested, model: Model, champi
         told = {name: value for name, value in definition(target).items() if name != "eligible"}
         told |= {f"eligible_{name}": value for name, value in definition(target)["eligible"].items()}
         told |= {"rounds": made.recipe.rounds, "method": bundle.method, "rung": made.recipe.rung}
-        told |= {"rows": len(past.rows[target.name]), "test_origins": len(report.by_origin)}
+        told |= {"rows": len(past.labels[target.name]), "test_origins": len(report.by_origin)}
         tracker.log(run_id, params={**made.recipe.settings, **told}, metrics=dict(_metrics(made)))
         tracker.log_origins(run_id, {origin: dict(_at_origin(report, origin)) for origin in report.by_origin})
-        rows = past.rows[target.name]
-        latest = rows[rows.cutoff == rows.cutoff.max()].head(_SWARM)
+        latest = past.rows(target, {past.labels[target.name].cutoff.max()}).head(_SWARM)
         importance, figures = _figures(made, bundle, latest)
         tracker.log_figures(figures)
         card = model_card(_card(past, made, bundle, importance, verdicts))
@@ -316,7 +318,7 @@ def _figures(made: Tested, bundle: TargetBundle, latest: pd.DataFrame) -> tuple[
 
 def _card(past: Past, made: Tested, bundle: TargetBundle, importance: Mapping[str, float], verdicts: Sequence[Verdict]) -> Card:
     report, target, log = made.report, made.target, past.log
-    rows = past.rows[target.name]
+    labels = past.labels[target.name]
     total = sum(importance.values()) or 1.0
     return Card(
         target=target,
@@ -325,9 +327,9 @@ def _card(past: Past, made: Tested, bundle: TargetBundle, importance: Mapping[st
         events=log.count,
         users=log.users,
         beyond_history=log.beyond_history,
-        rows=len(rows),
-        positives=None if target.is_amount else int(rows.label.sum()),
-        cutoffs=[cutoff.date() for cutoff in sorted(rows.cutoff.unique().tolist())],
+        rows=len(labels),
+        positives=None if target.is_amount else int(labels.label.sum()),
+        cutoffs=[cutoff.date() for cutoff in sorted(labels.cutoff.unique().tolist())],
         test_origins=[origin.date() for origin in report.by_origin],
         method=bundle.method,
         why=why_rung(made),

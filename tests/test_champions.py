@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from features.inventory import Inventory
 from models.bundle import TargetBundle
-from pipeline.backtest import gather, recipe_for
 from pipeline.cli import app
+from pipeline.past import gather, recipe_for
 from pipeline.progress import Narrator
 from pipeline.settings import read_settings
 from pipeline.tables import read
@@ -100,7 +100,7 @@ def test_what_a_champion_was_tuned_to_is_where_the_next_training_starts(folder: 
 def test_what_a_champion_remembers_is_built_for_it_and_not_learned_by_others(folder: Path) -> None:
     remembered = Inventory({"quiz": ()})
     past = gather(read_settings(folder / "shop.yaml"), LATER, Narrator(Console(file=StringIO())), remembered)
-    assert "quiz_count_28d" in past.names and "quiz_count_28d" in past.rows["churn_28d"]
+    assert "quiz_count_28d" in past.names and "quiz_count_28d" in past.features
     # Else what came and went would pile up from training to training.
     assert not [name for target in past.targets for name in past.features_of(target) if "quiz" in name]
     assert past.log.inventory.measures == {}

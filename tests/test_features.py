@@ -157,13 +157,20 @@ LOG = random_log()
 
 
 def build(
-    log: pd.DataFrame, cutoffs: Sequence[datetime] = CUTOFFS, *, wanted: Wanted = EVERYTHING, kind: str = "duckdb", shards: int = 1
+    log: pd.DataFrame,
+    cutoffs: Sequence[datetime] = CUTOFFS,
+    *,
+    wanted: Wanted = EVERYTHING,
+    kind: str = "duckdb",
+    shards: int = 1,
+    some: pd.MultiIndex | None = None,
 ) -> pd.DataFrame:
-    """Build every feature, indexed by user and cutoff, in order."""
+    """Build every feature, indexed by user and cutoff, in order; of all rows or of some."""
     engine = open_engine(kind=kind)
     try:
         asked = declared(wanted, COLUMNS, inventory=INVENTORY)
-        table = build_features(engine, load_events(engine, log, zone=ZONE), asked, cutoffs, shards=shards)
+        spine = None if some is None else load(engine, pa.Table.from_pandas(some.to_frame(index=False)))
+        table = build_features(engine, load_events(engine, log, zone=ZONE), asked, cutoffs, spine=spine, shards=shards)
         return engine.execute(table).set_index(KEYS).sort_index()
     finally:
         close_engine(engine)
@@ -260,6 +267,12 @@ def test_order_of_the_rows_changes_nothing() -> None:
 
 def test_shards_give_the_same_rows_bit_for_bit() -> None:
     assert_frame_equal(build(LOG, shards=3), whole("duckdb"), check_exact=True)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_rows_of_a_spine_are_those_of_all_users(engine_kind: str, shards: int) -> None:
+    some = whole(engine_kind).index[::3]
+    assert_frame_equal(build(LOG, kind=engine_kind, shards=shards, some=some), whole(engine_kind).loc[some], check_exact=True)
 
 
 def test_order_of_the_windows_changes_nothing() -> None:

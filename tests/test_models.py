@@ -13,6 +13,7 @@ from models.ladder import Recipe, fit_recipe
 from models.metrics import measures
 from models.propensity import fit_booster
 from models.reasons import contributions, strongest
+from models.rounds import OF_AMOUNTS
 
 
 def table(rows: int = 400, seed: int = 3) -> tuple[pd.DataFrame, pd.Series]:
@@ -72,10 +73,29 @@ def test_amounts_in_pence_are_a_hundred_times_those_in_pounds() -> None:
     np.testing.assert_allclose(pence, 100 * np.asarray(pounds), rtol=1e-3)
 
 
-def test_contributions_equal_lightgbms_own() -> None:
+def test_an_amount_tells_whether_apart_from_how_much() -> None:
+    random = np.random.default_rng(2)
+    x = pd.DataFrame({"whether": random.normal(size=4_000), "size": random.choice([10.0, 1_000.0], size=4_000)})
+    pays = random.random(4_000) < 1 / (1 + np.exp(-2 * x.whether))
+    found = np.asarray(fit_booster(x, x["size"] * pays, is_amount=True, seed=5, rounds=OF_AMOUNTS).predict(x))
+    truth = x["size"] / (1 + np.exp(-2 * x.whether))
+    # Within a quarter where it is small as where it is large.
+    assert np.median(np.abs(found / truth - 1)[x["size"] == 10]) < 0.25
+    assert np.median(np.abs(found / truth - 1)[x["size"] == 1_000]) < 0.25
+    assert found.sum() == pytest.approx((x["size"] * pays).sum(), rel=0.02)
+
+
+def test_where_everybody_has_an_amount_it_is_how_much() -> None:
+    x, y = table()
+    found = np.asarray(fit_booster(x, y + 2, is_amount=True, seed=5, rounds=OF_AMOUNTS).predict(x))
+    assert 1.9 < found.min() < found.max() - 0.5 < 2.6
+
+
+@pytest.mark.parametrize("is_amount", [False, True])
+def test_contributions_equal_lightgbms_own(is_amount: bool) -> None:
     x, y = table()
     x.loc[0] = [0.0, np.nan, 1e6, -1e6]
-    booster = fit_booster(x, y, is_amount=False, seed=1)
+    booster = fit_booster(x, y, is_amount=is_amount, seed=1)
     ours, theirs = contributions(booster, x), booster.predict(x, pred_contrib=True)
     np.testing.assert_allclose(ours, theirs[:, :-1], atol=2e-5)
     np.testing.assert_allclose(ours.sum(axis=1) + theirs[:, -1], booster.predict(x, raw_score=True), atol=2e-5)

@@ -12,7 +12,7 @@ from sklearn.metrics import log_loss, mean_absolute_error
 from models.backtest import Origin, plan_origins
 from models.ladder import Recipe
 from models.propensity import PARAMETERS, ROUNDS
-from models.rounds import rounds_for, rounds_needed
+from models.rounds import OF_AMOUNTS, rounds_for, rounds_needed
 from models.tuning import Choice, Judged, Range, judged, judging_origins, place_in, space_of
 
 DAY = timedelta(days=1)
@@ -81,25 +81,31 @@ def test_an_origin_that_cannot_be_learned_or_told_apart_is_no_judge() -> None:
 @pytest.mark.parametrize("is_amount", [False, True])
 def test_the_loss_is_that_of_lightgbm_fitted_by_hand(is_amount: bool) -> None:
     told = amounts() if is_amount else rows()
-    watched = told.cutoff.isin(CUTOFFS[1:4])
     parameters = {"num_leaves": 4}
-    rounds = rounds_needed(
-        told[told.cutoff == CUTOFFS[0]], told[watched], replace(RECIPE, parameters=parameters), is_amount=is_amount, seed=3
-    )
+    early, watched = told[told.cutoff == CUTOFFS[0]], told[told.cutoff.isin(CUTOFFS[1:4])]
+    rounds = OF_AMOUNTS if is_amount else rounds_needed(early, watched, replace(RECIPE, parameters=parameters), seed=3)
+
+    def by_hand(learned: pd.DataFrame, label: pd.Series, here: pd.DataFrame, **objective: object) -> np.ndarray:
+        least = int(np.clip(len(learned) // 100, 5, 100))
+        settings = {**PARAMETERS, **parameters, **objective, "min_data_in_leaf": least, "seed": 3, "num_threads": 1}
+        data = lightgbm.Dataset(learned[list(FEATURES)], label)
+        return np.asarray(lightgbm.train(settings, data, num_boost_round=rounds).predict(here[list(FEATURES)]))
+
     by_origin = {}
     for judge in JUDGES:
         learned, here = told[told.cutoff < judge.cutoff], told[told.cutoff == judge.cutoff]
-        least = int(np.clip(len(learned) // 100, 5, 100))
-        objective = {"objective": "tweedie", "tweedie_variance_power": 1.2} if is_amount else {"objective": "binary"}
-        told_lightgbm = {**PARAMETERS, **parameters, **objective, "min_data_in_leaf": least, "seed": 3, "num_threads": 1}
-        weight = np.full(len(learned), learned.label.mean() ** (1.2 - 2)) if is_amount else None
-        data = lightgbm.Dataset(learned[list(FEATURES)], learned.label, weight=weight)
-        raw = lightgbm.train(told_lightgbm, data, num_boost_round=rounds).predict(here[list(FEATURES)])
-        by_origin[judge.cutoff] = (mean_absolute_error if is_amount else log_loss)(here.label, raw)
+        if is_amount:
+            some = learned[learned.label > 0]
+            whether = by_hand(learned, learned.label > 0, here, objective="poisson", poisson_max_delta_step=0.1)
+            size = by_hand(some, some.label / some.label.mean(), here, objective="tweedie", tweedie_variance_power=1.2)
+            by_origin[judge.cutoff] = mean_absolute_error(here.label, whether * size * some.label.mean())
+        else:
+            by_origin[judge.cutoff] = log_loss(here.label, by_hand(learned, learned.label, here, objective="binary"))
     found = judged(told, RECIPE, JUDGES, HORIZON, is_amount=is_amount, seed=3)
     assert found.rounds == rounds != ROUNDS
-    assert found.by_origin == pytest.approx(by_origin, rel=1e-9)
-    assert found.loss == pytest.approx(np.mean(list(by_origin.values())), rel=1e-9)
+    # Two boosters and one that goes on from another differ in the digits that LightGBM keeps of labels.
+    assert found.by_origin == pytest.approx(by_origin, rel=1e-3 if is_amount else 1e-9)
+    assert found.loss == pytest.approx(np.mean(list(by_origin.values())), rel=1e-3 if is_amount else 1e-9)
 
 
 def test_a_recipe_is_judged_the_same_by_any_number_of_threads() -> None:

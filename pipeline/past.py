@@ -1,0 +1,213 @@
+"""What can be learned from on a date: features at past cutoffs, and what happened after them."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from functools import reduce
+from typing import Any
+
+import ibis
+import ibis.expr.types as ir
+import pandas as pd
+
+from features.build import steps
+from features.engines import keep
+from features.errors import GateError, listed
+from features.families.outcomes import read_for, simple_rules
+from features.inventory import NOTHING, Inventory
+from features.labels import Target, active_users, build_labels, definition
+from features.snapshot import KEYS
+from features.windows import label as window_label
+from features.windows import words
+from models.backtest import Origin, plan_origins
+from models.bundle import TargetBundle
+from models.ladder import Recipe
+from models.propensity import leaves_for
+from models.rounds import rounds_for
+from pipeline.events import EventLog, midnight, read_events
+from pipeline.frames import features_frame, shards
+from pipeline.progress import Narrator
+from pipeline.settings import Settings
+from pipeline.target_settings import TargetSettings
+
+
+@dataclass(frozen=True)
+class Past:
+    """What can be learned from on a date: features at past cutoffs and on the night itself, and what happened after the cutoffs.
+
+    `features` has a row for every user that a target asks about at a cutoff, and on the night itself for those whose habits are
+    known. `labels` has per target `user_id`, `cutoff` and `label` of each eligible user and cutoff whose horizon has elapsed; its
+    index says which row of `features` that is. `plans` are its origins.
+    """
+
+    settings: Settings
+    log: EventLog
+    targets: tuple[Target, ...]
+    cutoffs: tuple[datetime, ...]
+    features: pd.DataFrame
+    labels: Mapping[str, pd.DataFrame]
+    plans: Mapping[str, tuple[Origin, ...]]
+
+    def rows(self, target: Target, cutoffs: Collection[datetime] | None = None) -> pd.DataFrame:
+        """Copy what is known of a target at all cutoffs, or at some: `user_id`, `cutoff`, the features and `label`."""
+        asked = self.labels[target.name]
+        if cutoffs is not None:
+            asked = asked[asked.cutoff.isin(list(cutoffs))]
+        return self.features.take(asked.index).assign(label=asked.label).reset_index(drop=True)
+
+    @property
+    def active(self) -> pd.DataFrame:
+        """The features, on the night itself, of the users whose habits are known."""
+        return self.features[self.features.cutoff == midnight(self.log.as_of)]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The features that models may read, in order."""
+        return tuple(feature.name for feature in self.log.features.numbers)
+
+    def features_of(self, target: Target) -> tuple[str, ...]:
+        """Give the features that a target's models read: of what targets ask about, its own."""
+        own = read_for(target)
+        asked = (feature.name for feature in self.log.features.numbers if feature.outcome in own or feature.for_all)
+        return tuple(name for name in asked if name in self.log.own)
+
+    def asked_by(self, target: Target) -> set[str]:
+        """Give the features that describe what a target itself asks about."""
+        return {feature.name for feature in self.log.features.numbers if feature.outcome in read_for(target) - {None}}
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """Which story each of them tells in reasons."""
+        return {feature.name: feature.group for feature in self.log.features.numbers}
+
+
+def gather(settings: Settings, as_of: date, narrator: Narrator, remembered: Inventory = NOTHING) -> Past:
+    """Read the events, build features at the training cutoffs and tonight, and label what can be labelled.
+
+    Champions are compared on features of what they `remembered`.
+
+    Raises GateError when history is too short for one origin, nobody is eligible, or no event is what a target asks about.
+    """
+    log = read_events(settings, as_of, narrator, remembered)
+    targets = settings.specs()
+    cutoffs = training_cutoffs(log, settings, targets)
+    kept = {target.name: _labels(log, target, cutoffs) for target in targets}
+    labels = {name: log.engine.execute(table).sort_values(KEYS[::-1], ignore_index=True) for name, table in kept.items()}
+    _refuse_unanswerable(log, labels, targets, narrator)
+    plans = {target.name: _plan(labels[target.name], target, settings) for target in targets}
+    features = _features(log, cutoffs, _spine(log, kept.values(), settings), settings, narrator)
+    places = features[KEYS].reset_index(names="place")
+    placed = {name: told.merge(places, on=KEYS, validate="one_to_one").set_index("place") for name, told in labels.items()}
+    return Past(settings, log, targets, tuple(cutoffs), features, placed, plans)
+
+
+def training_cutoffs(log: EventLog, settings: Settings, targets: Sequence[Target]) -> list[datetime]:
+    """Give the cutoffs to learn from, oldest first: the latest one's shortest horizon has just elapsed at `as_of`.
+
+    Raises GateError when the history holds fewer than the three that training and one test need.
+    """
+    training, shortest = settings.training, min(target.horizon for target in targets)
+    latest, earliest = midnight(log.as_of) - shortest, log.first + training.min_history
+    count = int((latest - earliest) / training.step) + 1 if latest >= earliest else 0
+    longest = max(target.horizon for target in targets)
+    needed = training.min_history + 2 * longest + 2 * training.step
+    covered = timedelta(days=(midnight(log.as_of) - log.first).days)
+    if covered < needed:
+        raise GateError(
+            f"the events before {log.as_of} cover {words(covered)}, training needs {words(needed)}: training.min_history "
+            f"({window_label(training.min_history)}), two of the longest horizon ({window_label(longest)}) and two steps "
+            f"({window_label(training.step)}); shorten them in the config, or wait for more events"
+        )
+    return [latest - training.step * index for index in reversed(range(min(count, training.max_cutoffs)))]
+
+
+def recipe_for(past: Past, target: Target, champion: TargetBundle | None = None) -> Recipe:
+    """Give the recipe that a target is tested with before its rung is known: rounds and leaves are those of the past.
+
+    LightGBM's settings are those that the champion was tuned to, if it answers the same question.
+
+    Raises GateError when the config's `monotone` names a feature that is not built.
+    """
+    told = settings_of(past.settings, target).monotone
+    unknown = sorted(set(told) - set(past.features_of(target)))
+    if unknown:
+        raise GateError(
+            f"targets.{target.name}.monotone names {listed(unknown)}, which is not a number among the features it reads"
+        )
+    monotone = {name: 1 if way == "up" else -1 for name, way in told.items()}
+    labels, plan, seed = past.labels[target.name], past.plans[target.name], past.settings.training.seed
+    known = next(origin for origin in plan if origin.is_test).train_cutoffs
+    parameters: Mapping[str, Any] = {}
+    # What was tuned on what came later could not be known.
+    if champion is not None and champion.definition == definition(target):
+        parameters = champion.recipe.parameters if champion.trained_until <= past.log.as_of.isoformat() else {}
+    built = past.log.features
+    recency, rfm = simple_rules(target, built.outcomes, built.numbers, built.longest)
+    recipe = Recipe(
+        "lightgbm",
+        past.features_of(target),
+        leaves=leaves_for(labels.label[labels.cutoff.isin(known)], is_amount=target.is_amount),
+        parameters=parameters,
+        monotone=monotone,
+        recency=recency,
+        rfm=rfm,
+    )
+    rounds = rounds_for(past.rows(target, known), plan, recipe, target.horizon, is_amount=target.is_amount, seed=seed)
+    return replace(recipe, rounds=rounds)
+
+
+def _labels(log: EventLog, target: Target, cutoffs: Sequence[datetime]) -> ir.Table:
+    """Label whoever a target asks about at each cutoff whose horizon has elapsed."""
+    legal = [cutoff for cutoff in cutoffs if cutoff + target.horizon <= midnight(log.as_of)]
+    return keep(log.engine, build_labels(log.events, target, legal), f"labels_{target.name}")
+
+
+def _spine(log: EventLog, labels: Collection[ir.Table], settings: Settings) -> ir.Table:
+    """Give `user_id` and `cutoff` of all rows that somebody will read: where many users are long gone, most are read by nobody."""
+    tonight = midnight(log.as_of)
+    active = active_users(log.events, settings.activities(), tonight, log.features.longest)
+    asked = reduce(ir.Table.union, [table.select(*KEYS) for table in labels])
+    return keep(log.engine, asked.union(active.mutate(cutoff=ibis.literal(tonight).cast(asked.cutoff.type()))), "spine")
+
+
+def _features(log: EventLog, cutoffs: Sequence[datetime], spine: ir.Table, settings: Settings, narrator: Narrator) -> pd.DataFrame:
+    """Build the features of the training cutoffs and of the night itself, sorted by cutoff and user."""
+    with narrator.step("building features", total=steps(log.features, shards(log, len(cutoffs) + 1, settings))) as step:
+        frame = features_frame(log, [*cutoffs, midnight(log.as_of)], spine, settings, step)
+        step.note(
+            f"{len(log.features.features)} features at {len(cutoffs)} cutoffs, {cutoffs[0]:%Y-%m-%d} to {cutoffs[-1]:%Y-%m-%d}"
+        )
+    return frame
+
+
+def _refuse_unanswerable(log: EventLog, labels: Mapping[str, pd.DataFrame], targets: Sequence[Target], narrator: Narrator) -> None:
+    """Refuse targets that ask about nobody or nothing, as misspelt ones do; say which have one label only."""
+    problems = []
+    for target in targets:
+        label = labels[target.name].label
+        if label.nunique() > 1:
+            continue
+        if len(label) == 0:
+            problems.append(f"{target.name}: nobody is eligible; widen eligible.active_within or check eligible.events")
+            continue
+        told = f"{target.name}: the label is {label.iloc[0]:g} in all {len(label):,} rows"
+        if why := log.why_unmet(target.events):
+            problems.append(f"{told}, since {why}")
+        else:
+            narrator.say(f"  {told}; there is nothing to tell apart, and everybody gets the same score. A longer horizon may help")
+    if problems:
+        raise GateError("nothing is trained, since a night needs a model for every target:\n  " + "\n  ".join(problems))
+
+
+def _plan(labels: pd.DataFrame, target: Target, settings: Settings) -> tuple[Origin, ...]:
+    cutoffs = [cutoff.to_pydatetime() for cutoff in sorted(labels.cutoff.unique())]
+    tests, calibrations = settings.training.test_origins, settings.training.calibration_origins
+    try:
+        return plan_origins(cutoffs, target.horizon, tests=tests, calibrations=calibrations, minimum=1)
+    except GateError as error:
+        raise GateError(f"{target.name}: {error}") from None
+
+
+def settings_of(settings: Settings, target: Target) -> TargetSettings:
+    """Give what the config says of a target."""
+    return next(told for told in settings.targets if told.name == target.name)
