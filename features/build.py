@@ -50,8 +50,11 @@ def build_features(
     places = [keep(engine, _places(everybody, asked), f"{build}_places")] if _of(asked, "population") else []
     parts = []
     for shard, aggregates in enumerate(everybody):
-        joined = _joined([*aggregates, *places], [feature for feature in asked.built if feature.base != "row"])
-        part = _derived(joined if spine is None else joined.semi_join(spine, KEYS), asked).select(*KEYS, *asked.names)
+        first, *others = aggregates
+        # Before the rows grow wide: engines may hold one side of a join in memory whole.
+        first = first if spine is None else first.semi_join(spine, KEYS)
+        joined = _joined([first, *others, *places], [feature for feature in asked.built if feature.base != "row"])
+        part = _derived(joined, asked).select(*KEYS, *asked.names)
         if shards > 1:
             part = keep(engine, part, f"{build}_{shard}")
             release(engine, aggregates)
