@@ -57,6 +57,9 @@ def open_engine(spill: Path | None = None, *, kind: Literal["duckdb", "spark"] =
     assert kind == "spark", kind
     # Two workers in processes of their own, as on a cluster: what cannot be sent to an executor fails here.
     few = {"spark.sql.shuffle.partitions": "2", "spark.default.parallelism": "2"}
+    few |= dict.fromkeys(
+        ("spark.driver.extraJavaOptions", "spark.executor.extraJavaOptions"), "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+    )
     folder = Path(tempfile.gettempdir(), "beforehand-tests")
     return connect_spark(master="local-cluster[2,1,1024]", memory="1GB", options=few, spill=folder)
 
