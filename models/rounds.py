@@ -1,4 +1,4 @@
-"""How many rounds LightGBM makes: those that were best on blocks of time known before the first test origin."""
+"""How many rounds LightGBM makes, and which features are worth reading: by blocks of time known before the first test origin."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,21 +16,23 @@ from models.propensity import ROUNDS
 # Blocks of time that are looked at together: one alone says little.
 _WATCHED = 3
 _FEWEST, _MOST, _STEP = 50, 400, 10
+# More of them gain nothing, and every fit and every night pays for them (decision 76).
+ENOUGH_FEATURES = 100
 # Of each part. A few large amounts, such as yearly renewals that no earlier block has seen, would stop them at once, and 200 to
 # 400 are much the same.
 OF_AMOUNTS = 300
 
 
-def rounds_for(
+def settled(
     rows: pd.DataFrame, plan: Sequence[Origin], recipe: Recipe, horizon: timedelta, *, is_amount: bool, seed: int
-) -> int:
-    """Choose LightGBM's rounds by the last blocks of time that were known before the first test origin; 300 for amounts.
+) -> Recipe:
+    """Settle a recipe's rounds and features by the last blocks of time that were known before the first test origin.
 
     Those blocks are purged of what they are learned from, like an origin. Where history is too short for that, or holds one label
-    only, the usual number.
+    only, rounds are the usual number and all features stay; so do those of an amount, of 300 rounds.
     """
     if is_amount:
-        return OF_AMOUNTS
+        return replace(recipe, rounds=OF_AMOUNTS)
     known = next(origin for origin in plan if origin.is_test).train_cutoffs
     watched = known[-_WATCHED:]
     earlier = [cutoff for cutoff in known if cutoff + horizon <= watched[0]]
@@ -38,20 +40,26 @@ def rounds_for(
     if min(learned.label.nunique(), later.label.nunique()) < 2 or "lightgbm" not in possible(
         learned.label, recipe, is_amount=False
     ):
-        return ROUNDS
-    return rounds_needed(learned, later, recipe, seed=seed)
+        return replace(recipe, rounds=ROUNDS)
+    return settled_on(learned, later, recipe, seed=seed)
 
 
-def rounds_needed(earlier: pd.DataFrame, later: pd.DataFrame, recipe: Recipe, *, seed: int) -> int:
-    """Give after how many rounds, by tens, a recipe's trees of `earlier` rows are best on `later` ones (`label` is 0/1).
+def settled_on(earlier: pd.DataFrame, later: pd.DataFrame, recipe: Recipe, *, seed: int) -> Recipe:
+    """Settle a recipe by its trees of `earlier` rows and how good they are on `later` ones (`label` is 0/1).
 
-    That is by what is left wrong when they are calibrated on them: scores are calibrated later, and a block of another level would
-    stop trees that still learn the order. Bounded to 50 to 400: one block of time says little about the last few rounds.
+    Rounds, by tens, are those that leave least wrong when the scores are calibrated on the later rows: they are calibrated later on
+    anyway, and a block of another level would stop trees that still learn the order. Bounded to 50 to 400: one block of time says
+    little about the last few rounds. Of more than 100 features those stay by which the trees gained most, and what the simple rules
+    read.
     """
     most = replace(recipe, rung="lightgbm", rounds=_MOST)
     trees = fit_recipe(earlier, earlier.label, most, is_amount=False, seed=seed)
     assert isinstance(trees, Trees)
-    x, label = later[list(recipe.features)].to_numpy(), later.label.to_numpy(dtype=np.float64)
+    return replace(recipe, rounds=_rounds(trees, later), features=_features(trees, recipe))
+
+
+def _rounds(trees: Trees, later: pd.DataFrame) -> int:
+    x, label = later[list(trees.features)].to_numpy(), later.label.to_numpy(dtype=np.float64)
     raw, losses = np.zeros(len(later)), {}
     for done in range(0, _MOST, _STEP):
         # One thread, as everywhere in a training (see `models.ladder`).
@@ -59,3 +67,9 @@ def rounds_needed(earlier: pd.DataFrame, later: pd.DataFrame, recipe: Recipe, *,
         raw += np.asarray(more)
         losses[done + _STEP] = calibrated_loss(np.asarray(expit(raw)), label)
     return min(range(_FEWEST, _MOST + 1, _STEP), key=losses.__getitem__)
+
+
+def _features(trees: Trees, recipe: Recipe) -> tuple[str, ...]:
+    gains = pd.Series(trees.booster.feature_importance("gain"), index=trees.features)
+    kept = {*gains.nlargest(ENOUGH_FEATURES).index, *recipe.recency, *recipe.rfm}
+    return tuple(name for name in recipe.features if name in kept)

@@ -16,7 +16,7 @@ from models.backtest import Origin
 from models.ladder import Recipe, fit_recipe, possible
 from models.metrics import measures_drawn
 from models.ranking import rank
-from models.rounds import rounds_for
+from models.rounds import settled
 
 _MOST_JUDGED = 4
 # What LightGBM takes where a recipe says nothing.
@@ -126,7 +126,7 @@ def judged(
     origin judges what was chosen on it. Origins are fitted `jobs` at a time, each in one thread, and give the same in any number.
     """
     trees = replace(recipe, rung="lightgbm")
-    rounds = rounds_for(rows, origins, trees, horizon, is_amount=is_amount, seed=seed)
+    rounds = settled(rows, origins, trees, horizon, is_amount=is_amount, seed=seed).rounds
     fitted = replace(trees, rounds=rounds)
     found = Parallel(n_jobs=jobs, prefer="threads")(
         delayed(_loss)(rows, fitted, origin, is_amount=is_amount, seed=seed) for origin in origins

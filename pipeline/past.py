@@ -1,7 +1,7 @@
 """What can be learned from on a date: features at past cutoffs, and what happened after them."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import reduce
 from typing import Any
@@ -23,7 +23,7 @@ from models.backtest import Origin, plan_origins
 from models.bundle import TargetBundle
 from models.ladder import Recipe
 from models.propensity import leaves_for
-from models.rounds import rounds_for
+from models.rounds import settled
 from pipeline.events import EventLog, midnight, read_events
 from pipeline.frames import features_frame, shards
 from pipeline.progress import Narrator
@@ -152,8 +152,7 @@ def recipe_for(past: Past, target: Target, champion: TargetBundle | None = None)
         recency=recency,
         rfm=rfm,
     )
-    rounds = rounds_for(past.rows(target, known), plan, recipe, target.horizon, is_amount=target.is_amount, seed=seed)
-    return replace(recipe, rounds=rounds)
+    return settled(past.rows(target, known), plan, recipe, target.horizon, is_amount=target.is_amount, seed=seed)
 
 
 def _labels(log: EventLog, target: Target, cutoffs: Sequence[datetime]) -> ir.Table:

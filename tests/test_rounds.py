@@ -11,7 +11,7 @@ from models.backtest import Origin, plan_origins
 from models.calibration import calibrated_loss
 from models.ladder import Recipe, Trees, fit_recipe
 from models.propensity import ROUNDS
-from models.rounds import rounds_for, rounds_needed
+from models.rounds import ENOUGH_FEATURES, settled, settled_on
 
 HORIZON = timedelta(days=28)
 CUTOFFS = [datetime(2024, 1, 1) + timedelta(days=14 * index) for index in range(10)]
@@ -32,19 +32,19 @@ def rows(users: int = 600, *, shift: float = 0.0) -> pd.DataFrame:
 def test_rounds_are_chosen_before_the_first_test_origin() -> None:
     frame, plan = rows(), plan_origins(CUTOFFS, HORIZON, tests=1, calibrations=1)
     told = {"horizon": HORIZON, "is_amount": False, "seed": 1}
-    found = rounds_for(frame, plan, RECIPE, **told)
+    found = settled(frame, plan, RECIPE, **told).rounds
     assert 50 <= found < 400
     known = plan[-1].train_cutoffs
     poisoned = frame.assign(label=np.where(frame.cutoff.isin(known), frame.label, 1 - frame.label))
-    assert rounds_for(poisoned, plan, RECIPE, **told) == found
+    assert settled(poisoned, plan, RECIPE, **told).rounds == found
     # Too short a past has the usual number.
-    assert rounds_for(frame, [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)], RECIPE, **told) == ROUNDS
+    assert settled(frame, [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)], RECIPE, **told).rounds == ROUNDS
 
 
 def test_the_number_is_the_best_of_models_fitted_one_by_one() -> None:
     told = rows()
     early, late = told[told.cutoff < CUTOFFS[5]], told[told.cutoff >= CUTOFFS[5]]
-    found = rounds_needed(early, late, RECIPE, seed=1)
+    found = settled_on(early, late, RECIPE, seed=1).rounds
 
     def loss(rounds: int) -> float:
         recipe = Recipe("lightgbm", RECIPE.features, rounds=rounds)
@@ -62,7 +62,7 @@ def test_another_level_later_does_not_stop_trees_that_still_learn_the_order() ->
     assert isinstance(most, Trees)
     raw = {number: most.booster.predict(late[list(RECIPE.features)], num_iteration=number) for number in range(50, 401, 10)}
     watched = min(raw, key=lambda number: log_loss(late.label, raw[number]))
-    found = rounds_needed(early, late, RECIPE, seed=1)
+    found = settled_on(early, late, RECIPE, seed=1).rounds
     assert watched < found
     assert roc_auc_score(late.label, raw[watched]) < roc_auc_score(late.label, raw[found])
 
@@ -79,4 +79,25 @@ def test_what_calibration_cannot_mend_is_the_same_at_every_level_and_slope() -> 
 def test_where_nothing_can_be_learned_the_fewest_rounds_are_made() -> None:
     told = rows().assign(strength=1.0, noise=np.nan)
     early, late = told[told.cutoff < CUTOFFS[5]], told[told.cutoff >= CUTOFFS[5]]
-    assert rounds_needed(early, late, RECIPE, seed=1) == 50
+    assert settled_on(early, late, RECIPE, seed=1).rounds == 50
+
+
+def test_of_many_features_those_stay_that_tell_most_and_those_of_simple_rules() -> None:
+    told = rows()
+    random = np.random.default_rng(2)
+    chances = pd.DataFrame(
+        random.normal(size=(len(told), 150)), columns=[f"chance_{number}" for number in range(150)], index=told.index
+    )
+    told = pd.concat([told, chances.assign(rule=1.0)], axis=1)
+    wide = Recipe("lightgbm", (*chances.columns, "strength", "rule"), recency=("rule",), rfm=("rule",))
+    early, late = told[told.cutoff < CUTOFFS[5]], told[told.cutoff >= CUTOFFS[5]]
+    found = settled_on(early, late, wide, seed=1)
+    # The rule is constant: no tree gains by it.
+    assert len(found.features) == ENOUGH_FEATURES + 1
+    assert {"strength", "rule"} <= set(found.features)
+    assert list(found.features) == [name for name in wide.features if name in found.features]
+    # Amounts are left as they are, and so is what has no past to be chosen by.
+    plan = plan_origins(CUTOFFS, HORIZON, tests=1, calibrations=1)
+    assert settled(told, plan, wide, HORIZON, is_amount=True, seed=1).features == wide.features
+    short = [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)]
+    assert settled(told, short, wide, HORIZON, is_amount=False, seed=1).features == wide.features

@@ -23,7 +23,7 @@ from features.labels import Eligible, Target
 from models.backtest import plan_origins
 from models.ladder import Recipe
 from models.propensity import PARAMETERS
-from models.rounds import rounds_for
+from models.rounds import settled
 from models.tuning import judged, judging_origins, space_of
 from pipeline.progress import Narrator, Step
 from pipeline.settings import Settings, read_settings
@@ -152,7 +152,7 @@ def test_the_first_trial_is_the_recipe_as_it_is_so_that_it_can_be_kept(settings:
     origins = judging_origins(rows(), PLAN, RECIPE, HORIZON, is_amount=False)
     by_hand = judged(rows(), RECIPE, origins, HORIZON, is_amount=False, seed=settings.training.seed)
     assert [trial.value for trial in study(settings).trials] == [by_hand.loss]
-    rounds = rounds_for(rows(), PLAN, RECIPE, HORIZON, is_amount=False, seed=settings.training.seed)
+    rounds = settled(rows(), PLAN, RECIPE, HORIZON, is_amount=False, seed=settings.training.seed).rounds
     assert found == replace(RECIPE, rounds=rounds)
 
 

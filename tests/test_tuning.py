@@ -12,7 +12,7 @@ from sklearn.metrics import log_loss, mean_absolute_error
 from models.backtest import Origin, plan_origins
 from models.ladder import Recipe
 from models.propensity import PARAMETERS, ROUNDS
-from models.rounds import OF_AMOUNTS, rounds_for, rounds_needed
+from models.rounds import OF_AMOUNTS, settled, settled_on
 from models.tuning import Choice, Judged, Range, judged, judging_origins, place_in, space_of
 
 DAY = timedelta(days=1)
@@ -83,7 +83,7 @@ def test_the_loss_is_that_of_lightgbm_fitted_by_hand(is_amount: bool) -> None:
     told = amounts() if is_amount else rows()
     parameters = {"num_leaves": 4}
     early, watched = told[told.cutoff == CUTOFFS[0]], told[told.cutoff.isin(CUTOFFS[1:4])]
-    rounds = OF_AMOUNTS if is_amount else rounds_needed(early, watched, replace(RECIPE, parameters=parameters), seed=3)
+    rounds = OF_AMOUNTS if is_amount else settled_on(early, watched, replace(RECIPE, parameters=parameters), seed=3).rounds
 
     def by_hand(learned: pd.DataFrame, label: pd.Series, here: pd.DataFrame, **objective: object) -> np.ndarray:
         least = int(np.clip(len(learned) // 100, 5, 100))
@@ -139,7 +139,7 @@ def test_no_judge_chooses_the_rounds_it_judges() -> None:
     assert found[0].rounds == found[1].rounds
     assert found[0].loss < found[1].loss
     # The final rounds are chosen on the judges too, but on nothing later.
-    assert rounds_for(told, PLAN, RECIPE, HORIZON, is_amount=False, seed=3) != found[0].rounds
+    assert settled(told, PLAN, RECIPE, HORIZON, is_amount=False, seed=3).rounds != found[0].rounds
 
 
 def test_the_space_holds_what_is_known() -> None:
