@@ -1,4 +1,4 @@
-"""How many rounds LightGBM makes, and which features are worth reading: by blocks of time known before the first test origin."""
+"""How many rounds LightGBM makes, and which of many features are read: by what was known before the first test origin."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,10 +26,11 @@ OF_AMOUNTS = 300
 def settled(
     rows: pd.DataFrame, plan: Sequence[Origin], recipe: Recipe, horizon: timedelta, *, is_amount: bool, seed: int
 ) -> Recipe:
-    """Settle a recipe's rounds and features by the last blocks of time that were known before the first test origin.
+    """Settle a recipe's rounds and features by what was known before the first test origin.
 
-    Those blocks are purged of what they are learned from, like an origin. Where history is too short for that, or holds one label
-    only, rounds are the usual number and all features stay; so do those of an amount, of 300 rounds.
+    Rounds are watched on the last blocks of time that were known then, purged of what they are learned from, like an origin; the
+    trees learned for that tell the features. Where history is too short, or holds one label only, rounds are the usual number and
+    all features stay; of an amount too they all stay, and rounds are 300.
     """
     if is_amount:
         return replace(recipe, rounds=OF_AMOUNTS)

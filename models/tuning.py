@@ -125,9 +125,9 @@ def judged(
     at their train cutoffs are read. Rounds are chosen by stopping on blocks of time before the first of the origins, so that no
     origin judges what was chosen on it. Origins are fitted `jobs` at a time, each in one thread, and give the same in any number.
     """
-    trees = replace(recipe, rung="lightgbm")
-    rounds = settled(rows, origins, trees, horizon, is_amount=is_amount, seed=seed).rounds
-    fitted = replace(trees, rounds=rounds)
+    # The rounds alone: features were settled with the recipe, and are the same for all that is tried.
+    rounds = settled(rows, origins, recipe, horizon, is_amount=is_amount, seed=seed).rounds
+    fitted = replace(recipe, rung="lightgbm", rounds=rounds)
     found = Parallel(n_jobs=jobs, prefer="threads")(
         delayed(_loss)(rows, fitted, origin, is_amount=is_amount, seed=seed) for origin in origins
     )

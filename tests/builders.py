@@ -56,12 +56,16 @@ def open_engine(spill: Path | None = None, *, kind: Literal["duckdb", "spark"] =
         return connect(memory="512MB", threads=1, spill=spill or Path(tempfile.gettempdir(), "spill"))
     assert kind == "spark", kind
     # Two workers in processes of their own, as on a cluster: what cannot be sent to an executor fails here.
-    few = {"spark.sql.shuffle.partitions": "2", "spark.default.parallelism": "2"}
-    few |= dict.fromkeys(
-        ("spark.driver.extraJavaOptions", "spark.executor.extraJavaOptions"), "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-    )
+    # Tests ask many small questions: Java compiles each of them fast rather than well.
+    java = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+    small = {
+        "spark.sql.shuffle.partitions": "2",
+        "spark.default.parallelism": "2",
+        "spark.driver.extraJavaOptions": java,
+        "spark.executor.extraJavaOptions": java,
+    }
     folder = Path(tempfile.gettempdir(), "beforehand-tests")
-    return connect_spark(master="local-cluster[2,1,1024]", memory="1GB", options=few, spill=folder)
+    return connect_spark(master="local-cluster[2,1,1024]", memory="1GB", options=small, spill=folder)
 
 
 def close_engine(engine: SQLBackend) -> None:
