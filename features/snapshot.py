@@ -29,7 +29,8 @@ _PURCHASED = {"categories": "category", "brands": "brand"}
 class Snapshot:
     """The base tables of some cutoffs (UTC), each made once, when first asked for. Every row has a `user_id` and a `cutoff`.
 
-    `tiles`       user × event type × tile: `n, discounted, valued, amount, quantity, discount, since_first, since_last`
+    `tiles`       user × event type × tile: `n, discounted, valued, measured, amount, quantity, discount, since_first, since_last`;
+                  `discounted`, `valued` and `measured` count the events with a discount, an amount and a quantity
     `orders`      user × order: `since_first, since_last, local_at, amount, discount, channel, switched` (not the channel before)
     `days`        user × local day with a purchase: `since` (its first instant), `gap` (days since the day before it)
     `weeks`       user × week with such a day: `week`, counted back from the cutoff, and `turn`, its place among them
@@ -227,6 +228,7 @@ def _measures(rows: ir.Table) -> Mapping[str, ir.Value]:
         "n": rows.count().cast("float64"),
         "discounted": (rows.discount > 0).ifelse(1.0, 0.0).sum(),
         "valued": rows.amount.notnull().ifelse(1.0, 0.0).sum(),
+        "measured": rows.quantity.notnull().ifelse(1.0, 0.0).sum(),
         **{name: value.sum() for name, value in exact.items()},
         "first_at": rows.event_ts.min(),
         "last_at": rows.event_ts.max(),

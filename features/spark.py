@@ -22,7 +22,7 @@ from ibis.backends.sql import SQLBackend
 from features.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
-    from pyspark import SparkConf
+    from pyspark import SparkConf, SparkContext
     from pyspark.sql import SparkSession
 
 OLDEST_JAVA = 17
@@ -59,23 +59,25 @@ def connect_spark(*, master: str, memory: str, options: Mapping[str, str], spill
         raise ConfigError("engine.kind is spark, but PySpark is not installed: pip install 'beforehand[spark]'")
     _require_java()
     _require_reachable(master)
+    is_first = _running() is None
     spill.mkdir(parents=True, exist_ok=True)
     log = spill.resolve() / "spark.log"
     try:
         session = _session(master, memory, options, spill.resolve(), log)
     except Exception as error:  # noqa: BLE001 - py4j, PySpark and Java errors have no common base
         raise ConfigError(f"engine.master: {master} does not start: {_cause(error)}; more in {log}") from None
-    _require_executor(session, master, memory, log)
+    if is_first:
+        _require_executor(session, master, memory, log)
     return ibis.pyspark.connect(session)
 
 
 def _session(master: str, memory: str, options: Mapping[str, str], spill: Path, log: Path) -> "SparkSession":
-    from pyspark import SparkConf, SparkContext
+    from pyspark import SparkConf
     from pyspark.sql import SparkSession
 
     # Every result that comes back as a frame would repeat it; the tests hold what comes back against DuckDB's.
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
-    if running := SparkContext._active_spark_context:
+    if running := _running():
         return SparkSession(running).newSession()
     scratch = tempfile.mkdtemp(prefix="spark-", dir=spill)
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
@@ -98,6 +100,12 @@ def _session(master: str, memory: str, options: Mapping[str, str], spill: Path, 
         session.sparkContext.pythonExec = sys.executable
     atexit.register(_stop, session)
     return session
+
+
+def _running() -> "SparkContext | None":
+    from pyspark import SparkContext
+
+    return SparkContext._active_spark_context
 
 
 def _start_java(conf: "SparkConf", log: Path, *, local: bool) -> None:

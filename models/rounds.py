@@ -50,8 +50,8 @@ def settled_on(earlier: pd.DataFrame, later: pd.DataFrame, recipe: Recipe, *, se
 
     Rounds, by tens, are those that leave least wrong when the scores are calibrated on the later rows: they are calibrated later on
     anyway, and a block of another level would stop trees that still learn the order. Bounded to 50 to 400: one block of time says
-    little about the last few rounds. Of more than 100 features those stay by which the trees gained most, and what the simple rules
-    read.
+    little about the last few rounds. Of more than 100 features those stay by which the trees gained most, what the simple rules
+    read, and those that `monotone` names.
     """
     most = replace(recipe, rung="lightgbm", rounds=_MOST)
     trees = fit_recipe(earlier, earlier.label, most, is_amount=False, seed=seed)
@@ -72,5 +72,5 @@ def _rounds(trees: Trees, later: pd.DataFrame) -> int:
 
 def _features(trees: Trees, recipe: Recipe) -> tuple[str, ...]:
     gains = pd.Series(trees.booster.feature_importance("gain"), index=trees.features)
-    kept = {*gains.nlargest(ENOUGH_FEATURES).index, *recipe.recency, *recipe.rfm}
+    kept = {*gains.nlargest(ENOUGH_FEATURES).index, *recipe.recency, *recipe.rfm, *recipe.monotone}
     return tuple(name for name in recipe.features if name in kept)

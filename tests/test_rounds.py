@@ -82,19 +82,20 @@ def test_where_nothing_can_be_learned_the_fewest_rounds_are_made() -> None:
     assert settled_on(early, late, RECIPE, seed=1).rounds == 50
 
 
-def test_of_many_features_those_stay_that_tell_most_and_those_of_simple_rules() -> None:
+def test_of_many_features_those_stay_that_tell_most_and_those_that_are_named() -> None:
     told = rows()
     random = np.random.default_rng(2)
     chances = pd.DataFrame(
         random.normal(size=(len(told), 150)), columns=[f"chance_{number}" for number in range(150)], index=told.index
     )
-    told = pd.concat([told, chances.assign(rule=1.0)], axis=1)
-    wide = Recipe("lightgbm", (*chances.columns, "strength", "rule"), recency=("rule",), rfm=("rule",))
+    told = pd.concat([told, chances.assign(rule=1.0, forced=1.0)], axis=1)
+    names = (*chances.columns, "strength", "rule", "forced")
+    wide = Recipe("lightgbm", names, recency=("rule",), rfm=("rule",), monotone={"forced": 1})
     early, late = told[told.cutoff < CUTOFFS[5]], told[told.cutoff >= CUTOFFS[5]]
     found = settled_on(early, late, wide, seed=1)
-    # The rule is constant: no tree gains by it.
-    assert len(found.features) == ENOUGH_FEATURES + 1
-    assert {"strength", "rule"} <= set(found.features)
+    # What simple rules read and what the config says of is constant here: no tree gains by it.
+    assert len(found.features) == ENOUGH_FEATURES + 2
+    assert {"strength", "rule", "forced"} <= set(found.features)
     assert list(found.features) == [name for name in wide.features if name in found.features]
     # Amounts are left as they are, and so is what has no past to be chosen by.
     plan = plan_origins(CUTOFFS, HORIZON, tests=1, calibrations=1)

@@ -9,10 +9,11 @@ from ibis import _
 from features.catalogue import NAME, Feature, coarse, feature_name
 from features.event_types import PURCHASE, VIEW, VISIT
 from features.families.values import entropy, favourite, favourite_features
-from features.snapshot import total
+from features.snapshot import MILLION, total
 from features.windows import within, words
 
-_AMOUNT, _CATEGORY, _BRAND = frozenset({"amount"}), frozenset({"category"}), frozenset({"brand"})
+_AMOUNT, _QUANTITY = frozenset({"amount"}), frozenset({"quantity"})
+_CATEGORY, _BRAND = frozenset({"category"}), frozenset({"brand"})
 HEAVY, LIGHT = 0.8, 0.5
 
 
@@ -94,6 +95,17 @@ def _baskets(windows: Sequence[timedelta]) -> Iterator[Feature]:
                 unknown=f"no purchases in the last {words(window)}",
                 needs=_AMOUNT,
             )
+        yield Feature(
+            name=feature_name("purchase_quantity", "mean", window),
+            base="purchases",
+            expr=total("quantity", PURCHASE, window) / MILLION / total("measured", PURCHASE, window).nullif(0.0),
+            unit="number",
+            meaning=f"mean quantity per purchase line in the last {words(window)}",
+            phrase=f"bought {{value}} of an item at once in the last {words(window)}",
+            group="quantity",
+            unknown=f"no quantity known in the last {words(window)}",
+            needs=_QUANTITY,
+        )
 
 
 def _categories(windows: Sequence[timedelta]) -> Iterator[Feature]:
@@ -158,7 +170,7 @@ def _categories(windows: Sequence[timedelta]) -> Iterator[Feature]:
         phrase="pays {value} what others pay in the same categories",
         group="price",
         unknown=f"no priced purchases in the last {words(longest)}",
-        needs=_CATEGORY | {"amount", "quantity"},
+        needs=_CATEGORY | _AMOUNT | _QUANTITY,
         high="premium",
         low="budget",
     )
