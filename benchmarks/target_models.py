@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,18 @@ from ibis import _
 from features.catalogue import Feature
 from models.bundle import TargetBundle
 from models.calibration import Calibrator
-from models.ladder import STRONG, Blend, Recipe, Trees
+from models.ladder import STRONG, Blend, Recipe, Trees, fit_recipe
 from models.linear import fit_linear
-from models.propensity import fit_booster
+from models.propensity import ROUNDS, fit_booster
 from models.reasons import contributions, strongest
+from models.rounds import settled_on
 from pipeline.phrases import reasons_column
 
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "output" / "benchmarks"
 WIDTH, GROUPS = 150, 30
 THREADS = 2
-EXPLAINED, TREES = 200_000, 300
+FITTED, EXPLAINED, TREES = 100_000, 200_000, 300
 NIGHT, TARGETS, BATCH = 1_000_000, 5, 25_000
 
 
@@ -62,18 +64,28 @@ def labelled(x: pd.DataFrame, *, seed: int) -> pd.Series:
     return pd.Series((random.random(len(x)) < 1 / (1 + np.exp(1 - odds / odds.std()))).astype(np.float64))
 
 
-def booster_of(name: str, **asked: Any) -> lightgbm.Booster:
-    """Fit a booster once on 100,000 rows and keep its text."""
-    path = OUTPUT / f"{name}.txt"
+def explained() -> lightgbm.Booster:
+    """Give the booster whose scores are explained, of all features: 300 trees of the pipeline's size. It is fitted once."""
+    path = OUTPUT / f"explained_{TREES}.txt"
     if not path.exists():
-        x = made_up(100_000, seed=1)
-        fit_booster(x, labelled(x, seed=len(name) + sum(name.encode())), is_amount=False, seed=1, **asked).save_model(path)
+        x = made_up(FITTED, seed=1)
+        fit_booster(x, labelled(x, seed=1), is_amount=False, seed=1, rounds=TREES).save_model(path)
     return lightgbm.Booster(model_file=str(path))
 
 
-def explained() -> lightgbm.Booster:
-    """Give the booster whose scores are explained: 300 trees of the pipeline's size."""
-    return booster_of(f"explained_{TREES}", rounds=TREES)
+def trees_of(number: int) -> Trees:
+    """Give the trees of one target, which read as many features as training leaves them. They are fitted once."""
+    path = OUTPUT / f"target_{number}.txt"
+    if not path.exists():
+        x = made_up(FITTED, seed=1)
+        rows = x.assign(label=labelled(x, seed=10 + number))
+        every_other = rows.index % 2 == 0
+        recipe = settled_on(rows[every_other], rows[~every_other], Recipe("lightgbm", tuple(x)), seed=1)
+        # The usual number of rounds: many more would hide what is done beside the trees.
+        trees = fit_recipe(rows, rows.label, replace(recipe, rounds=ROUNDS), is_amount=False, seed=1)
+        assert isinstance(trees, Trees)
+        trees.booster.save_model(path)
+    return Trees(lightgbm.Booster(model_file=str(path)))
 
 
 def ours() -> dict[str, Any]:
@@ -110,12 +122,13 @@ def fitted(rows: int) -> dict[str, Any]:
 
 
 def bundles(*, are_blends: bool = False) -> list[TargetBundle]:
-    """Give the models of five targets, calibrated: trees alone, or with a linear model that reads every feature."""
+    """Give the models of five targets, calibrated: trees alone, or with a linear model that reads the same features."""
     found = []
     for number in range(TARGETS):
-        trees = Trees(booster_of(f"target_{number}"))
+        trees = trees_of(number)
         x = made_up(30_000, seed=number) if are_blends else None
-        linear = None if x is None else fit_linear(x, labelled(x, seed=number), is_amount=False, strength=STRONG, seed=1)
+        label = None if x is None else labelled(x, seed=10 + number)
+        linear = None if x is None else fit_linear(x[list(trees.features)], label, is_amount=False, strength=STRONG, seed=1)
         model = trees if linear is None else Blend(trees, linear)
         groups = {name: f"group {at % GROUPS}" for at, name in enumerate(trees.features)}
         recipe, calibrator = Recipe("lightgbm", trees.features), Calibrator("platt", 0.9, -0.1)
@@ -135,11 +148,11 @@ def scored(*, are_blends: bool = False) -> dict[str, Any]:
 
 def bare() -> dict[str, Any]:
     """Call nothing but `Booster.predict`, once per target."""
-    x, models = made_up(NIGHT, seed=4), bundles()
-    boosters = [bundle.model.booster for bundle in models if isinstance(bundle.model, Trees)]
+    x, models = made_up(NIGHT, seed=4), [trees_of(number) for number in range(TARGETS)]
+    tables = [x[list(trees.features)] for trees in models]
     started = time.monotonic()
-    for booster in boosters:
-        booster.predict(x)
+    for trees, table in zip(models, tables, strict=True):
+        trees.booster.predict(table)
     return {"seconds": time.monotonic() - started}
 
 

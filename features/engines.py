@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from secrets import token_hex
 
 import duckdb
 import ibis
@@ -16,9 +17,12 @@ def connect(*, memory: str, threads: int, spill: Path) -> Backend:
     """Open an in-memory DuckDB that reads and computes in UTC.
 
     `memory` (for example `2GB`) is what the engine may take, about: DuckDB bounds its buffers, so a quarter is left for the rest.
-    What does not fit is spilled below `spill`, which is made only when needed.
+    What does not fit is spilled into a folder of this engine alone, called like `spill` and a number, which is made only when needed
+    and removed at the end.
     """
-    engine = ibis.duckdb.connect(memory_limit=f"{bytes_of(memory) * 3 // 4}B", threads=threads, temp_directory=str(spill))
+    # Engines that share a folder write over each other's files, whose names DuckDB numbers anew in every process.
+    own = spill.with_name(f"{spill.name}-{token_hex(4)}")
+    engine = ibis.duckdb.connect(memory_limit=f"{bytes_of(memory) * 3 // 4}B", threads=threads, temp_directory=str(own))
     engine.raw_sql("SET TimeZone = 'UTC'")
     # DuckDB draws its progress bar on stdout, which belongs to results.
     engine.raw_sql("SET enable_progress_bar = false")

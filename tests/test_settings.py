@@ -128,9 +128,9 @@ def test_temporary_files_have_a_place_where_the_output_is_not_there_yet(tmp_path
     def place(output: Path) -> str:
         return str(DuckDBSettings().open(output / "spill").raw_sql("SELECT current_setting('temp_directory')").fetchone()[0])
 
-    assert place(tmp_path) == str(tmp_path / "spill")
+    assert place(tmp_path).startswith(str(tmp_path / "spill-"))
     # DuckDB makes one folder, and no parents.
-    assert place(tmp_path / "out" / "shop") == str(tmp_path / ".out_spill")
+    assert place(tmp_path / "out" / "shop").startswith(str(tmp_path / ".out_spill-"))
     assert list(tmp_path.iterdir()) == []
 
 

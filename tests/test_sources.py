@@ -254,10 +254,21 @@ def test_query_that_slips_through_the_check_meets_the_lock(duckdb_engine: SQLBac
 def test_engine_still_spills_after_the_lock(orders: Path, tmp_path: Path) -> None:
     engine = connect(memory="64MB", threads=1, spill=tmp_path / "spill")
     read(engine, orders)
-    assert not (tmp_path / "spill").exists()
+    assert not list(tmp_path.glob("spill*"))
     engine.raw_sql("create temp table large as select md5(range::varchar) as a, md5((range * 7)::varchar) as b from range(1200000)")
-    assert list((tmp_path / "spill").iterdir())
+    (own,) = tmp_path.glob("spill-*")
+    assert list(own.iterdir())
     engine.disconnect()
+    assert not own.exists()
+
+
+def test_engines_that_spill_at_once_keep_to_their_own_files(tmp_path: Path) -> None:
+    engines = [connect(memory="64MB", threads=1, spill=tmp_path / "spill") for _ in range(2)]
+    for number, engine in enumerate(engines):
+        engine.raw_sql(f"create temp table large as select md5((range * {number + 7})::varchar) as a from range(2400000)")
+    assert len(list(tmp_path.glob("spill-*"))) == 2
+    for engine in engines:
+        engine.disconnect()
 
 
 @pytest.mark.parametrize("column", ["amount", "event_ts"])
