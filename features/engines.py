@@ -17,8 +17,8 @@ def connect(*, memory: str, threads: int, spill: Path) -> Backend:
     """Open an in-memory DuckDB that reads and computes in UTC.
 
     `memory` (for example `2GB`) is what the engine may take, about: DuckDB bounds its buffers, so a quarter is left for the rest.
-    What does not fit is spilled into a folder of this engine alone, called like `spill` and a number, which is made only when needed
-    and removed at the end.
+    What does not fit is spilled into a folder of this engine alone, called like `spill` and a number, made only when needed and
+    removed at the end.
     """
     # Engines that share a folder write over each other's files, whose names DuckDB numbers anew in every process.
     own = spill.with_name(f"{spill.name}-{token_hex(4)}")
