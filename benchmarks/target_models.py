@@ -24,10 +24,10 @@ from features.catalogue import Feature
 from models.bundle import TargetBundle
 from models.calibration import Calibrator
 from models.ladder import STRONG, Blend, Recipe, Trees, fit_recipe
-from models.linear import fit_linear
+from models.linear import Linear, fit_linear
 from models.propensity import ROUNDS, fit_booster
 from models.reasons import contributions, strongest
-from models.rounds import settled_on
+from models.rounds import ENOUGH_FEATURES, settled_on
 from pipeline.phrases import reasons_column
 
 ROOT = Path(__file__).parent.parent
@@ -75,7 +75,7 @@ def explained() -> lightgbm.Booster:
 
 def trees_of(number: int) -> Trees:
     """Give the trees of one target, which read as many features as training leaves them. They are fitted once."""
-    path = OUTPUT / f"target_{number}.txt"
+    path = OUTPUT / f"target_{number}_of_{ENOUGH_FEATURES}.txt"
     if not path.exists():
         x = made_up(FITTED, seed=1)
         rows = x.assign(label=labelled(x, seed=10 + number))
@@ -86,6 +86,12 @@ def trees_of(number: int) -> Trees:
         assert isinstance(trees, Trees)
         trees.booster.save_model(path)
     return Trees(lightgbm.Booster(model_file=str(path)))
+
+
+def linear_of(number: int, features: Sequence[str]) -> Linear:
+    """Fit the linear model of one target, which reads what its trees read."""
+    x = made_up(30_000, seed=number)
+    return fit_linear(x[list(features)], labelled(x, seed=10 + number), is_amount=False, strength=STRONG, seed=1)
 
 
 def ours() -> dict[str, Any]:
@@ -126,10 +132,7 @@ def bundles(*, are_blends: bool = False) -> list[TargetBundle]:
     found = []
     for number in range(TARGETS):
         trees = trees_of(number)
-        x = made_up(30_000, seed=number) if are_blends else None
-        label = None if x is None else labelled(x, seed=10 + number)
-        linear = None if x is None else fit_linear(x[list(trees.features)], label, is_amount=False, strength=STRONG, seed=1)
-        model = trees if linear is None else Blend(trees, linear)
+        model = Blend(trees, linear_of(number, trees.features)) if are_blends else trees
         groups = {name: f"group {at % GROUPS}" for at, name in enumerate(trees.features)}
         recipe, calibrator = Recipe("lightgbm", trees.features), Calibrator("platt", 0.9, -0.1)
         typical = dict.fromkeys(trees.features, 2.0)

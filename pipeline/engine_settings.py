@@ -52,7 +52,7 @@ class DuckDBSettings(Strict):
         return bytes_of(self.memory)
 
     def open(self, spill: Path) -> SQLBackend:
-        """Open the engine; temporary files go to `spill`, or beside its first folder that is not there yet."""
+        """Open the engine; temporary files go beside `spill` (see `connect`), or beside its first folder that is not there yet."""
         # DuckDB makes the last folder of a path alone, and who only looks makes no `output`.
         missing = [folder for folder in spill.absolute().parents if not folder.is_dir()]
         place = missing[-1].with_name(f".{missing[-1].name}_spill") if missing else spill

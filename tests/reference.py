@@ -209,7 +209,7 @@ def habits(seen: Seen, _row: Row) -> Row:
         if place % 2 == 1:
             row[f"purchase_order_amount_mean_{name}"] = orders.amount.mean()
             row[f"purchase_order_amount_max_{name}"] = orders.amount.max()
-            row[f"purchase_quantity_mean_{name}"] = seen.of("purchase", window).quantity.mean()
+            row[f"purchase_quantity_mean_{name}"] = lines.quantity.mean()
         if place >= 2 and place % 2 == 0:
             before = seen.of("purchase").query("event_ts < @start", local_dict={"start": seen.cutoff - window})
             new = set(lines.category.dropna()) - set(before.category)
