@@ -97,6 +97,7 @@ def _aggregates(
         bases=_bases(asked),
         derived={name for feature in asked.built for name in feature.types if name in DERIVED_FROM},
         measures=asked.measures,
+        occasions=asked.occasions,
         attributes=held,
         everybody=events,
     )

@@ -29,6 +29,7 @@ Base = Literal[
     "hours",
     "attributes",
     "custom",
+    "occasions",
     "row",
     "population",
 ]

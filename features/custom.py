@@ -4,7 +4,7 @@ An expression with aggregates (`sum(amount) filter (where category = 'DELI')`) r
 one without (`purchase_amount_sum_28d / nullif(purchase_count_28d, 0)`) reads other features of the same user.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from hashlib import sha256
@@ -63,7 +63,7 @@ def custom_features(custom: Custom, known: Mapping[str, str]) -> tuple[list[Feat
     refuse_clock(tree, "a feature may only see what lies before its cutoff")
     if not any(tree.find_all(exp.AggFunc)):
         return [_from_features(custom, tree, known)], []
-    return _from_events(custom, tree)
+    return _from_events(custom, tree, known)
 
 
 def custom_names(custom: Custom) -> list[str]:
@@ -88,7 +88,10 @@ def _from_features(custom: Custom, tree: exp.Expr, known: Mapping[str, str]) -> 
         raise ConfigError(f"{custom.sql!r} reads neither events (with an aggregate such as count(*)) nor features")
     for name in read:
         if name not in known:
-            raise ConfigError(f"{custom.sql!r} names {name!r}, which is not a feature: {did_you_mean(name, known)}")
+            told = (
+                "events are read by aggregates, such as count(*) filter (where …)" if name in COLUMNS else did_you_mean(name, known)
+            )
+            raise ConfigError(f"{custom.sql!r} names {name!r}, which is not a feature: {told}")
     types = {name: known[name] for name in read}
     _refuse_text(type_of(custom.sql, types), custom)
     value = translated(tree, lambda name: getattr(_, name))
@@ -104,9 +107,14 @@ def _from_features(custom: Custom, tree: exp.Expr, known: Mapping[str, str]) -> 
     )
 
 
-def _from_events(custom: Custom, tree: exp.Expr) -> tuple[list[Feature], list[Measure]]:
+def _from_events(custom: Custom, tree: exp.Expr, known: Collection[str]) -> tuple[list[Feature], list[Measure]]:
     read = columns_of(custom.sql)
     for name in sorted(read):
+        if name in known and name not in COLUMNS:
+            raise ConfigError(
+                f"{custom.sql!r} adds up events and reads the feature {name!r}: one expression does either. Make what it adds up a "
+                "custom feature of its own, and read both here"
+            )
         if name not in COLUMNS:
             raise ConfigError(f"{custom.sql!r} names {name!r}, which is not an event column: {did_you_mean(name, COLUMNS)}")
         if name in _IDS:

@@ -18,6 +18,7 @@ from features.families.contacts import contact_features
 from features.families.names import name_features
 from features.families.outcomes import Outcome, outcome_features, with_inventory
 from features.inventory import NOTHING, Inventory
+from features.occasions import Occasion
 from features.snapshot import KEYS
 
 ATTRIBUTES = "attributes"
@@ -48,11 +49,15 @@ class Wanted:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """The features that are built, in order; `hidden` ones are only read by others. `measures` are what custom features add up."""
+    """The features that are built, in order; `hidden` ones are only read by others.
+
+    `measures` are what custom features add up, and `occasions` are the kinds of events that are looked at day by day.
+    """
 
     features: tuple[Feature, ...]
     hidden: tuple[Feature, ...]
     measures: tuple[Measure, ...]
+    occasions: tuple[Occasion, ...]
     windows: tuple[timedelta, ...]
     longest: timedelta
     outcomes: tuple[Outcome, ...] = ()
@@ -123,7 +128,7 @@ def declared(
     hidden = tuple(feature for feature in possible if feature.name in needed_names and feature not in asked)
     looked = {window for told in wanted.custom for window in told.windows} | set(wanted.contacts or ())
     edges = tuple(sorted({*windows, *looked, *FIXED_WINDOWS}))
-    return FeatureSet(asked, hidden, tuple(measures), edges, windows[-1], outcomes.outcomes)
+    return FeatureSet(asked, hidden, tuple(measures), outcomes.occasions, edges, windows[-1], outcomes.outcomes)
 
 
 def declared_by_family(wanted: Wanted) -> dict[str, tuple[Feature, ...]]:

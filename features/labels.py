@@ -117,8 +117,16 @@ def _active(events: ir.Table, eligible: Eligible, cutoffs: Sequence[datetime]) -
 
 def active_users(events: ir.Table, conditions: Iterable[str], cutoff: datetime, window: timedelta) -> ir.Table:
     """Give `user_id` of whoever has an event matching one of the conditions in `[cutoff - window, cutoff)`, once each."""
-    any_of = " OR ".join(f"({condition})" for condition in conditions)
-    return _between(_matching(events, any_of), [cutoff], -window, timedelta(0)).select("user_id").distinct()
+    return _between(_matching(events, _any_of(conditions)), [cutoff], -window, timedelta(0)).select("user_id").distinct()
+
+
+def first_met(events: ir.Table, conditions: Iterable[str]) -> ir.TimestampScalar:
+    """Give the instant of the first event that matches one of the conditions, null where none does."""
+    return _matching(events, _any_of(conditions)).event_ts.min()
+
+
+def _any_of(conditions: Iterable[str]) -> str:
+    return " OR ".join(f"({condition})" for condition in conditions)
 
 
 def _matching(events: ir.Table, condition: str) -> ir.Table:

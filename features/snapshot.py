@@ -13,6 +13,7 @@ from features.custom import MILLION as MILLION
 from features.custom import Measure
 from features.derived import with_derived
 from features.event_types import CONTACTS, PURCHASE, TOGETHER
+from features.occasions import Occasion, occasions
 from features.tiles import Grid
 from features.windows import days_until, only_where, within
 
@@ -39,6 +40,7 @@ class Snapshot:
                   the longest window alone
     `attributes`  user: the attributes known, and `since`
     `custom`      user × tile of any event: the measures of custom features
+    `occasions`   user × occasion × tile: see `features.occasions`, and `since_first, since_last` of what was taken
 
     Tables of values have `value, n, since_first, since_last`; `recent_n`, and of what is bought `recent_amount` and
     `recent_quantity`, are the part in the longest window, and `first_age` the age of its first tile. `since_…` are days before the
@@ -56,19 +58,20 @@ class Snapshot:
         bases: Collection[Base] = (),
         derived: Collection[str] = (),
         measures: Sequence[Measure] = (),
+        occasions: Sequence[Occasion] = (),
         attributes: ir.Table | None = None,
         everybody: ir.Table | None = None,
     ) -> None:
         """Look at `events` (see `features.contract`) through `grid`.
 
         `bases` are those that will be asked for; `keep` computes a table that several of them read. `derived` are the derived
-        event types and `measures` the custom ones that are asked for; `attributes` has a row per user and `known_from`. Where
-        `events` are those of some users, `everybody` has those of all: prices are everybody's.
+        event types, `measures` the custom ones and `occasions` those that are asked for; `attributes` has a row per user and
+        `known_from`. Where `events` are those of some users, `everybody` has those of all: prices are everybody's.
         """
         self._events, self._grid, self._longest, self._derived = events, grid, longest, derived
         # Where nobody asks for shorter windows, fewer tiles are fewer rows.
         self._long_grid = Grid.of(grid.cutoffs, [longest])
-        self._measures, self._attributes = measures, attributes
+        self._measures, self._occasions, self._attributes = measures, occasions, attributes
         self._everybody = events if everybody is None else everybody
         self._keep, self._bases = keep, bases
         self._made: dict[str, ir.Table] = {}
@@ -90,6 +93,7 @@ class Snapshot:
             "weeks": self._weeks,
             "attributes": self._as_of,
             "custom": self._custom,
+            "occasions": lambda: _since(self._seen(occasions(self._grid.before(self._events), self._occasions))),
         }
         if base in own:
             return own[base]()

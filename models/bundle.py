@@ -35,7 +35,7 @@ class TargetBundle:
     """A target's model: what it was made by, its calibrator, and the `definition` of the target it was trained for.
 
     `groups` says for each feature which story it tells in reasons, and `typical` its median among those it was trained on.
-    `inventory` is what the log held that features were named after.
+    `inventory` is what the log held that features were named after, and `warnings` what its test gave reason to warn of.
     """
 
     target: str
@@ -47,6 +47,7 @@ class TargetBundle:
     groups: Mapping[str, str] = field(default_factory=dict)
     typical: Mapping[str, float] = field(default_factory=dict)
     inventory: Inventory = NOTHING
+    warnings: tuple[str, ...] = ()
 
     @property
     def method(self) -> str:
@@ -100,7 +101,7 @@ class TargetBundle:
         return (
             head
             | {"model": _plain(self.model), "groups": dict(self.groups), "typical": dict(self.typical)}
-            | {"inventory": asdict(self.inventory)}
+            | {"inventory": asdict(self.inventory), "warnings": list(self.warnings)}
         )
 
 
@@ -198,6 +199,7 @@ def _target(head: Mapping[str, Any], folder: Path) -> TargetBundle:
         groups=head["groups"],
         typical=head["typical"],
         inventory=_inventory(head),
+        warnings=tuple(head.get("warnings", ())),
     )
 
 

@@ -23,7 +23,7 @@ from features.errors import ConfigError, DataError, first_line, listed
 from features.expressions import columns_of
 from features.fingerprint import fingerprint
 from features.inventory import NOTHING, Inventory, beside, take_inventory, united
-from features.labels import active_users
+from features.labels import active_users, first_met
 from features.sources import read_sources
 from features.windows import LONGEST, label, words
 from pipeline.columns import QUARANTINE
@@ -37,10 +37,10 @@ class EventLog:
     """The events known on one night.
 
     `rejected` has the columns of `quarantine`; `later` counts events at or after `as_of`, left alone; `digest` identifies the
-    accepted events whatever their order; `first` is the first purchase and `last` the newest event (UTC, without zone). `types`
-    are the event types there are, `inventory` is what features are named after in this log, and `own` are the features that it
-    gives by itself. `attributes` has a row per user and `known_from`, or is None; `beyond_history` are the windows longer than the
-    history.
+    accepted events whatever their order. `first` and `last` are the oldest and the newest event, `since` is the first after which
+    a target asks about somebody (UTC, without zone). `types` are the event types there are, `inventory` is what features are named
+    after in this log, and `own` are the features that it gives by itself. `attributes` has a row per user and `known_from`, or is
+    None; `beyond_history` are the windows longer than the history.
     """
 
     engine: SQLBackend
@@ -56,6 +56,7 @@ class EventLog:
     users: int
     rejected: pa.Table
     first: datetime
+    since: datetime
     last: datetime
     digest: str
     beyond_history: tuple[str, ...]
@@ -107,7 +108,8 @@ def read_events(
         quiet = _check_sources(judged, rejected, settings, bounds)
         if attributes is not None:
             _refuse_bad_source(ATTRIBUTES, int(attributes.count().execute()), rejected, settings)
-        events = accepted(judged, bounds, zone=settings.time_zone, since=counts.first.to_pydatetime())
+        first = counts["first"].to_pydatetime()
+        events = accepted(judged, bounds, zone=settings.time_zone, since=first)
         kept = None if attributes is None else held(attributes, settings.wanted().attributes)
         # Of what was known by then: a type that comes later switches nothing on.
         types = frozenset(events.select("event_type").distinct().execute().event_type)
@@ -127,7 +129,8 @@ def read_events(
             later=int(counts.later),
             users=int(events.user_id.nunique().execute()),
             rejected=rejected,
-            first=(counts.first if pd.isna(counts.first_purchase) else counts.first_purchase).to_pydatetime(),
+            first=first,
+            since=_since(engine, events, settings) or first,
             last=counts["last"].to_pydatetime(),
             digest=_digest(engine, events.select(sorted(columns & set(COLUMNS))), attributes, bounds),
             beyond_history=_beyond_history(settings, bounds, counts),
@@ -137,6 +140,12 @@ def read_events(
     for warning in quiet:
         narrator.say(f"  {warning}")
     return log
+
+
+def _since(engine: SQLBackend, events: ir.Table, settings: Settings) -> datetime | None:
+    """Give when history begins: a campaign announced months before the first activity says nothing about behaviour."""
+    found = engine.execute(first_met(events, {target.eligible.events for target in settings.targets}))
+    return None if pd.isna(found) else found.to_pydatetime()
 
 
 def _known_texts(attributes: ir.Table | None, settings: Settings, bounds: Bounds) -> ir.Table | None:
@@ -191,8 +200,6 @@ def _counts(judged: ir.Table, bounds: Bounds) -> pd.Series:
             known=_.count(where=good & known),
             later=_.count(where=good & ~known),
             first=_.event_ts.min(where=good),
-            # History counts from the first purchase: a campaign announced months earlier says nothing about behaviour.
-            first_purchase=_.event_ts.min(where=good & (_.event_type == PURCHASE)),
             last=_.event_ts.max(where=good & known),
             newest=_.event_ts.max(where=good),
         )

@@ -107,14 +107,14 @@ def training_cutoffs(log: EventLog, settings: Settings, targets: Sequence[Target
     Raises GateError when the history holds fewer than the three that training and one test need.
     """
     training, shortest = settings.training, min(target.horizon for target in targets)
-    latest, earliest = midnight(log.as_of) - shortest, log.first + training.min_history
+    latest, earliest = midnight(log.as_of) - shortest, log.since + training.min_history
     count = int((latest - earliest) / training.step) + 1 if latest >= earliest else 0
     longest = max(target.horizon for target in targets)
     needed = training.min_history + 2 * longest + 2 * training.step
-    covered = timedelta(days=(midnight(log.as_of) - log.first).days)
+    covered = timedelta(days=(midnight(log.as_of) - log.since).days)
     if covered < needed:
         raise GateError(
-            f"the events before {log.as_of} cover {words(covered)}, training needs {words(needed)}: training.min_history "
+            f"the history before {log.as_of} covers {words(covered)}, training needs {words(needed)}: training.min_history "
             f"({window_label(training.min_history)}), two of the longest horizon ({window_label(longest)}) and two steps "
             f"({window_label(training.step)}); shorten them in the config, or wait for more events"
         )

@@ -120,6 +120,8 @@ def load_champions(night: NightRun) -> NightRun:
     for target in night.settings.specs():
         bundle = champions[target.name].bundle
         assert isinstance(bundle, TargetBundle)
+        for warning in bundle.warnings:
+            night.narrator.say(f"  {target.name}, when tested: {warning}")
         asked = definition(target)
         different = [key for key, value in asked.items() if bundle.definition.get(key) != value]
         if different:
@@ -144,9 +146,9 @@ def load_champions(night: NightRun) -> NightRun:
 
 
 def load_events(night: NightRun) -> NightRun:
-    """Read the events known on the night."""
+    """Read the events known on the night; without models, with the features that training would name after them."""
     models = [told.bundle for told in (*night.champions.values(), *night.challengers.values())]
-    log = read_events(night.settings, night.as_of, night.narrator, inventory_of(models), looks=False)
+    log = read_events(night.settings, night.as_of, night.narrator, inventory_of(models), looks=not models)
     return replace(night, log=log)
 
 

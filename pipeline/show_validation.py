@@ -8,7 +8,7 @@ from rich.console import Console
 from pipeline.settings import Settings
 from pipeline.show import plain_table
 
-_READ = ("as_of", "events", "users", "rejected", "later", "first_event", "last_event", "features")
+_READ = ("as_of", "events", "users", "rejected", "later", "first_event", "history_from", "last_event", "features")
 _QUIET = "no warnings: every rule is met by somebody, none of a segment by everybody, and no two segments are the same people"
 _PARTS = ("when", "consent", "enter", "leave")
 

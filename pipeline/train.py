@@ -238,6 +238,7 @@ def _bundle(past: Past, made: Tested, model: Model) -> TargetBundle:
         model,
         groups={name: groups[name] for name in model.features},
         inventory=past.log.inventory,
+        warnings=made.report.warnings,
         # By their shortest digits: 0.3 of 32 bits is 0.30000001192… of 64.
         typical={str(name): float(str(np.float32(value))) for name, value in medians.items() if not np.isnan(value)},
     )

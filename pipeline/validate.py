@@ -39,7 +39,7 @@ class Validation:
         """Give it in plain values."""
         log = self.log
         counts = {"events": log.count, "users": log.users, "rejected": len(log.rejected), "later": log.later}
-        dates = {"first_event": log.first.isoformat(), "last_event": log.last.isoformat()}
+        dates = {"first_event": log.first.isoformat(), "history_from": log.since.isoformat(), "last_event": log.last.isoformat()}
         warnings = [*self.unseen, *([self.few] if self.few else []), *self.rules.warnings]
         rules = {"rules": dict(self.rules.met), "members": dict(self.rules.members), "warnings": warnings}
         unchecked = {"unchecked": self.rules.unchecked, "unchecked_because": self.unscored if self.rules.unchecked else None}

@@ -140,6 +140,7 @@ def reference(
     values: Mapping[str, Sequence[str]] | None = None,
     contacts: Sequence[timedelta] | None = None,
     outcomes: Mapping[str, Told] | None = None,
+    levels: Sequence[str] = (),
     names: Sequence[tuple[str, str]] = (),
 ) -> pd.DataFrame:
     """Give every feature of every user with an event before a cutoff, indexed by user and cutoff, in order."""
@@ -156,6 +157,7 @@ def reference(
                 # In order: later families read what earlier ones found.
                 rows.setdefault(user, {}).update(family(seen, rows[user]))
         _against_others(rows, sorted(windows)[-1])
+        _levels(rows, levels, sorted(windows))
         found.update({(user, cutoff): row for user, row in rows.items()})
     index = pd.MultiIndex.from_tuples(found, names=["user_id", "cutoff"])
     return pd.DataFrame(found.values(), index=index).sort_index()
@@ -492,6 +494,8 @@ def outcomes(seen: Seen, known: Row) -> Row:
         if carried is None:
             continue
         row |= {f"{name}_first_days": seen.age(hits), f"{name}_count": len(hits)}
+        if not name.startswith("near_"):
+            row |= spaced(seen, hits, name) | supply(seen, hits, name)
         if not name.startswith("purchase_"):
             row[f"{name}_after_purchase_days"] = after_purchase(known, row[f"{name}_recency_days"])
         for column in {measure, *carried} - {None}:
@@ -500,9 +504,6 @@ def outcomes(seen: Seen, known: Row) -> Row:
                 row[f"{name}_{column}_sum_{label(window)}"] = money(seen.last(hits, window)[column])
         if not carried:
             continue
-        gaps = hits.event_ts.sort_values().diff() / DAY
-        row[f"{name}_gap_days_mean"] = gaps.mean()
-        row[f"{name}_overdue_ratio"] = share(row[f"{name}_recency_days"], gaps.mean())
         for short, long in pairwise(seen.coarse):
             pace = share(row[f"{name}_count_{label(short)}"], row[f"{name}_count_{label(long)}"]) * (long / short)
             row[f"{name}_count_{label(short)}_vs_{label(long)}"] = pace
@@ -511,6 +512,27 @@ def outcomes(seen: Seen, known: Row) -> Row:
             now, before = (seen.last(hits, window)[column].mean() for window in few)
             row |= {f"{name}_{column}_mean_{label(window)}": mean for window, mean in zip(few, (now, before), strict=True)}
             row[f"{name}_{column}_mean_{label(few[0])}_vs_{label(few[1])}"] = share(now, before)
+    return row
+
+
+def spaced(seen: Seen, hits: pd.DataFrame, name: str) -> Row:
+    """Days between local days with events, in the order in which these days came."""
+    days = hits.groupby(hits.local.dt.normalize().rename("day")).event_ts.min().reset_index().sort_values(["event_ts", "day"])
+    gaps = days.day.diff() / DAY
+    usual = gaps[gaps > 0].mean()
+    return {f"{name}_gap_days_mean": usual, f"{name}_overdue_ratio": seen.recency(hits) / usual}
+
+
+def supply(seen: Seen, hits: pd.DataFrame, name: str) -> Row:
+    """How much was taken last, and how long that is enough."""
+    lots = hits[hits.quantity > 0].groupby("event_ts").quantity.sum()
+    row: Row = dict.fromkeys((f"{name}_{what}" for what in ("quantity_last", "supply_days", "supply_used_ratio")), nan)
+    if len(lots):
+        row[f"{name}_quantity_last"] = lots.iloc[-1]
+        span = (lots.index[-1] - lots.index[0]) / DAY
+        if span >= 1:
+            days = lots.iloc[-1] / (lots.iloc[:-1].sum() / span)
+            row |= {f"{name}_supply_days": days, f"{name}_supply_used_ratio": seen.recency(hits) / days}
     return row
 
 
@@ -544,3 +566,13 @@ def _against_others(rows: Mapping[str, Row], longest: timedelta) -> None:
         near = [other for other in rows.values() if other["region"] == row["region"]]
         bought = [other for other in near if other["purchase_recency_days"] <= 28]  # type: ignore[operator]
         row["region_buyer_share_28d"] = nan if row["region"] is None else len(bought) / len(near)
+
+
+def _levels(rows: Mapping[str, Row], levels: Sequence[str], windows: Sequence[timedelta]) -> None:
+    """Add how many of the users with an event had one lately."""
+    for name in levels:
+        recency = pd.Series([row[f"{name}_recency_days"] for row in rows.values()], dtype=float)
+        for window in (windows[0], windows[2]):
+            told = share((recency <= window / DAY).sum(), (recency <= windows[-1] / DAY).sum())
+            for row in rows.values():
+                row[f"{name}_user_share_{label(window)}"] = told

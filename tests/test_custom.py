@@ -179,6 +179,7 @@ def test_a_missing_column_switches_a_custom_feature_off() -> None:
         ("sum(amount", "does not parse: .* at line 1, column 10"),
         ("sum(amount); sum(amount)", "2 statements: write exactly one"),
         ("sum(amout)", "'amout', which is not an event column: did you mean amount"),
+        ("sum(amount) / purchase_count_28d", "adds up events and reads the feature 'purchase_count_28d'"),
         ("purchase_count_28 + 1", "'purchase_count_28', which is not a feature: did you mean purchase_count_28d"),
         ("count(*) filter (where event_ts > '2024-01-01')", "reads event_ts: say how far to look back with `windows`"),
         ("max(event_ts)", "reads event_ts"),

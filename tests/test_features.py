@@ -48,7 +48,9 @@ CUTOFFS = (at("2023-11-20"), at("2024-03-18"))
 TARGETS = (
     target("value", "event_type = 'purchase' AND category = 'a'", "event_type = 'wave'"),
     target("first", "NOT event_type IN ('view', 'cart') AND (quantity > 1 OR brand = 'x')", "event_type = 'purchase'"),
+    target("absence", "event_type = 'view'", "event_type = 'purchase'"),
 )
+LEVELS = ("purchase_a", LONG_NAME, "view")
 
 
 def _looked(rows: pd.DataFrame) -> pd.Series:
@@ -135,7 +137,7 @@ def random_log() -> pd.DataFrame:
     return events(
         *rows,
         {"user_id": "u0", "event_ts": CUTOFFS[1], "amount": 50.0, "category": "at the cutoff"},
-        {"user_id": "one purchase", "event_ts": CUTOFFS[1] - 3 * DAY, "amount": 5.0},
+        {"user_id": "one purchase", "event_ts": CUTOFFS[1] - 3 * DAY, "amount": 5.0, "category": "a"},
         {"user_id": "u0", "event_ts": CUTOFFS[1] - 3 * DAY, "event_type": "wave", "category": "b", "quantity": 3.0},
         {"user_id": "one view", "event_ts": CUTOFFS[0] - TICK, "event_type": "view"},
         {
@@ -184,9 +186,8 @@ def whole(kind: str) -> pd.DataFrame:
 
 def test_every_feature_equals_the_slow_reference(engine_kind: str) -> None:
     found = whole(engine_kind)
-    slow = reference(
-        LOG, CUTOFFS, LONG, zone=ZONE, values=EVERYTHING.values, contacts=EVERYTHING.contacts, outcomes=OUTCOMES, names=NAMES
-    )
+    told = {"values": EVERYTHING.values, "contacts": EVERYTHING.contacts, "outcomes": OUTCOMES, "levels": LEVELS, "names": NAMES}
+    slow = reference(LOG, CUTOFFS, LONG, zone=ZONE, **told)
     texts = [feature.name for feature in declared(EVERYTHING, COLUMNS, inventory=INVENTORY).features if feature.unit == NAME]
     assert list(found.index) == list(slow.index)
     assert sorted(found.columns) == sorted(slow.columns)

@@ -14,7 +14,7 @@ from features.families.outcomes import RFM, Outcome, outcome_features, outcomes,
 from features.inventory import Inventory
 from features.labels import Eligible, Kind, Target
 
-PURCHASE, LESSON = "event_type = 'purchase'", "event_type = 'lesson_done'"
+PURCHASE, VIEW, LESSON = (f"event_type = '{name}'" for name in ("purchase", "view", "lesson_done"))
 ITALIAN = f"{LESSON} AND category = 'italian'"
 LONGEST = WINDOWS[-1]
 
@@ -32,24 +32,24 @@ def named(*asked: Outcome) -> list[str]:
 @pytest.mark.parametrize(
     ("asked", "found"),
     [
-        pytest.param([target(PURCHASE)], [], id="purchases are described"),
-        pytest.param([target("event_type = 'view'"), target("event_type = 'coupon_redeemed'")], [], id="so are known types"),
-        pytest.param([target(LESSON, active=LESSON)], [Outcome(LESSON, is_activity=True)], id="each condition once"),
+        pytest.param([target(PURCHASE)], [Outcome(PURCHASE, is_activity=True, is_asked=True)], id="purchases"),
+        pytest.param([target(LESSON, active=VIEW)], [Outcome(LESSON, is_asked=True)], id="not of whom, where that is described"),
+        pytest.param([target(LESSON, active=LESSON)], [Outcome(LESSON, is_activity=True, is_asked=True)], id="each condition once"),
         pytest.param(
             [target(LESSON), target(LESSON, kind="value", measure="quantity"), target(ITALIAN, active=LESSON)],
-            [Outcome(LESSON, frozenset({"quantity"}), is_activity=True), Outcome(ITALIAN)],
+            [Outcome(LESSON, frozenset({"quantity"}), is_activity=True, is_asked=True), Outcome(ITALIAN, is_asked=True)],
             id="with all that is asked of it",
         ),
     ],
 )
-def test_outcomes_are_what_targets_ask_about_beyond_the_families(asked: list[Target], found: list[Outcome]) -> None:
+def test_outcomes_are_what_targets_ask_about(asked: list[Target], found: list[Outcome]) -> None:
     assert list(outcomes(asked)) == found
 
 
 def test_conditions_of_the_config_are_for_all_and_once() -> None:
     found = outcomes([target(LESSON)], [LESSON, "event_type = 'quiz'", PURCHASE])
     assert found == (
-        Outcome(LESSON, for_all=True),
+        Outcome(LESSON, is_asked=True, for_all=True),
         Outcome("event_type = 'quiz'", for_all=True),
     )
     # What is for all stays so, whichever types are frequent.
@@ -165,8 +165,10 @@ def test_no_purchase_comes_after_the_last_one(condition: str) -> None:
 
 def test_columns_that_no_source_gives_switch_them_off() -> None:
     asked = Wanted(WINDOWS, families=(), outcomes=(Outcome(ITALIAN),))
-    assert declared(asked, ["user_id", "event_ts", "event_type"]).features == ()
-    assert switched_off(asked, ["user_id", "event_ts", "event_type"], KNOWN) == {"category": len(named(Outcome(ITALIAN)))}
+    columns = ["user_id", "event_ts", "event_type"]
+    assert declared(asked, columns).features == ()
+    assert switched_off(asked, [*columns, "quantity"], KNOWN) == {"category": len(named(Outcome(ITALIAN)))}
+    assert switched_off(asked, [*columns, "category"], KNOWN) == {"quantity": 3}
 
 
 def _rfm(what: str, *more: str) -> tuple[str, ...]:
@@ -181,7 +183,7 @@ VIEWED = ("view_recency_days", "view_count_28d", "view_first_days")
     [
         pytest.param(target(PURCHASE), RFM[0], (), id="purchases"),
         pytest.param(target(LESSON, active=LESSON), "lesson_done_recency_days", _rfm("lesson_done"), id="own"),
-        pytest.param(target("event_type = 'view'"), "view_recency_days", VIEWED, id="a known type"),
+        pytest.param(target(VIEW), "view_recency_days", VIEWED, id="a known type"),
         pytest.param(
             target(ITALIAN, kind="first", active=LESSON),
             "lesson_done_recency_days",
@@ -205,9 +207,20 @@ def test_a_sum_is_read_by_targets_that_ask_for_it_alone() -> None:
     summing, other = target(LESSON, kind="value", measure="quantity"), target(LESSON)
     found = outcome_features(outcomes([summing, other]), WINDOWS).features
     read = [{feature.name for feature in found if feature.outcome in read_for(asked)} for asked in (summing, other)]
-    assert {name for name in read[0] - read[1]} == {name for name in named(*outcomes([summing])) if "quantity" in name}
+    assert {name for name in read[0] - read[1]} == {name for name in named(*outcomes([summing])) if "quantity_sum" in name}
     # So that a target's going leaves the others' models alone.
     assert read[1] == set(named(*outcomes([other])))
+
+
+def test_the_level_among_all_users_is_read_by_targets_that_ask_about_it_alone() -> None:
+    asking, asked_of, other = target(LESSON), target(VIEW, active=LESSON), target(ITALIAN)
+    found = declared(Wanted(WINDOWS, outcomes=outcomes([asking, asked_of, other])), COLUMNS).features
+    for asked, name in ((asking, "lesson_done"), (asked_of, "view"), (other, "lesson_done_italian")):
+        levels = {feature.name for feature in found if "user_share" in feature.name and feature.outcome in read_for(asked)}
+        assert levels == {f"{name}_user_share_7d"}
+    # Neither what a log holds nor who is active has one: models would miss it once no target asks about it any more.
+    held = declared(Wanted(WINDOWS, outcomes=outcomes([other])), COLUMNS, inventory=Inventory({"lesson_done": ()}))
+    assert [name for name in held.names if "user_share" in name] == ["lesson_done_italian_user_share_7d"]
 
 
 def test_types_that_no_family_knows_are_for_all_models() -> None:

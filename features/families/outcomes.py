@@ -2,10 +2,11 @@
 
 Built for the event types of the log that the other families do not know (the 20 most frequent) and the conditions of
 `features.events`, which all models read; and for the conditions `events` and `eligible.events` of the targets that no family
-describes, with sums where a target asks for them, which the models of that target read. Near misses are like the events of a
-condition in all but their type. Event types that no family knows are told with their rhythm, with sums and means of the columns
-that tell their events apart, and by the 8 categories of each type that most users have, 20 users at least. A feature of your own
-takes the place of one with its name.
+describes, with sums where a target asks for them, which the models of that target read. All are told with their rhythm, and where
+events have a quantity, with how long the last one is enough. Near misses are like the events of a condition in all but their type.
+Event types that no family knows are told with their trend, with sums and means of the columns that tell their events apart, and by
+the 8 categories of each type that most users have, 20 users at least. What a target asks about, described by a family or not, is
+also told by its level among all users. A feature of your own takes the place of one with its name.
 """
 
 from collections import Counter
@@ -27,7 +28,8 @@ from features.expressions import columns_of
 from features.families import stage
 from features.inventory import Inventory
 from features.labels import Target
-from features.windows import DAY_MICROSECONDS, words
+from features.occasions import Occasion, days_of_supply, last_quantity, mean_gap
+from features.windows import DAY, DAY_MICROSECONDS, words
 
 RFM = ("purchase_recency_days", "purchase_frequency", "purchase_tenure_days", "purchase_monetary_value")
 _UNITS = {"amount": "money", "discount": "money", "quantity": "number"}
@@ -40,22 +42,35 @@ _EPOCH = datetime(1970, 1, 1)
 class Outcome:
     """Events that features are built for: a condition (see `canonical`), the columns summed, whether they make a user active.
 
-    What is `for_all` is read by the models of all targets, with sums and means of the columns that are `carried`; of a part of an
-    event type only how often and how lately.
+    Of what `is_asked` by a target its level among all users is told. What is `for_all` is read by the models of all targets, with
+    sums and means of the columns that are `carried`; of a part of an event type only how often and how lately. Whether what was
+    taken is used up by now is told where events have a quantity.
     """
 
     condition: str
     measures: frozenset[str] = frozenset()
     is_activity: bool = False
+    is_asked: bool = False
     for_all: bool = False
     carried: frozenset[str] = frozenset()
+    has_quantity: bool = True
     is_part: bool = False
     suffix: str = ""
 
     @property
     def name(self) -> str:
         """What the names of its features begin with."""
-        return name_of(self.condition) + self.suffix
+        return self.word or name_of(self.condition) + self.suffix
+
+    @property
+    def word(self) -> str | None:
+        """The word by which other families name exactly these events, and describe them; None where none does."""
+        return _described(self.condition)
+
+    @property
+    def occasion(self) -> Occasion | None:
+        """What is looked at day by day; None of a part of an event type."""
+        return None if self.is_part else Occasion(self.name, condition_met(self.condition))
 
     @property
     def told(self) -> str:
@@ -80,6 +95,10 @@ class _NearMiss(Outcome):
     missed: Outcome
 
     @property
+    def occasion(self) -> None:
+        """Not looked at day by day."""
+
+    @property
     def name(self) -> str:
         return f"near_{self.missed.name}"
 
@@ -89,17 +108,21 @@ class _NearMiss(Outcome):
 
 
 def outcomes(targets: Sequence[Target], more: Sequence[str] = ()) -> tuple[Outcome, ...]:
-    """Give what targets ask about, and `more` conditions for all, beyond what the other families describe, each once."""
+    """Give what targets ask about, and `more` for all, each condition once; what other families describe only if asked about."""
     found: dict[str, Outcome] = {}
     for target in targets:
         events, active = canonical(target.events), canonical(target.eligible.events)
-        for new in (Outcome(events, frozenset(_summed(target))), Outcome(active, is_activity=True)):
+        for new in (Outcome(events, frozenset(_summed(target)), is_asked=True), Outcome(active, is_activity=True)):
             old = found.get(new.condition, new)
-            is_activity = old.is_activity or new.is_activity
-            found[new.condition] = Outcome(new.condition, old.measures | new.measures, is_activity)
+            found[new.condition] = Outcome(
+                new.condition,
+                old.measures | new.measures,
+                is_activity=old.is_activity or new.is_activity,
+                is_asked=old.is_asked or new.is_asked,
+            )
     for condition in map(canonical, more):
         found[condition] = replace(found.get(condition, Outcome(condition)), for_all=True)
-    return tuple(outcome for outcome in found.values() if _described(outcome.condition) is None)
+    return tuple(outcome for outcome in found.values() if outcome.word is None or outcome.is_asked)
 
 
 def with_inventory(asked: Sequence[Outcome], inventory: Inventory) -> tuple[Outcome, ...]:
@@ -107,20 +130,22 @@ def with_inventory(asked: Sequence[Outcome], inventory: Inventory) -> tuple[Outc
     held = {}
     for name, measures in inventory.measures.items():
         condition = asking(event_type=name)
-        held[condition] = Outcome(condition, for_all=True, carried=frozenset(measures))
+        held[condition] = Outcome(condition, for_all=True, carried=frozenset(measures), has_quantity="quantity" in measures)
     for name, values in inventory.categories.items():
         for condition in (asking(event_type=name, category=value) for value in values):
             held[condition] = Outcome(condition, for_all=True, is_part=True)
-    own = [
-        replace(told, for_all=True, carried=held.pop(told.condition).carried) if told.condition in held else told for told in asked
-    ]
+    own = []
+    for told in asked:
+        same = held.pop(told.condition, None)
+        own.append(replace(told, for_all=True, carried=same.carried, has_quantity=same.has_quantity) if same else told)
     return (*own, *held.values())
 
 
 def read_for(target: Target) -> set[str | None]:
     """Give the `outcome` of the features that a target's models read: of none, and of what it asks about itself."""
     events = canonical(target.events)
-    return {None, events, canonical(target.eligible.events), *(_sum_of(measure, events) for measure in _summed(target))}
+    sums = (_sum_of(measure, events) for measure in _summed(target))
+    return {None, events, canonical(target.eligible.events), _level_of(events), *sums}
 
 
 @dataclass(frozen=True)
@@ -130,6 +155,12 @@ class Described:
     outcomes: tuple[Outcome, ...]
     features: tuple[Feature, ...]
     measures: tuple[Measure, ...]
+
+    @property
+    def occasions(self) -> tuple[Occasion, ...]:
+        """What their features look at day by day."""
+        found = (None if outcome.word else outcome.occasion for outcome in self.outcomes)
+        return tuple(occasion for occasion in found if occasion)
 
 
 def outcome_features(
@@ -142,7 +173,7 @@ def outcome_features(
     """
     # Two may have one name, such as of a category and of a brand: then neither has it, so that none is taken for the other.
     names = Counter(outcome.name for outcome in asked)
-    named = next((outcome for outcome in asked if outcome.is_activity), None) if names_personas else None
+    named = next((outcome for outcome in asked if outcome.is_activity and not outcome.word), None) if names_personas else None
     resolved: list[Outcome] = []
     features: dict[str, Feature] = {}
     measures: list[Measure] = []
@@ -212,15 +243,26 @@ def _sum_of(measure: str, condition: str) -> str:
     return f"{measure} of {condition}"
 
 
+def _level_of(condition: str) -> str:
+    """Tell levels from the rest: only a target that asks about the events reads it, not one that asks who was active by them."""
+    return f"level of {condition}"
+
+
 def _features_of(outcome: Outcome, windows: Sequence[timedelta], *, is_named: bool) -> tuple[list[Feature], list[Measure]]:
     """Date, count and add up an outcome's events; of a part of an event type only how lately and how often they happened."""
     recent, few = tuple(coarse(windows)), _few(windows)
+    levels = _levels(outcome, recent) if outcome.is_asked else []
+    if outcome.word:
+        return levels, []
     features, measures = _dates(outcome)
+    features += levels
     counts, counted = _over(_count(outcome), (few,) if outcome.is_part else (recent, ()))
     features += counts
     measures += counted
+    if outcome.occasion:
+        features += [*_rhythm(outcome), *(_supply(outcome) if outcome.has_quantity else [])]
     if outcome.for_all and not outcome.is_part:
-        features += _rhythm(outcome, recent)
+        features += _trend(outcome, "count", "events per day", recent)
     for measure in sorted(outcome.measures | outcome.carried):
         is_asked, is_carried = measure in outcome.measures, measure in outcome.carried
         # Of a target that adds them up alone: another model would miss them once that target is gone.
@@ -267,7 +309,8 @@ def _sum(outcome: Outcome, measure: str) -> Custom:
         _count(outcome),
         name=f"{outcome.name}_{measure}_sum",
         sql=f"sum({measure}) filter (where {outcome.condition})",
-        unit=_UNITS[measure],
+        # What an event type of one's own calls an amount need not be money.
+        unit=_UNITS[measure] if measure in outcome.measures else "number",
         meaning=f"{measure} of {outcome.told}",
         phrase=f"{outcome.said}: {measure} of {{value}}",
     )
@@ -283,16 +326,15 @@ def _mean(outcome: Outcome, measure: str, summed: Custom) -> Custom:
     )
 
 
-def _rhythm(outcome: Outcome, windows: Sequence[timedelta]) -> list[Feature]:
-    """How evenly spaced events are, how long the present pause is by that, and whether they become more or fewer."""
+def _rhythm(outcome: Outcome) -> list[Feature]:
+    """How many days pass between days with events, and how long the present pause is by that."""
     name, said = outcome.name, outcome.said
-    count, recency, first = (_[f"{name}_{what}"] for what in ("count", "recency_days", "first_days"))
     gap = Feature(
         name=f"{name}_gap_days_mean",
-        base="row",
-        expr=(count > 1).ifelse((first - recency) / (count - 1), ibis.null("float64")),
+        base="occasions",
+        expr=mean_gap(name),
         unit="days",
-        meaning=f"mean days from one event of {outcome.told} to the next",
+        meaning=f"mean days from one day with an event of {outcome.told} to the next such day",
         phrase=f"{said}: every {{value}} on average",
         group=name,
         unknown=f"{said}: too few to see a rhythm",
@@ -301,12 +343,75 @@ def _rhythm(outcome: Outcome, windows: Sequence[timedelta]) -> list[Feature]:
     overdue = replace(
         gap,
         name=f"{name}_overdue_ratio",
-        expr=recency / _[gap.name].nullif(0.0),
+        base="row",
+        expr=_[f"{name}_recency_days"] / _[gap.name],
         unit="times",
-        meaning=f"days since the last event of {outcome.told} against the mean from one to the next",
+        meaning=f"days since the last event of {outcome.told} against the mean from one such day to the next",
         phrase=f"{said}: a pause of {{value}} the usual one",
     )
-    return [gap, overdue, *_trend(outcome, "count", "events per day", windows)]
+    return [gap, overdue]
+
+
+def _supply(outcome: Outcome) -> list[Feature]:
+    """How much was taken last, and when that is used up if it lasts as long as what was taken before."""
+    name, said = outcome.name, outcome.said
+    last = Feature(
+        name=f"{name}_quantity_last",
+        base="occasions",
+        expr=last_quantity(name),
+        unit="number",
+        meaning=f"quantity of the last event of {outcome.told}",
+        phrase=f"{said}: a quantity of {{value}} the last time",
+        group=f"{name}_supply",
+        unknown=f"{said}: no quantity known",
+        needs=outcome.needs | {"quantity"},
+    )
+    supply = replace(
+        last,
+        name=f"{name}_supply_days",
+        expr=days_of_supply(name),
+        unit="days",
+        meaning=f"days for which the last quantity of {outcome.told} is enough, used up as fast as all before",
+        phrase=f"{said}: the last quantity is enough for {{value}}",
+        unknown=f"{said}: too few quantities to see how fast they are used up",
+    )
+    passed = replace(
+        supply,
+        name=f"{name}_supply_used_ratio",
+        base="row",
+        expr=_[f"{name}_recency_days"] / _[supply.name].nullif(0.0),
+        unit="times",
+        meaning=f"days since the last event of {outcome.told} against those for which its quantity is enough (above 1 is used up)",
+        phrase=f"{said}: {{value}} the time has passed for which the last quantity is enough",
+    )
+    return [last, supply, passed]
+
+
+def _levels(outcome: Outcome, windows: Sequence[timedelta]) -> list[Feature]:
+    """How much of it there is now among all users: a season, or a campaign of the company."""
+    name, longest = outcome.name, windows[-1]
+    recency = _[f"{name}_recency_days"]
+
+    def users(window: timedelta) -> Deferred:
+        return (recency <= window / DAY).ifelse(1.0, 0.0).sum().over(ibis.window(group_by=_.cutoff))
+
+    return [
+        Feature(
+            name=feature_name(name, "user_share", window),
+            base="population",
+            expr=users(window) / users(longest).nullif(0.0),
+            unit="share",
+            meaning=f"share of the users with an event of {outcome.told} in the last {words(longest)} who had one in the last "
+            f"{words(window)}",
+            phrase=f"{outcome.said}: {{value}} of all users with one in {words(longest)} had one in the last {words(window)}",
+            group=f"{name}_season",
+            unknown=f"{outcome.said}: nobody in the last {words(longest)}",
+            needs=outcome.needs,
+            outcome=_level_of(outcome.condition),
+        )
+        for window in windows[:2]
+        if window < longest
+    ]
 
 
 def _trend(outcome: Outcome, what: str, said: str, windows: Sequence[timedelta]) -> list[Feature]:
