@@ -15,7 +15,9 @@ from ibis.common.deferred import Deferred
 from features.custom import MILLION
 
 _OWNER = ["user_id", "occasion"]
-_NO_NUMBER, _NO_TIME = ibis.null("float64"), ibis.null("timestamp(6)")
+# Named, since engines differ in the scale that they give their times.
+_INSTANT = "timestamp(6)"
+_NO_NUMBER, _NO_TIME = ibis.null("float64"), ibis.null(_INSTANT)
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,6 @@ def _taken(told: ir.Table) -> ir.Table:
         gaps=_NO_NUMBER,
         taken=_.quantity.sum(),
         used=_.used.max(),
-        first_at=_.event_ts.min(),
-        last_at=_.event_ts.max(),
+        first_at=_.event_ts.min().cast(_INSTANT),
+        last_at=_.event_ts.max().cast(_INSTANT),
     )

@@ -235,10 +235,19 @@ def _check_sources(judged: ir.Table, rejected: pa.Table, settings: Settings, bou
     quiet = []
     for source in told.itertuples():
         _refuse_bad_source(source.source_name, int(source.rows), rejected, settings)
-        if pd.notna(source.newest) and bounds.as_of - source.newest > settings.contract.max_staleness:
-            age = words(_whole_days(bounds.as_of - source.newest))
-            quiet.append(f"the newest event of {source.source_name} is {age} old: has that source stopped?")
+        age = bounds.as_of - source.newest
+        # One that has been as quiet before, such as a weekly mail, need not have stopped.
+        if age > settings.contract.max_staleness and age > _longest_pause(judged.filter(known, _.source_name == source.source_name)):
+            said = words(_whole_days(age))
+            quiet.append(f"the newest event of {source.source_name} is {said} old, longer than it was ever quiet: has it stopped?")
     return quiet
+
+
+def _longest_pause(events: ir.Table) -> timedelta:
+    """Give the longest time from one day with an event to the next, 0 of a single day."""
+    days = events.select(day=events.event_ts.date()).distinct().order_by("day").execute().day
+    longest = pd.to_datetime(days).diff().max()
+    return timedelta(0) if pd.isna(longest) else longest.to_pytimedelta()
 
 
 def _refuse_bad_source(source: str, rows: int, rejected: pa.Table, settings: Settings) -> None:

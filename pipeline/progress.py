@@ -8,17 +8,26 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 
+# How often a log file, which has no bar, hears how far a step has come.
+_EVERY = 60.0
+
+
 class Step:
     """One step under way: `advance` moves its bar, `note` says what came of it."""
 
     def __init__(self, bar: Progress, task: TaskID) -> None:
         """Wrap a task of a rich progress display."""
         self._bar, self._task = bar, task
+        self._told = time.monotonic()
         self.said = ""
 
     def advance(self) -> None:
-        """Move the bar by one."""
+        """Move the bar by one; where there is none, say once a minute how far it would be."""
         self._bar.advance(self._task)
+        if self._bar.disable and time.monotonic() - self._told >= _EVERY:
+            self._told = time.monotonic()
+            task = self._bar.tasks[self._task]
+            self._bar.console.print(f"  {task.description:<24} {task.completed:g} of {task.total:g}", highlight=False)
 
     def note(self, text: str) -> None:
         """Say what came of the step, on the line that stays."""
@@ -34,7 +43,10 @@ class Narrator:
 
     @contextmanager
     def step(self, doing: str, *, total: int | None = None) -> Iterator[Step]:
-        """Show a step while it runs: a spinner, and a bar where `total` is known. A log file gets the final line only."""
+        """Show a step while it runs: a spinner, and a bar where `total` is known.
+
+        A log file gets the final line, and of a long step every minute how far it is.
+        """
         columns = [SpinnerColumn(), TextColumn("{task.description}")]
         columns += [BarColumn(bar_width=30), MofNCompleteColumn()] if total else []
         started = time.monotonic()

@@ -120,8 +120,11 @@ def test_a_small_source_is_not_hidden_by_a_large_one(shop: Path) -> None:
     (folder / "calls.csv").write_text("who,at\nu1,2024-05-01 10:00:00\n")
     checked = run("validate", "--config", shop_config(folder, sources=[orders, calls]), "--as-of", NIGHT)
     assert checked.exit_code == 0, checked.output
-    assert "the newest event of calls is 119 days old: has that source stopped?" in checked.stderr
+    assert "the newest event of calls is 119 days old, longer than it was ever quiet: has it stopped?" in checked.stderr
     assert "newest event of orders" not in checked.stderr
+    # Once it was quiet for longer.
+    (folder / "calls.csv").write_text("who,at\nu1,2023-12-01 10:00:00\nu1,2024-05-01 10:00:00\n")
+    assert "newest event" not in run("validate", "--config", shop_config(folder, sources=[orders, calls]), "--as-of", NIGHT).stderr
 
 
 def test_attributes_of_which_too_many_are_broken_stop_the_night(shop: Path) -> None:
