@@ -9,7 +9,7 @@ import ibis.expr.types as ir
 from ibis import _
 
 from features.attributes import USER
-from features.event_types import KNOWN
+from features.event_types import KNOWN, PURCHASE
 from features.families.values import in_names
 
 MEASURES = ("amount", "discount", "quantity")
@@ -25,8 +25,9 @@ class Inventory:
     """Names of event types, measures and values, each once and in the order of the alphabet.
 
     `measures` has the event types that get features without a family knowing them, and for each the measures that tell its events
-    apart. `categories` has the frequent categories of an event type, and `values` those of an event column, or an attribute. Models
-    remember the inventory that they were trained on: whatever a later log holds, the features that they read are built.
+    apart. `categories` has the frequent categories of these types, and of purchases where their quantities tell how long they last;
+    `values` has those of an event column, or an attribute. Models remember the inventory that they were trained on: whatever a
+    later log holds, the features that they read are built.
     """
 
     measures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -76,11 +77,22 @@ def take_inventory(events: ir.Table, columns: Collection[str], texts: ir.Table |
         str(event_type): tuple(name for name in given if row[f"min of {name}"] < row[f"max of {name}"])
         for event_type, row in frequent.iterrows()
     }
-    divided = events.filter(_.event_type.isin(list(measures))).select(USER, name=_.event_type, value=_.category)
+    divided = events.filter(_.event_type.isin([*measures, *_lasting(events, given)])).select(
+        USER, name=_.event_type, value=_.category
+    )
     named = [_values(events, name) for name in NAMED if name in columns]
     named += [] if texts is None else [_values(texts, name) for name in texts.columns if name != USER]
-    categories = _frequent([divided] if measures and "category" in columns else [])
+    categories = _frequent([divided] if "category" in columns else [])
     return united([Inventory(measures, categories, _frequent(named))])
+
+
+def _lasting(events: ir.Table, given: Collection[str]) -> list[str]:
+    """Give the type of purchases if they have quantities that differ: what was bought by number is used up one day."""
+    if "quantity" not in given:
+        return []
+    bought = events.filter(_.event_type == PURCHASE)
+    differ = (bought.quantity.max() > bought.quantity.min()).fill_null(False)
+    return [PURCHASE] if differ.execute() else []
 
 
 def _values(table: ir.Table, column: str) -> ir.Table:

@@ -291,6 +291,9 @@ def _tell(log: EventLog, columns: set[str], types: frozenset[str], settings: Set
     if held.measures:
         others = listed([name + _in_brackets(held, name) for name in held.types], most=len(held.types))
         narrator.say(f"  event types that no family knows, with features of their own: {others}")
+    if bought := held.categories.get(PURCHASE):
+        said = listed(bought, most=len(bought))
+        narrator.say(f"  categories of purchases of which models look at how long the last quantity is enough: {said}")
     if held.values:
         told = [f"{name} ({how_many(len(values), 'value')})" for name, values in held.values.items()]
         narrator.say(f"  names that models tell apart, by their most frequent values: {listed(told, most=len(told))}")

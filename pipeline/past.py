@@ -75,6 +75,10 @@ class Past:
         """Give the features that describe what a target itself asks about."""
         return {feature.name for feature in self.log.features.numbers if feature.outcome in read_for(target) - {None}}
 
+    def on_trial(self, target: Target) -> set[str]:
+        """Give the features that a target's models read only where they prove their worth: not of what it asks about itself."""
+        return {feature.name for feature in self.log.features.numbers if feature.on_trial} - self.asked_by(target)
+
     @property
     def groups(self) -> dict[str, str]:
         """Which story each of them tells in reasons."""
@@ -152,7 +156,8 @@ def recipe_for(past: Past, target: Target, champion: TargetBundle | None = None)
         recency=recency,
         rfm=rfm,
     )
-    return settled(past.rows(target, known), plan, recipe, target.horizon, is_amount=target.is_amount, seed=seed)
+    rows, on_trial = past.rows(target, known), past.on_trial(target)
+    return settled(rows, plan, recipe, target.horizon, on_trial=on_trial, is_amount=target.is_amount, seed=seed)
 
 
 def _labels(log: EventLog, target: Target, cutoffs: Sequence[datetime]) -> ir.Table:

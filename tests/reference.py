@@ -491,11 +491,11 @@ def outcomes(seen: Seen, known: Row) -> Row:
         few = [seen.coarse[1], seen.longest]
         for window in few if carried is None else seen.coarse:
             row[f"{name}_count_{label(window)}"] = len(seen.last(hits, window))
+        if not name.startswith("near_"):
+            row |= spaced(seen, hits, name) | supply(seen, hits, name)
         if carried is None:
             continue
         row |= {f"{name}_first_days": seen.age(hits), f"{name}_count": len(hits)}
-        if not name.startswith("near_"):
-            row |= spaced(seen, hits, name) | supply(seen, hits, name)
         if not name.startswith("purchase_"):
             row[f"{name}_after_purchase_days"] = after_purchase(known, row[f"{name}_recency_days"])
         for column in {measure, *carried} - {None}:

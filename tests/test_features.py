@@ -62,6 +62,7 @@ OUTCOMES = {
     "purchase_a": (lambda rows: (rows.event_type == "purchase") & (rows.category == "a"), "amount", ()),
     "near_purchase_a": (lambda rows: (rows.event_type != "purchase") & (rows.category == "a"), None, ()),
     "wave": (lambda rows: rows.event_type == "wave", None, ("amount", "quantity")),
+    "purchase_b": (lambda rows: (rows.event_type == "purchase") & (rows.category == "b"), None, None),
     "wave_b": (lambda rows: (rows.event_type == "wave") & (rows.category == "b"), None, None),
     LONG_NAME: (lambda rows: ~rows.event_type.isin(["view", "cart"]) & ((rows.quantity > 1) | (rows.brand == "x")), None, ()),
     f"near_{LONG_NAME}": (
@@ -70,7 +71,7 @@ OUTCOMES = {
         (),
     ),
 }
-INVENTORY = Inventory({"wave": ("amount", "quantity")}, {"wave": ("b",)}, {"channel": ("store", "web"), "source": ("ads",)})
+INVENTORY = Inventory({"wave": ("amount", "quantity")}, {"purchase": ("a", "b"), "wave": ("b",)}, {"channel": ("store", "web"), "source": ("ads",)})
 NAMES = [
     *(("preferred_channel", value) for value in ("store", "web")),
     *((f"{which}_source", "ads") for which in ("first", "last", "favourite")),

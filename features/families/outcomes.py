@@ -43,8 +43,9 @@ class Outcome:
     """Events that features are built for: a condition (see `canonical`), the columns summed, whether they make a user active.
 
     Of what `is_asked` by a target its level among all users is told. What is `for_all` is read by the models of all targets, with
-    sums and means of the columns that are `carried`; of a part of an event type only how often and how lately. Whether what was
-    taken is used up by now is told where events have a quantity.
+    sums and means of the columns that are `carried`; of a part of an event type only how often and how lately, and where events have
+    a quantity, their rhythm and whether that is used up. What is `on_trial` may be of no use to them (see `Feature`), and is
+    not counted. Where others than its own target read less of it, as of a part, that is `shared`.
     """
 
     condition: str
@@ -55,6 +56,8 @@ class Outcome:
     carried: frozenset[str] = frozenset()
     has_quantity: bool = True
     is_part: bool = False
+    on_trial: bool = False
+    shared: "Outcome | None" = None
     suffix: str = ""
 
     @property
@@ -69,8 +72,8 @@ class Outcome:
 
     @property
     def occasion(self) -> Occasion | None:
-        """What is looked at day by day; None of a part of an event type."""
-        return None if self.is_part else Occasion(self.name, condition_met(self.condition))
+        """What is looked at day by day; None of a part of an event type without quantities."""
+        return None if self.is_part and not self.has_quantity else Occasion(self.name, condition_met(self.condition))
 
     @property
     def told(self) -> str:
@@ -132,13 +135,22 @@ def with_inventory(asked: Sequence[Outcome], inventory: Inventory) -> tuple[Outc
         condition = asking(event_type=name)
         held[condition] = Outcome(condition, for_all=True, carried=frozenset(measures), has_quantity="quantity" in measures)
     for name, values in inventory.categories.items():
+        # Purchases are told by category for their quantities (see `features.inventory`).
+        is_bought = name == PURCHASE
+        has_quantity = is_bought or "quantity" in inventory.measures[name]
         for condition in (asking(event_type=name, category=value) for value in values):
-            held[condition] = Outcome(condition, for_all=True, is_part=True)
-    own = []
-    for told in asked:
-        same = held.pop(told.condition, None)
-        own.append(replace(told, for_all=True, carried=same.carried, has_quantity=same.has_quantity) if same else told)
+            held[condition] = Outcome(condition, for_all=True, has_quantity=has_quantity, is_part=True, on_trial=is_bought)
+    own = [_also_held(told, held.pop(told.condition, None)) for told in asked]
     return (*own, *held.values())
+
+
+def _also_held(told: Outcome, held: Outcome | None) -> Outcome:
+    """Let all models read as much of what a target asks about as they would if it were gone."""
+    if held is None:
+        return told
+    if held.is_part:
+        return replace(told, shared=held)
+    return replace(told, for_all=True, carried=held.carried, has_quantity=held.has_quantity)
 
 
 def read_for(target: Target) -> set[str | None]:
@@ -200,8 +212,15 @@ def _with_near_misses(outcome: Outcome, windows: Sequence[timedelta], *, is_name
         # Sums have an outcome of their own.
         features += [feature for feature in found if feature.outcome]
         counted = (feature for feature in found if not feature.outcome)
-        features += [replace(feature, outcome=outcome.condition, for_all=outcome.for_all) for feature in counted]
+        tagged = {"outcome": outcome.condition, "for_all": outcome.for_all, "on_trial": outcome.on_trial}
+        features += [replace(feature, **tagged) for feature in counted]
         measures += needed
+    if outcome.shared and not outcome.for_all:
+        part = replace(outcome.shared, suffix=outcome.suffix)
+        shared = {feature.name for feature in _features_of(part, windows, is_named=False)[0]}
+        features = [
+            replace(feature, for_all=True, on_trial=part.on_trial) if feature.name in shared else feature for feature in features
+        ]
     return features, measures
 
 
@@ -256,9 +275,10 @@ def _features_of(outcome: Outcome, windows: Sequence[timedelta], *, is_named: bo
         return levels, []
     features, measures = _dates(outcome)
     features += levels
-    counts, counted = _over(_count(outcome), (few,) if outcome.is_part else (recent, ()))
-    features += counts
-    measures += counted
+    if not outcome.on_trial:
+        counts, counted = _over(_count(outcome), (few,) if outcome.is_part else (recent, ()))
+        features += counts
+        measures += counted
     if outcome.occasion:
         features += [*_rhythm(outcome), *(_supply(outcome) if outcome.has_quantity else [])]
     if outcome.for_all and not outcome.is_part:
