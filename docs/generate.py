@@ -27,7 +27,7 @@ DOCS = Path(__file__).parent
 # Named values add features; one of each shows how.
 EXAMPLE = {"channel": ("web",), "device": ("mobile",), "source": ("ads",)}
 # Targets say what is asked about; one shows how.
-OUTCOME = outcomes.Outcome("event_type = 'lesson_done' AND category = 'italian'", frozenset({"amount"}), is_asked=True)
+OUTCOME = outcomes.Outcome("event_type = 'lesson_done' AND category = 'italian'", frozenset({"amount"}), has_level=True)
 # What a log holds; one of each shows how.
 HELD = Inventory({"quiz": ("quantity",)}, {"quiz": ("grammar",)}, {"source": ("ads",)})
 # The times that caps look back are named by the plays; one shows how.

@@ -51,8 +51,8 @@ class Feature:
     Features of one `group` tell one story, so a user's reasons name a group once. `phrase` says the value in words, `unknown`
     says that it is null; `usual` names the feature it is compared with. `high` and `low` are a persona's words for much and
     little of it. Models leave a feature alone that `is_aside`, and one with an `outcome` unless their target asks about that
-    condition (see `features.families.outcomes`) or it is `for_all`. One `on_trial` is read by models of a probability only where
-    such features together proved their worth before the first test origin (see `models.rounds`).
+    condition (see `features.families.outcomes`) or it is `for_all`. Those `on_trial` for one purpose are read by models of a
+    probability only where they together proved their worth before the first test origin (see `models.rounds`).
     """
 
     name: str
@@ -73,7 +73,7 @@ class Feature:
     is_aside: bool = False
     outcome: str | None = None
     for_all: bool = False
-    on_trial: bool = False
+    on_trial: str | None = None
 
     @property
     def is_text(self) -> bool:

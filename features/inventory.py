@@ -25,9 +25,9 @@ class Inventory:
     """Names of event types, measures and values, each once and in the order of the alphabet.
 
     `measures` has the event types that get features without a family knowing them, and for each the measures that tell its events
-    apart. `categories` has the frequent categories of these types, and of purchases where their quantities tell how long they last;
-    `values` has those of an event column, or an attribute. Models remember the inventory that they were trained on: whatever a
-    later log holds, the features that they read are built.
+    apart. `categories` has the frequent categories of these types, and of purchases (none, perhaps) where their quantities tell how
+    long they last; `values` has those of an event column, or an attribute. Models remember the inventory that they were trained on:
+    whatever a later log holds, the features that they read are built.
     """
 
     measures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -77,12 +77,11 @@ def take_inventory(events: ir.Table, columns: Collection[str], texts: ir.Table |
         str(event_type): tuple(name for name in given if row[f"min of {name}"] < row[f"max of {name}"])
         for event_type, row in frequent.iterrows()
     }
-    divided = events.filter(_.event_type.isin([*measures, *_lasting(events, given)])).select(
-        USER, name=_.event_type, value=_.category
-    )
+    lasting = _lasting(events, given)
+    divided = events.filter(_.event_type.isin([*measures, *lasting])).select(USER, name=_.event_type, value=_.category)
     named = [_values(events, name) for name in NAMED if name in columns]
     named += [] if texts is None else [_values(texts, name) for name in texts.columns if name != USER]
-    categories = _frequent([divided] if "category" in columns else [])
+    categories = dict.fromkeys(lasting, ()) | _frequent([divided] if "category" in columns else [])
     return united([Inventory(measures, categories, _frequent(named))])
 
 

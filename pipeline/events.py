@@ -237,7 +237,9 @@ def _check_sources(judged: ir.Table, rejected: pa.Table, settings: Settings, bou
         _refuse_bad_source(source.source_name, int(source.rows), rejected, settings)
         age = bounds.as_of - source.newest
         # One that has been as quiet before, such as a weekly mail, need not have stopped.
-        if age > settings.contract.max_staleness and age > _longest_pause(judged.filter(known, _.source_name == source.source_name)):
+        if age > settings.contract.max_staleness and age > _longest_pause(
+            judged.filter(known, _.source_name == source.source_name)
+        ):
             said = words(_whole_days(age))
             quiet.append(f"the newest event of {source.source_name} is {said} old, longer than it was ever quiet: has it stopped?")
     return quiet

@@ -13,7 +13,7 @@ import pandas as pd
 from features.build import steps
 from features.engines import keep
 from features.errors import GateError, listed
-from features.families.outcomes import read_for, simple_rules
+from features.families.outcomes import on_trial_for, read_for, simple_rules
 from features.inventory import NOTHING, Inventory
 from features.labels import Target, active_users, build_labels, definition
 from features.snapshot import KEYS
@@ -74,10 +74,6 @@ class Past:
     def asked_by(self, target: Target) -> set[str]:
         """Give the features that describe what a target itself asks about."""
         return {feature.name for feature in self.log.features.numbers if feature.outcome in read_for(target) - {None}}
-
-    def on_trial(self, target: Target) -> set[str]:
-        """Give the features that a target's models read only where they prove their worth: not of what it asks about itself."""
-        return {feature.name for feature in self.log.features.numbers if feature.on_trial} - self.asked_by(target)
 
     @property
     def groups(self) -> dict[str, str]:
@@ -156,8 +152,8 @@ def recipe_for(past: Past, target: Target, champion: TargetBundle | None = None)
         recency=recency,
         rfm=rfm,
     )
-    rows, on_trial = past.rows(target, known), past.on_trial(target)
-    return settled(rows, plan, recipe, target.horizon, on_trial=on_trial, is_amount=target.is_amount, seed=seed)
+    on_trial = on_trial_for(target, built.numbers)
+    return settled(past.rows(target, known), plan, recipe, target.horizon, on_trial=on_trial, is_amount=target.is_amount, seed=seed)
 
 
 def _labels(log: EventLog, target: Target, cutoffs: Sequence[datetime]) -> ir.Table:

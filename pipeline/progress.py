@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-
 # How often a log file, which has no bar, hears how far a step has come.
 _EVERY = 60.0
 

@@ -487,9 +487,14 @@ def outcomes(seen: Seen, known: Row) -> Row:
     row: Row = {}
     for name, (met, measure, carried) in seen.outcomes.items():
         hits = seen.events[met(seen.events)]
+        if name == "purchase":
+            # The rest of it is told by families of its own.
+            row |= supply(seen, hits, name)
+            continue
         row |= {f"{name}_recency_days": seen.recency(hits)}
         few = [seen.coarse[1], seen.longest]
-        for window in few if carried is None else seen.coarse:
+        # Of purchases by category none is counted.
+        for window in [] if carried is None and name.startswith("purchase_") else few if carried is None else seen.coarse:
             row[f"{name}_count_{label(window)}"] = len(seen.last(hits, window))
         if not name.startswith("near_"):
             row |= spaced(seen, hits, name) | supply(seen, hits, name)

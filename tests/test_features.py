@@ -50,7 +50,8 @@ TARGETS = (
     target("first", "NOT event_type IN ('view', 'cart') AND (quantity > 1 OR brand = 'x')", "event_type = 'purchase'"),
     target("absence", "event_type = 'view'", "event_type = 'purchase'"),
 )
-LEVELS = ("purchase_a", LONG_NAME, "view")
+# Of those that ask for a probability.
+LEVELS = (LONG_NAME, "view")
 
 
 def _looked(rows: pd.DataFrame) -> pd.Series:
@@ -59,6 +60,7 @@ def _looked(rows: pd.DataFrame) -> pd.Series:
 
 # What their events are, and near misses: all but the type of the event.
 OUTCOMES = {
+    "purchase": (lambda rows: rows.event_type == "purchase", None, None),
     "purchase_a": (lambda rows: (rows.event_type == "purchase") & (rows.category == "a"), "amount", ()),
     "near_purchase_a": (lambda rows: (rows.event_type != "purchase") & (rows.category == "a"), None, ()),
     "wave": (lambda rows: rows.event_type == "wave", None, ("amount", "quantity")),
@@ -71,7 +73,9 @@ OUTCOMES = {
         (),
     ),
 }
-INVENTORY = Inventory({"wave": ("amount", "quantity")}, {"purchase": ("a", "b"), "wave": ("b",)}, {"channel": ("store", "web"), "source": ("ads",)})
+INVENTORY = Inventory(
+    {"wave": ("amount", "quantity")}, {"purchase": ("a", "b"), "wave": ("b",)}, {"channel": ("store", "web"), "source": ("ads",)}
+)
 NAMES = [
     *(("preferred_channel", value) for value in ("store", "web")),
     *((f"{which}_source", "ads") for which in ("first", "last", "favourite")),

@@ -59,6 +59,24 @@ def test_values_are_those_of_most_users_and_several(engine: SQLBackend) -> None:
     assert found.values == {"source": ("ads", "mail")}
 
 
+@pytest.mark.parametrize(
+    ("quantities", "users", "columns", "found"),
+    [
+        ((1.0, 1.0), 20, COLUMNS, {}),
+        ((1.0, 2.0), 20, COLUMNS, {"purchase": ("cups", "tea")}),
+        ((1.0, 2.0), 20, {*COLUMNS} - {"quantity"}, {}),
+        # What few users buy says nothing of it: all purchases are left.
+        ((1.0, 2.0), 19, COLUMNS, {"purchase": ()}),
+    ],
+)
+def test_purchases_are_told_by_category_where_their_quantities_differ(
+    engine: SQLBackend, quantities: tuple[float, float], users: int, columns: set[str], found: dict[str, tuple[str, ...]]
+) -> None:
+    kinds = list(zip(quantities, ("tea", "cups"), strict=True))
+    rows = [{"user_id": f"u{number}", "quantity": many, "category": kind} for number in range(users) for many, kind in kinds]
+    assert take_inventory(told(engine, *rows), columns, None).categories == found
+
+
 def test_what_looks_alike_in_names_is_named_once_and_what_models_know_stays(engine: SQLBackend) -> None:
     sources = {"Google": 22, "google": 21, "mail": 20}
     rows = [{"user_id": f"u{number}", "source": source} for source, users in sources.items() for number in range(users)]

@@ -32,12 +32,14 @@ def named(*asked: Outcome) -> list[str]:
 @pytest.mark.parametrize(
     ("asked", "found"),
     [
-        pytest.param([target(PURCHASE)], [Outcome(PURCHASE, is_activity=True, is_asked=True)], id="purchases"),
-        pytest.param([target(LESSON, active=VIEW)], [Outcome(LESSON, is_asked=True)], id="not of whom, where that is described"),
-        pytest.param([target(LESSON, active=LESSON)], [Outcome(LESSON, is_activity=True, is_asked=True)], id="each condition once"),
+        pytest.param([target(PURCHASE)], [Outcome(PURCHASE, is_activity=True, has_level=True)], id="purchases"),
+        pytest.param([target(LESSON, active=VIEW)], [Outcome(LESSON, has_level=True)], id="not of whom, where that is described"),
+        pytest.param(
+            [target(LESSON, active=LESSON)], [Outcome(LESSON, is_activity=True, has_level=True)], id="each condition once"
+        ),
         pytest.param(
             [target(LESSON), target(LESSON, kind="value", measure="quantity"), target(ITALIAN, active=LESSON)],
-            [Outcome(LESSON, frozenset({"quantity"}), is_activity=True, is_asked=True), Outcome(ITALIAN, is_asked=True)],
+            [Outcome(LESSON, frozenset({"quantity"}), is_activity=True, has_level=True), Outcome(ITALIAN, has_level=True)],
             id="with all that is asked of it",
         ),
     ],
@@ -49,7 +51,7 @@ def test_outcomes_are_what_targets_ask_about(asked: list[Target], found: list[Ou
 def test_conditions_of_the_config_are_for_all_and_once() -> None:
     found = outcomes([target(LESSON)], [LESSON, "event_type = 'quiz'", PURCHASE])
     assert found == (
-        Outcome(LESSON, is_asked=True, for_all=True),
+        Outcome(LESSON, has_level=True, for_all=True),
         Outcome("event_type = 'quiz'", for_all=True),
     )
     # What is for all stays so, whichever types are frequent.
@@ -218,6 +220,9 @@ def test_the_level_among_all_users_is_read_by_targets_that_ask_about_it_alone() 
     for asked, name in ((asking, "lesson_done"), (asked_of, "view"), (other, "lesson_done_italian")):
         levels = {feature.name for feature in found if "user_share" in feature.name and feature.outcome in read_for(asked)}
         assert levels == {f"{name}_user_share_7d"}
+    amount = target(LESSON, kind="value")
+    assert not [feature for feature in found if "user_share" in feature.name and feature.outcome in read_for(amount)]
+    assert not [name for name in named(*outcomes([amount])) if "user_share" in name]
     # Neither what a log holds nor who is active has one: models would miss it once no target asks about it any more.
     held = declared(Wanted(WINDOWS, outcomes=outcomes([other])), COLUMNS, inventory=Inventory({"lesson_done": ()}))
     assert [name for name in held.names if "user_share" in name] == ["lesson_done_italian_user_share_7d"]
@@ -243,6 +248,28 @@ def test_types_that_no_family_knows_are_for_all_models() -> None:
     assert {name for name in told if "quantity" in name} == {name for name in alone if "quantity" in name} != set()
     told = declared(Wanted(WINDOWS, families=("region",)), COLUMNS, inventory=Inventory({"quiz": ()}))
     assert "quiz_count_28d" in told.names and all(feature.for_all for feature in told.features if "quiz" in feature.name)
+
+
+def test_purchases_by_category_are_on_trial_and_of_what_a_target_asks_about_others_read_as_much() -> None:
+    held = Inventory(categories={"purchase": ("tea", "cups")})
+    tea = f"{PURCHASE} AND category = 'tea'"
+    alone = declared(Wanted(WINDOWS, families=("region",)), COLUMNS, inventory=held)
+    kinds = ("recency_days", "gap_days_mean", "overdue_ratio", "quantity_last", "supply_days", "supply_used_ratio")
+    told = {f"purchase_{category}_{kind}" for category in ("tea", "cups") for kind in kinds}
+    told |= {f"purchase_{kind}" for kind in kinds[3:]}
+    assert {feature.name for feature in alone.features if feature.for_all and feature.on_trial} == told
+    asked = declared(Wanted(WINDOWS, families=("region",), outcomes=outcomes([target(tea)])), COLUMNS, inventory=held)
+    # So that the going of the target that asks about tea leaves the models of others alone.
+    assert {feature.name for feature in asked.features if feature.for_all and feature.on_trial} == told
+    assert {"purchase_tea_count_7d", "purchase_tea_first_days"} <= set(asked.names)
+    # What the config names is for all, and not on trial.
+    named_ = declared(Wanted(WINDOWS, families=("region",), outcomes=outcomes([], [tea])), COLUMNS, inventory=held)
+    assert {feature.name for feature in named_.features if feature.on_trial} == {name for name in told if "tea" not in name}
+    # Those of all purchases are on trial for whoever asks about them, too.
+    bought = declared(Wanted(WINDOWS, families=("region",), outcomes=outcomes([target(PURCHASE)])), COLUMNS, inventory=held)
+    assert {feature.name for feature in bought.features if feature.for_all and feature.on_trial} == told
+    own = {feature.name for feature in bought.features if feature.outcome in read_for(target(PURCHASE)) - {None}}
+    assert own == {"purchase_user_share_7d"}
 
 
 def test_personas_are_called_after_an_activity_where_nobody_buys() -> None:

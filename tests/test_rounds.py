@@ -102,3 +102,20 @@ def test_of_many_features_those_stay_that_tell_most_and_those_that_are_named() -
     assert settled(told, plan, wide, HORIZON, is_amount=True, seed=1).features == wide.features
     short = [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)]
     assert settled(told, short, wide, HORIZON, is_amount=False, seed=1).features == wide.features
+
+
+def test_features_on_trial_stay_where_they_prove_their_worth() -> None:
+    told = rows().assign(forced=1.0)
+    early, late = told[told.cutoff < CUTOFFS[5]], told[told.cutoff >= CUTOFFS[5]]
+    recipe = Recipe("lightgbm", ("strength", "noise", "forced"), monotone={"forced": 1})
+    assert settled_on(early, late, recipe, on_trial={"strength": "one"}, seed=1).features == recipe.features
+    # What the config says something of is not on trial.
+    on_trial = {"noise": "one", "forced": "one"}
+    assert settled_on(early, late, recipe, on_trial=on_trial, seed=1).features == ("strength", "forced")
+    # Each purpose is tried by itself: what is of use does not take along what is of none.
+    apart = {"strength": "one", "noise": "other"}
+    assert settled_on(early, late, recipe, on_trial=apart, seed=1).features == ("strength", "forced")
+    # Amounts read all, and what has no past to prove itself by is left out.
+    plan, short = plan_origins(CUTOFFS, HORIZON, tests=1, calibrations=1), [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)]
+    assert settled(told, plan, recipe, HORIZON, on_trial=on_trial, is_amount=True, seed=1).features == recipe.features
+    assert settled(told, short, recipe, HORIZON, on_trial=on_trial, is_amount=False, seed=1).features == ("strength", "forced")

@@ -5,8 +5,9 @@ Built for the event types of the log that the other families do not know (the 20
 describes, with sums where a target asks for them, which the models of that target read. All are told with their rhythm, and where
 events have a quantity, with how long the last one is enough. Near misses are like the events of a condition in all but their type.
 Event types that no family knows are told with their trend, with sums and means of the columns that tell their events apart, and by
-the 8 categories of each type that most users have, 20 users at least. What a target asks about, described by a family or not, is
-also told by its level among all users. A feature of your own takes the place of one with its name.
+the 8 categories of each type that most users have, 20 users at least. Purchases whose quantities differ are told by category as
+well, without counts. What a probability is asked about, described by a family or not, is also told by its level among all users.
+A feature of your own takes the place of one with its name.
 """
 
 from collections import Counter
@@ -36,22 +37,24 @@ _UNITS = {"amount": "money", "discount": "money", "quantity": "number"}
 # Event types that other families describe, and their words in the names of features.
 _DESCRIBED = {PURCHASE: PURCHASE, **{event_type: word for event_type, (word, _, _) in stage.EVENTS.items()}}
 _EPOCH = datetime(1970, 1, 1)
+# What features may be on trial for.
+_SUPPLY, _LEVEL = "supply", "level"
 
 
 @dataclass(frozen=True)
 class Outcome:
     """Events that features are built for: a condition (see `canonical`), the columns summed, whether they make a user active.
 
-    Of what `is_asked` by a target its level among all users is told. What is `for_all` is read by the models of all targets, with
-    sums and means of the columns that are `carried`; of a part of an event type only how often and how lately, and where events have
-    a quantity, their rhythm and whether that is used up. What is `on_trial` may be of no use to them (see `Feature`), and is
-    not counted. Where others than its own target read less of it, as of a part, that is `shared`.
+    Of what a probability is asked about (`has_level`) its level among all users is told. What is `for_all` is read by the models of
+    all targets, with sums and means of the columns that are `carried`; of a part of an event type only how often and how lately,
+    and where events have a quantity, their rhythm and whether that is used up. What is `on_trial` may be of no use to them (see
+    `Feature`), and is not counted. Where others than its own target read less of it, as of a part, that is `shared`.
     """
 
     condition: str
     measures: frozenset[str] = frozenset()
     is_activity: bool = False
-    is_asked: bool = False
+    has_level: bool = False
     for_all: bool = False
     carried: frozenset[str] = frozenset()
     has_quantity: bool = True
@@ -72,8 +75,15 @@ class Outcome:
 
     @property
     def occasion(self) -> Occasion | None:
-        """What is looked at day by day; None of a part of an event type without quantities."""
-        return None if self.is_part and not self.has_quantity else Occasion(self.name, condition_met(self.condition))
+        """What is looked at day by day; None where other families do so, and of a part of an event type without quantities."""
+        if not self.looks_at_supply if self.word else self.is_part and not self.has_quantity:
+            return None
+        return Occasion(self.name, condition_met(self.condition))
+
+    @property
+    def looks_at_supply(self) -> bool:
+        """Whether how long a quantity lasts is told of what another family describes: of purchases on trial."""
+        return self.on_trial or self.shared is not None
 
     @property
     def told(self) -> str:
@@ -115,17 +125,17 @@ def outcomes(targets: Sequence[Target], more: Sequence[str] = ()) -> tuple[Outco
     found: dict[str, Outcome] = {}
     for target in targets:
         events, active = canonical(target.events), canonical(target.eligible.events)
-        for new in (Outcome(events, frozenset(_summed(target)), is_asked=True), Outcome(active, is_activity=True)):
+        for new in (Outcome(events, frozenset(_summed(target)), has_level=not target.is_amount), Outcome(active, is_activity=True)):
             old = found.get(new.condition, new)
             found[new.condition] = Outcome(
                 new.condition,
                 old.measures | new.measures,
                 is_activity=old.is_activity or new.is_activity,
-                is_asked=old.is_asked or new.is_asked,
+                has_level=old.has_level or new.has_level,
             )
     for condition in map(canonical, more):
         found[condition] = replace(found.get(condition, Outcome(condition)), for_all=True)
-    return tuple(outcome for outcome in found.values() if outcome.word is None or outcome.is_asked)
+    return tuple(outcome for outcome in found.values() if outcome.word is None or outcome.has_level)
 
 
 def with_inventory(asked: Sequence[Outcome], inventory: Inventory) -> tuple[Outcome, ...]:
@@ -137,7 +147,10 @@ def with_inventory(asked: Sequence[Outcome], inventory: Inventory) -> tuple[Outc
     for name, values in inventory.categories.items():
         # Purchases are told by category for their quantities (see `features.inventory`).
         is_bought = name == PURCHASE
-        has_quantity = is_bought or "quantity" in inventory.measures[name]
+        if is_bought:
+            condition = asking(event_type=name)
+            held[condition] = Outcome(condition, for_all=True, is_part=True, on_trial=True)
+        has_quantity = is_bought or "quantity" in inventory.measures.get(name, ())
         for condition in (asking(event_type=name, category=value) for value in values):
             held[condition] = Outcome(condition, for_all=True, has_quantity=has_quantity, is_part=True, on_trial=is_bought)
     own = [_also_held(told, held.pop(told.condition, None)) for told in asked]
@@ -157,7 +170,18 @@ def read_for(target: Target) -> set[str | None]:
     """Give the `outcome` of the features that a target's models read: of none, and of what it asks about itself."""
     events = canonical(target.events)
     sums = (_sum_of(measure, events) for measure in _summed(target))
-    return {None, events, canonical(target.eligible.events), _level_of(events), *sums}
+    levels = [] if target.is_amount else [_level_of(events)]
+    return {None, *_conditions(target), *levels, *sums}
+
+
+def on_trial_for(target: Target, built: Sequence[Feature]) -> dict[str, str]:
+    """Give the features that are on trial for a target's models, and what each is on trial for: none of what it asks about."""
+    own = _conditions(target)
+    return {feature.name: feature.on_trial for feature in built if feature.on_trial and feature.outcome not in own}
+
+
+def _conditions(target: Target) -> set[str]:
+    return {canonical(target.events), canonical(target.eligible.events)}
 
 
 @dataclass(frozen=True)
@@ -171,7 +195,7 @@ class Described:
     @property
     def occasions(self) -> tuple[Occasion, ...]:
         """What their features look at day by day."""
-        found = (None if outcome.word else outcome.occasion for outcome in self.outcomes)
+        found = (outcome.occasion for outcome in self.outcomes)
         return tuple(occasion for occasion in found if occasion)
 
 
@@ -212,14 +236,17 @@ def _with_near_misses(outcome: Outcome, windows: Sequence[timedelta], *, is_name
         # Sums have an outcome of their own.
         features += [feature for feature in found if feature.outcome]
         counted = (feature for feature in found if not feature.outcome)
-        tagged = {"outcome": outcome.condition, "for_all": outcome.for_all, "on_trial": outcome.on_trial}
-        features += [replace(feature, **tagged) for feature in counted]
+        features += [
+            replace(feature, outcome=outcome.condition, for_all=outcome.for_all, on_trial=_SUPPLY if outcome.on_trial else None)
+            for feature in counted
+        ]
         measures += needed
     if outcome.shared and not outcome.for_all:
         part = replace(outcome.shared, suffix=outcome.suffix)
         shared = {feature.name for feature in _features_of(part, windows, is_named=False)[0]}
         features = [
-            replace(feature, for_all=True, on_trial=part.on_trial) if feature.name in shared else feature for feature in features
+            replace(feature, for_all=True, on_trial=_SUPPLY if part.on_trial else None) if feature.name in shared else feature
+            for feature in features
         ]
     return features, measures
 
@@ -270,9 +297,12 @@ def _level_of(condition: str) -> str:
 def _features_of(outcome: Outcome, windows: Sequence[timedelta], *, is_named: bool) -> tuple[list[Feature], list[Measure]]:
     """Date, count and add up an outcome's events; of a part of an event type only how lately and how often they happened."""
     recent, few = tuple(coarse(windows)), _few(windows)
-    levels = _levels(outcome, recent) if outcome.is_asked else []
+    levels = _levels(outcome, recent) if outcome.has_level else []
     if outcome.word:
-        return levels, []
+        supply = _supply(outcome) if outcome.looks_at_supply else []
+        # On trial for those that ask about it, too.
+        tag = f"supply of {outcome.condition}"
+        return [*levels, *(replace(one, outcome=tag, for_all=True, on_trial=_SUPPLY) for one in supply)], []
     features, measures = _dates(outcome)
     features += levels
     if not outcome.on_trial:
@@ -284,11 +314,11 @@ def _features_of(outcome: Outcome, windows: Sequence[timedelta], *, is_named: bo
     if outcome.for_all and not outcome.is_part:
         features += _trend(outcome, "count", "events per day", recent)
     for measure in sorted(outcome.measures | outcome.carried):
-        is_asked, is_carried = measure in outcome.measures, measure in outcome.carried
+        has_level, is_carried = measure in outcome.measures, measure in outcome.carried
         # Of a target that adds them up alone: another model would miss them once that target is gone.
         asked_only = {feature_name(outcome.name, f"{measure}_sum", window) for window in recent if window not in few}
         summed = _sum(outcome, measure)
-        told = [_over(summed, (recent if is_asked else few, ()))]
+        told = [_over(summed, (recent if has_level else few, ()))]
         told += [_over(_mean(outcome, measure, summed), (few, ()))] if is_carried else []
         told += [(_trend(outcome, f"{measure}_mean", f"mean {measure}", few), [])] if is_carried else []
         for found, needed in told:
@@ -428,6 +458,7 @@ def _levels(outcome: Outcome, windows: Sequence[timedelta]) -> list[Feature]:
             unknown=f"{outcome.said}: nobody in the last {words(longest)}",
             needs=outcome.needs,
             outcome=_level_of(outcome.condition),
+            on_trial=_LEVEL,
         )
         for window in windows[:2]
         if window < longest
