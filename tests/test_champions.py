@@ -124,6 +124,13 @@ def test_shadow_scores_are_of_challengers_and_leave_the_night_as_it_is(folder: P
             columns="reasons", errors="ignore"))  # fmt: skip
 
 
+def test_a_night_says_again_what_the_test_of_a_champion_warned_of(folder: Path) -> None:
+    champions = Tracker(read_settings(folder / "shop.yaml")).champions(NAMES)
+    warned = {name: champion.bundle.warnings for name, champion in champions.items() if champion.bundle.warnings}
+    done = run("score", "--config", folder / "shop.yaml", "--as-of", LATER)
+    assert warned and all(f"{name}, when tested: {said}" in done.stderr for name, told in warned.items() for said in told)
+
+
 def test_promoted_and_rolled_back_by_hand(folder: Path, refused: Result) -> None:
     config = folder / "shop.yaml"
     told = run("promote", "--config", config, "--model", "value_28d", "--version", 2, "--reason", "we know better", "--json")

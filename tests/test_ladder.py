@@ -100,10 +100,10 @@ def test_every_rung_survives_its_folder(tmp_path: Path, rungs: dict[Rung, object
     x, _ = table()
     recipe = Recipe(rung, NAMES, rounds=40, parameters={"num_leaves": 4}, monotone={"a": 1})
     made = TargetBundle("churn", {"horizon": "28d"}, recipe, "2024-01-01", Calibrator("platt", 0.9, 0.1), rungs[rung], {"a": "g"})
-    made = replace(made, inventory=Inventory({"quiz": ("amount",)}, {"quiz": ("hard",)}, {"plan": ("basic", "gold")}))
+    made = replace(made, inventory=Inventory({"quiz": ("amount",)}, {"quiz": ("hard",)}, {"plan": ("basic", "gold")}), warnings=("a season",))
     made.save(tmp_path / "bundle")
     read = load(tmp_path / "bundle")
-    assert isinstance(read, TargetBundle) and read.inventory == made.inventory
+    assert isinstance(read, TargetBundle) and (read.inventory, read.warnings) == (made.inventory, made.warnings)
     assert (read.recipe, read.definition, read.groups, read.method) == (recipe, made.definition, made.groups, f"{rung}+platt")
     pd.testing.assert_frame_equal(read.predict(x), made.predict(x))
     np.testing.assert_array_equal(read.contributions(x), made.contributions(x))
