@@ -127,7 +127,7 @@ def _scores(settings: Settings, row: Mapping[str, Any], scores: Sequence[Mapping
                 "target": target.name,
                 "meaning": target.meaning,
                 "is_amount": target.kind == "value",
-                "has_level": bool(own),
+                "is_asked": bool(own),
                 **{name: own.get(name) for name in ("score", "percentile", "band", "method", "model_version")},
                 "reasons": own.get("reasons") or [],
             }

@@ -223,7 +223,7 @@ def test_other_events_are_config(plain: Path, elsewhere: Path, segment: str) -> 
     assert {one["what"] for one in told["changed"]} == {"sources.orders.sql"}
 
 
-def test_a_target_that_has_level_no_more_is_config(folder: Path, plain: Path) -> None:
+def test_a_target_that_is_asked_no_more_is_config(folder: Path, plain: Path) -> None:
     """What the last night did not ask is asked of its users by the models of the first."""
     targets = yaml.safe_load(plain.read_text())["targets"]
     kept = [target for target in targets if target["name"] != "tea_28d"]

@@ -24,7 +24,7 @@ def named(*targets: Target) -> list[list[str]]:
     return [list(names.values()) for names, _rising in _ladders(targets)]
 
 
-def test_horizons_agree_whoever_has_level() -> None:
+def test_horizons_agree_whoever_is_asked() -> None:
     assert named(churn(56, 84), churn(28, 56)) == [["churn_28_56", "churn_56_84"]]
 
 
@@ -33,6 +33,6 @@ def test_groups_that_are_asked_the_same_horizons_agree_each_in_itself() -> None:
     assert named(*both) == [["churn_28_56", "churn_56_56"], ["churn_28_84", "churn_56_84"]]
 
 
-def test_a_third_group_joins_none_that_has_level_what_it_is() -> None:
+def test_a_third_group_joins_none_that_is_asked_what_it_is() -> None:
     targets = [churn(28, 56), churn(56, 56), churn(84, 70), churn(28, 84), churn(84, 84)]
     assert named(*targets) == [["churn_28_56", "churn_56_56", "churn_84_70"], ["churn_28_84", "churn_84_84"]]

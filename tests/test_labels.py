@@ -240,7 +240,7 @@ def test_many_cutoffs_in_one_call_equal_each_alone(engine: SQLBackend, kind: Kin
     assert whole.cutoff.nunique() > 1
 
 
-def test_nobody_has_level_about_an_empty_past(engine: SQLBackend) -> None:
+def test_nobody_is_asked_about_an_empty_past(engine: SQLBackend) -> None:
     assert labels(engine, events(("ann", "2024-03-02")), target("value")) == []
 
 

@@ -162,7 +162,7 @@ def test_the_strongest_equal_the_slow_way(seed: int, width: int, most: int, user
     np.testing.assert_array_equal(found.contribution, expected.contribution)
 
 
-def test_the_strongest_do_not_depend_on_who_else_has_level(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_strongest_do_not_depend_on_who_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(1).normal(size=(100, 6))
     whole = strongest(values, list("aabbca"))
     monkeypatch.setattr(reasons, "_ROWS", 9)

@@ -128,7 +128,7 @@ ANN: dict[str, Any] = {
             "target": "churn_28d",
             "meaning": "stops buying",
             "is_amount": False,
-            "has_level": True,
+            "is_asked": True,
             "score": 0.4321,
             "percentile": 91.4,
             "band": "very_high",
@@ -140,7 +140,7 @@ ANN: dict[str, Any] = {
             "target": "value_28d",
             "meaning": None,
             "is_amount": True,
-            "has_level": False,
+            "is_asked": False,
             **dict.fromkeys(("score", "percentile", "band", "method", "model_version")),
             "reasons": [],
         },
@@ -508,7 +508,7 @@ def of_user(shop: Path, user: str) -> None:
     scores = read(read_settings(shop).output, "scores", LAST).to_pandas().query("user_id == @user").set_index("target")
     for score in found["scores"]:
         own = scores.loc[score["target"]] if score["target"] in scores.index else None
-        assert score["has_level"] == (own is not None)
+        assert score["is_asked"] == (own is not None)
         assert score["score"] == (None if own is None else own.score)
         assert len(score["reasons"]) == (0 if own is None else 3)
         for reason in score["reasons"]:

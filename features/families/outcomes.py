@@ -314,11 +314,11 @@ def _features_of(outcome: Outcome, windows: Sequence[timedelta], *, is_named: bo
     if outcome.for_all and not outcome.is_part:
         features += _trend(outcome, "count", "events per day", recent)
     for measure in sorted(outcome.measures | outcome.carried):
-        has_level, is_carried = measure in outcome.measures, measure in outcome.carried
+        is_asked, is_carried = measure in outcome.measures, measure in outcome.carried
         # Of a target that adds them up alone: another model would miss them once that target is gone.
         asked_only = {feature_name(outcome.name, f"{measure}_sum", window) for window in recent if window not in few}
         summed = _sum(outcome, measure)
-        told = [_over(summed, (recent if has_level else few, ()))]
+        told = [_over(summed, (recent if is_asked else few, ()))]
         told += [_over(_mean(outcome, measure, summed), (few, ()))] if is_carried else []
         told += [(_trend(outcome, f"{measure}_mean", f"mean {measure}", few), [])] if is_carried else []
         for found, needed in told:
