@@ -13,6 +13,8 @@ from features.errors import ConfigError
 
 # Inside, amounts are decimals: a sum of floats depends on the order of the rows, and a rerun must give the same to the last digit.
 EXACT = "decimal(18, 6)"
+# Named where tables are united, since engines differ in the scale that they give their times.
+INSTANT = "timestamp(6)"
 
 _LARGEST = sys.float_info.max
 _BLANK = "[ \t\r\n]*"

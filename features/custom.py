@@ -10,6 +10,7 @@ from datetime import timedelta
 from hashlib import sha256
 
 import ibis
+import ibis.expr.types as ir
 from ibis import _
 from ibis.common.annotations import ValidationError
 from ibis.common.deferred import Deferred
@@ -27,6 +28,12 @@ from features.windows import only_where, within, words
 MILLION = 1_000_000
 _EXACT = 2.0**53
 _IDS = ("user_id", "event_id")
+
+
+def in_millionths(amount: ir.NumericColumn) -> ir.FloatingColumn:
+    """Write an amount of the contract, which has six places, in whole millionths."""
+    # Floats again after rounding: on Spark a whole number beside 0.0 is a decimal, and a quotient of those keeps six places.
+    return (amount.cast("float64") * MILLION).round().cast("float64")
 
 
 @dataclass(frozen=True, kw_only=True)

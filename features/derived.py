@@ -10,7 +10,7 @@ import ibis
 import ibis.expr.types as ir
 from ibis import _
 
-from features.cells import EXACT
+from features.cells import EXACT, INSTANT
 from features.event_types import (
     ACTIONS,
     ANSWERED,
@@ -47,12 +47,11 @@ def with_derived(events: ir.Table, types: Collection[str], wanted: Collection[st
 
 def _dated(rows: ir.Table, event_type: str, instant: ir.TimestampValue, **measures: ir.Value) -> ir.Table:
     filled = {name: measures.get(name, ibis.null()).cast(kind) for name, kind in _MEASURES.items()}
-    return rows.select(user_id=rows.user_id, event_type=ibis.literal(event_type), event_ts=instant.cast(_INSTANT), **filled)
+    return rows.select(user_id=rows.user_id, event_type=ibis.literal(event_type), event_ts=instant.cast(INSTANT), **filled)
 
 
-_INSTANT = "timestamp(6)"
 _MEASURES = {"amount": EXACT, "quantity": EXACT, "discount": EXACT}
-_TYPES = {"event_ts": _INSTANT, **_MEASURES}
+_TYPES = {"event_ts": INSTANT, **_MEASURES}
 
 
 def _visits(events: ir.Table) -> ir.Table:

@@ -12,12 +12,11 @@ import ibis.expr.types as ir
 from ibis import _
 from ibis.common.deferred import Deferred
 
-from features.custom import MILLION
+from features.cells import INSTANT
+from features.custom import MILLION, in_millionths
 
 _OWNER = ["user_id", "occasion"]
-# Named, since engines differ in the scale that they give their times.
-_INSTANT = "timestamp(6)"
-_NO_NUMBER, _NO_TIME = ibis.null("float64"), ibis.null(_INSTANT)
+_NO_NUMBER, _NO_TIME = ibis.null("float64"), ibis.null(INSTANT)
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def _own(name: str, value: Deferred) -> Deferred:
 
 def _of(events: ir.Table, one: Occasion) -> ir.Table:
     own = events.filter(one.met)
-    quantity = (own.quantity > 0).ifelse((own.quantity.cast("float64") * MILLION).round().cast("float64"), _NO_NUMBER)
+    quantity = (own.quantity > 0).ifelse(in_millionths(own.quantity), _NO_NUMBER)
     return own.select("user_id", "event_ts", "tile", occasion=ibis.literal(one.name), day=own.local_ts.date(), quantity=quantity)
 
 
@@ -91,6 +90,6 @@ def _taken(told: ir.Table) -> ir.Table:
         gaps=_NO_NUMBER,
         taken=_.quantity.sum(),
         used=_.used.max(),
-        first_at=_.event_ts.min().cast(_INSTANT),
-        last_at=_.event_ts.max().cast(_INSTANT),
+        first_at=_.event_ts.min().cast(INSTANT),
+        last_at=_.event_ts.max().cast(INSTANT),
     )

@@ -10,7 +10,7 @@ from ibis.common.deferred import Deferred
 
 from features.catalogue import Base
 from features.custom import MILLION as MILLION
-from features.custom import Measure
+from features.custom import Measure, in_millionths
 from features.derived import with_derived
 from features.event_types import CONTACTS, PURCHASE, TOGETHER
 from features.occasions import Occasion, occasions
@@ -226,14 +226,12 @@ def _since(known: ir.Table) -> ir.Table:
 
 def _measures(rows: ir.Table) -> Mapping[str, ir.Value]:
     """Count and add up rows; unused ones cost nothing, since engines leave out what nobody reads."""
-    # Floats again after rounding: on Spark a whole number beside 0.0 is a decimal, and a quotient of those keeps six places.
-    exact = {name: (rows[name].cast("float64") * MILLION).round().cast("float64") for name in ("amount", "quantity", "discount")}
     return {
         "n": rows.count().cast("float64"),
         "discounted": (rows.discount > 0).ifelse(1.0, 0.0).sum(),
         "valued": rows.amount.notnull().ifelse(1.0, 0.0).sum(),
         "measured": rows.quantity.notnull().ifelse(1.0, 0.0).sum(),
-        **{name: value.sum() for name, value in exact.items()},
+        **{name: in_millionths(rows[name]).sum() for name in ("amount", "quantity", "discount")},
         "first_at": rows.event_ts.min(),
         "last_at": rows.event_ts.max(),
     }

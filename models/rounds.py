@@ -72,7 +72,7 @@ def settled_on(
     for purpose in sorted(set(on_trial.values())):
         others = {name for name, other in on_trial.items() if other != purpose and name not in trees.features}
         tried = replace(proven, features=_without(others, recipe))
-        if len(tried.features) == len(trees.features):
+        if tried.features == trees.features:
             continue
         more = _grown(earlier, tried, seed=seed)
         left = _losses(more, later)

@@ -493,8 +493,11 @@ def outcomes(seen: Seen, known: Row) -> Row:
             continue
         row |= {f"{name}_recency_days": seen.recency(hits)}
         few = [seen.coarse[1], seen.longest]
-        # Of purchases by category none is counted.
-        for window in [] if carried is None and name.startswith("purchase_") else few if carried is None else seen.coarse:
+        counted = seen.coarse
+        if carried is None:
+            # Of purchases by category none is counted.
+            counted = [] if name.startswith("purchase_") else few
+        for window in counted:
             row[f"{name}_count_{label(window)}"] = len(seen.last(hits, window))
         if not name.startswith("near_"):
             row |= spaced(seen, hits, name) | supply(seen, hits, name)

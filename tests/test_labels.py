@@ -8,7 +8,7 @@ import pytest
 from ibis.backends.sql import SQLBackend
 
 from builders import DAY, TICK, at, events, load_events
-from features.labels import Eligible, Kind, Target, build_labels, definition, eligible_users
+from features.labels import Eligible, Kind, Target, build_labels, definition, eligible_users, first_met
 from features.windows import LONGEST
 
 CUTOFF = at("2024-03-01")
@@ -242,6 +242,15 @@ def test_many_cutoffs_in_one_call_equal_each_alone(engine: SQLBackend, kind: Kin
 
 def test_nobody_is_asked_about_an_empty_past(engine: SQLBackend) -> None:
     assert labels(engine, events(("ann", "2024-03-02")), target("value")) == []
+
+
+def test_the_first_event_that_meets_any_condition_is_found(engine: SQLBackend) -> None:
+    log = load_events(
+        engine, events(("ann", "2024-01-01", None, "mail"), ("ann", "2024-01-03"), ("bob", "2024-01-02", None, "visit"))
+    )
+    found = [first_met(log, asked).execute() for asked in ([PURCHASES], [PURCHASES, "event_type = 'visit'"])]
+    assert found == [at("2024-01-03"), at("2024-01-02")]
+    assert pd.isna(first_met(log, ["event_type = 'call'"]).execute())
 
 
 def test_only_a_value_target_scores_an_amount() -> None:

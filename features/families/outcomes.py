@@ -127,9 +127,9 @@ def outcomes(targets: Sequence[Target], more: Sequence[str] = ()) -> tuple[Outco
         events, active = canonical(target.events), canonical(target.eligible.events)
         for new in (Outcome(events, frozenset(_summed(target)), has_level=not target.is_amount), Outcome(active, is_activity=True)):
             old = found.get(new.condition, new)
-            found[new.condition] = Outcome(
-                new.condition,
-                old.measures | new.measures,
+            found[new.condition] = replace(
+                old,
+                measures=old.measures | new.measures,
                 is_activity=old.is_activity or new.is_activity,
                 has_level=old.has_level or new.has_level,
             )
