@@ -126,8 +126,8 @@ def amount(value: float, unit: str, *, currency: str = "") -> str:
 
     >>> amount(23.4, "days"), amount(0.349, "share"), amount(1, "purchase"), amount(0, "category"), amount(0, "money")
     ('23 days', '35%', '1 purchase', 'no categories', 'nothing')
-    >>> amount(4, "score"), amount(73.2, "percentile"), amount(18, "o'clock"), amount(1.26, "mixture"), amount(1234.5, "number")
-    ('4', '73%', '18:00', '1.3', '1,234.5')
+    >>> amount(4, "score"), amount(73.2, "percentile"), amount(18, "o'clock"), amount(-1e-17, "mixture"), amount(1234.5, "number")
+    ('4', '73%', '18:00', '0.0', '1,234.5')
     """
     if unit == "money" and value == 0:
         return "nothing"
@@ -136,17 +136,17 @@ def amount(value: float, unit: str, *, currency: str = "") -> str:
     if unit == IS:
         return "is" if value else "is not"
     if unit == "share":
-        return f"{value:.0%}"
+        return f"{value:z.0%}"
     if unit == "times":
-        return f"{value:.1f} times"
+        return f"{value:z.1f} times"
     if unit == "percentile":
         return f"{value:.0f}%"
     if unit == "o'clock":
         return f"{value:.0f}:00"
     if unit == "mixture":
-        return f"{value:.1f}"
+        return f"{value:z.1f}"
     if unit in ("number", "score"):
-        return f"{value:,.2f}".rstrip("0").rstrip(".")
+        return f"{value:z,.2f}".rstrip("0").rstrip(".")
     if unit == "days" and 0 < value < 0.95:
         # What came soon after something else differs by hours.
         return amount(value * 24, "hour")

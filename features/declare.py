@@ -1,7 +1,7 @@
 """Which features are built: what the families declare, what a config adds, and what the events at hand allow."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import ibis
@@ -12,7 +12,7 @@ from features.contract import COLUMNS
 from features.custom import Custom, Measure, custom_features, custom_names
 from features.errors import ConfigError
 from features.event_types import DERIVED_FROM, KNOWN, PURCHASE
-from features.families import FAMILIES, FIXED_WINDOWS
+from features.families import FAMILIES, FIXED_WINDOWS, stage
 from features.families.attributes import attribute_features
 from features.families.contacts import contact_features
 from features.families.names import name_features
@@ -21,6 +21,8 @@ from features.inventory import NOTHING, Inventory
 from features.occasions import Occasion
 from features.snapshot import KEYS
 
+# What these hold are purchases.
+_OF_PURCHASES = frozenset({"purchases", "orders", "days", "weeks", "categories", "brands"})
 ATTRIBUTES = "attributes"
 CONTACTS = "contacts"
 OUTCOMES = "outcomes"
@@ -63,6 +65,11 @@ class FeatureSet:
     outcomes: tuple[Outcome, ...] = ()
 
     @property
+    def habits(self) -> tuple[Outcome, ...]:
+        """What else than purchases makes users active: without purchases, journey stages are of the first."""
+        return tuple(outcome for outcome in self.outcomes if outcome.is_habit)
+
+    @property
     def built(self) -> tuple[Feature, ...]:
         """Everything that is computed, hidden or not."""
         return (*self.features, *self.hidden)
@@ -94,6 +101,9 @@ def declared(
     outcomes = outcome_features(asked_about, windows, taken=built_in, names_personas=PURCHASE not in types)
     measures = list(outcomes.measures)
     by_family[OUTCOMES] = tuple(feature for feature in outcomes.features if feature.name not in own)
+    habits = [outcome for outcome in outcomes.outcomes if outcome.is_habit]
+    if PURCHASE not in types and habits:
+        by_family["stage"] = _staged(by_family["stage"], habits[0])
     texts = [feature for name in (*wanted.families, ATTRIBUTES) for feature in by_family[name] if feature.is_text]
     taken = built_in | own | {feature.name for feature in by_family[OUTCOMES]}
     by_family[NAMES] = tuple(name_features(texts, inventory.values, taken))
@@ -116,7 +126,7 @@ def declared(
         raise ConfigError("\n".join(problems))
     everything = unique_by_name([*(feature for family in by_family.values() for feature in family), *custom])
     present = set(types) | {name for name, sources in DERIVED_FROM.items() if sources <= set(types)}
-    possible = [feature for feature in everything if feature.needs <= set(columns) and feature.types <= present]
+    possible = [feature for feature in everything if feature.needs <= set(columns) and _types(feature) <= present]
     reads = _reads(everything)
     possible = _with_what_they_read(possible, reads)
     chosen = {feature.name for name in wanted.families for feature in by_family.get(name, ())}
@@ -151,7 +161,7 @@ def switched_off(wanted: Wanted, columns: Collection[str], types: Collection[str
     has_own = wanted.custom or wanted.outcomes
     own = [feature for feature in declared(wanted, COLUMNS).features if feature.name not in built_in] if has_own else []
     for feature in [*(feature for name in wanted.families for feature in by_family[name]), *own]:
-        missing = feature.needs - set(columns) or {kind for name in feature.types - present for kind in _lacking(name, types)}
+        missing = feature.needs - set(columns) or {kind for name in _types(feature) - present for kind in _lacking(name, types)}
         for name in missing:
             counts[name] = counts.get(name, 0) + 1
     return dict(sorted(counts.items()))
@@ -160,6 +170,18 @@ def switched_off(wanted: Wanted, columns: Collection[str], types: Collection[str
 def reads(feature_set: FeatureSet) -> dict[str, frozenset[str]]:
     """Give the features that each feature of the base `row` or `population` reads; none for the others."""
     return _reads(feature_set.built)
+
+
+def _types(feature: Feature) -> frozenset[str]:
+    """Give the event types without which a feature is switched off."""
+    return feature.types | {PURCHASE} if feature.base in _OF_PURCHASES else feature.types
+
+
+def _staged(family: Sequence[Feature], habit: Outcome) -> tuple[Feature, ...]:
+    """Tell the stage by what makes users active instead of by purchases."""
+    # Models leave the days alone: on a log that has purchases one day, they would mean something else.
+    by_habit = {feature.name: replace(feature, is_aside=True) for feature in stage.stages_of(habit.name)}
+    return tuple(by_habit.get(feature.name, feature) for feature in family)
 
 
 def _lacking(event_type: str, types: Collection[str]) -> Iterator[str]:

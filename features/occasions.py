@@ -15,6 +15,8 @@ from ibis.common.deferred import Deferred
 from features.cells import INSTANT
 from features.custom import MILLION, in_millionths
 
+# Days without an event after which a run of occasions is over.
+BREAK_DAYS = 56.0
 _OWNER = ["user_id", "occasion"]
 _NO_NUMBER, _NO_TIME = ibis.null("float64"), ibis.null(INSTANT)
 
@@ -28,11 +30,12 @@ class Occasion:
 
 
 def occasions(events: ir.Table, asked: Sequence[Occasion]) -> ir.Table:
-    """Give per user, occasion and tile what happened there: `gap, gaps, taken, used, first_at, last_at`.
+    """Give per user, occasion and tile what happened there: `gap, gaps, runs, began_at, taken, used, first_at, last_at`.
 
-    `gap` is the days between local days with such an event and the one before, summed, and `gaps` their number. `taken` is the
-    quantity of the events that have one above zero, `used` what had been taken before the last of them; both are whole millionths.
-    `events` have their `tile`.
+    `gap` is the days between local days with such an event and the one before, summed, and `gaps` their number. A run begins on
+    the first such day and after a break of 56 days or more; `began_at` is when the last one did. `taken` is the quantity of the
+    events that have one above zero, `used` what had been taken before the last of them; both are whole millionths. `first_at` and
+    `last_at` are of what was taken. `events` have their `tile`.
     """
     told = reduce(ir.Table.union, (_of(events, one) for one in asked))
     return _paused(told).union(_taken(told))
@@ -41,6 +44,16 @@ def occasions(events: ir.Table, asked: Sequence[Occasion]) -> ir.Table:
 def mean_gap(name: str) -> Deferred:
     """Mean days between local days with an event of an occasion; null with fewer than two such days."""
     return _own(name, _.gap).sum() / _own(name, _.gaps).sum().nullif(0.0)
+
+
+def days_of_run(name: str) -> Deferred:
+    """Days since the present run of an occasion began; null with none."""
+    return _own(name, _.since_began).min()
+
+
+def runs(name: str) -> Deferred:
+    """How many runs of an occasion there were."""
+    return _own(name, _.runs).sum().fill_null(0.0)
 
 
 def last_quantity(name: str) -> Deferred:
@@ -73,9 +86,16 @@ def _paused(told: ir.Table) -> ir.Table:
     before = days.day.lag().over(ibis.window(group_by=[days[name] for name in _OWNER], order_by=[days.event_ts, days.day]))
     # Where the clock of each event is known, a day may come after a later one.
     gap = days.day.delta(before, unit="day").cast("float64")
-    spaced = days.mutate(gap=(gap > 0).ifelse(gap, _NO_NUMBER))
+    spaced = days.mutate(gap=(gap > 0).ifelse(gap, _NO_NUMBER), begins=before.isnull() | (gap >= BREAK_DAYS))
     return spaced.group_by(*_OWNER, "tile").agg(
-        gap=_.gap.sum(), gaps=_.gap.count().cast("float64"), taken=_NO_NUMBER, used=_NO_NUMBER, first_at=_NO_TIME, last_at=_NO_TIME
+        gap=_.gap.sum(),
+        gaps=_.gap.count().cast("float64"),
+        runs=_.begins.ifelse(1.0, 0.0).sum(),
+        began_at=_.begins.ifelse(_.event_ts, _NO_TIME).max().cast(INSTANT),
+        taken=_NO_NUMBER,
+        used=_NO_NUMBER,
+        first_at=_NO_TIME,
+        last_at=_NO_TIME,
     )
 
 
@@ -88,6 +108,8 @@ def _taken(told: ir.Table) -> ir.Table:
     return used.group_by(*_OWNER, "tile").agg(
         gap=_NO_NUMBER,
         gaps=_NO_NUMBER,
+        runs=_NO_NUMBER,
+        began_at=_NO_TIME,
         taken=_.quantity.sum(),
         used=_.used.max(),
         first_at=_.event_ts.min().cast(INSTANT),

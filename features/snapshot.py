@@ -40,7 +40,7 @@ class Snapshot:
                   the longest window alone
     `attributes`  user: the attributes known, and `since`
     `custom`      user × tile of any event: the measures of custom features
-    `occasions`   user × occasion × tile: see `features.occasions`, and `since_first, since_last` of what was taken
+    `occasions`   user × occasion × tile: see `features.occasions`, with `since_began, since_first, since_last`
 
     Tables of values have `value, n, since_first, since_last`; `recent_n`, and of what is bought `recent_amount` and
     `recent_quantity`, are the part in the longest window, and `first_age` the age of its first tile. `since_…` are days before the
@@ -93,7 +93,7 @@ class Snapshot:
             "weeks": self._weeks,
             "attributes": self._as_of,
             "custom": self._custom,
-            "occasions": lambda: _since(self._seen(occasions(self._grid.before(self._events), self._occasions))),
+            "occasions": self._of_occasions,
         }
         if base in own:
             return own[base]()
@@ -207,6 +207,10 @@ class Snapshot:
             for measure in self._measures
         }
         return self._seen(valued.group_by("user_id", "tile").agg(**added))
+
+    def _of_occasions(self) -> ir.Table:
+        known = self._seen(occasions(self._grid.before(self._events), self._occasions))
+        return _since(known.mutate(since_began=days_until(known.cutoff, known.began_at)))
 
     def _as_of(self) -> ir.Table:
         assert self._attributes is not None

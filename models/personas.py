@@ -88,7 +88,7 @@ def fit_personas(
     How many is chosen between `fewest` and `most` (see `models.persona_choice.choose`); no number is tried that leaves fewer than
     ten users a persona. Where there are `former` personas, the clusters that continue them keep their ids, and their names as long
     as these are true, and what changed is given beside; else the largest has id 0. `names` are given by id, and win. `purchases`
-    names the feature that says how many purchases a share is of.
+    names the feature that says how many purchases a share is of; it is not there where nobody buys.
 
     Raises GateError when even the fewest would leave too few users a persona, or nobody differs, and ConfigError for a name of an
     id that no persona has or had.
@@ -121,7 +121,7 @@ def fit_personas(
         matching = match(places, labels, scaled, former_ids=former.ids, count=len(centroids), next_id=former.next_id)
         ids = matching.ids
     # Where they are not all buyers, they are called what they all are.
-    noun = "buyers" if purchases is None or (frame[purchases] > 0).all() else "users"
+    noun = "buyers" if purchases is None or (purchases in frame and (frame[purchases] > 0).all()) else "users"
     called = _named(apart, traits, ids, names or {}, former, noun)
     if former is not None and matching is not None:
         renamed = _renamed(dict(zip(ids, called, strict=True)), former, names or {})

@@ -18,9 +18,13 @@ from pipeline.settings import Settings
 from pipeline.show import shown_night
 from pipeline.tables import memberships, read
 
-# What tells most of a person, in the order of a story; `short` is about a month, `long` the longest window.
+# What tells most of a person, in the order of a story; `short` is about a month, `long` the longest window, and `habit` what else
+# than purchases makes users active.
 _STORY = (
     "known_days",
+    "{habit}_recency_days",
+    "{habit}_count_{short}",
+    "{habit}_count_{long}",
     "purchase_recency_days",
     "purchase_frequency",
     "purchase_count_{short}",
@@ -61,7 +65,8 @@ def tell_user(settings: Settings, user: str, as_of: date | None) -> dict[str, An
             f"there is no user {user!r} in the night of {day}: ids are compared letter by letter, as the sources give "
             "them; who first came later, or was forgotten, is not there"
         )
-    by_name = {feature.name: feature for feature in declared(settings.wanted(), COLUMNS).features}
+    built = declared(settings.wanted(), COLUMNS)
+    by_name = {feature.name: feature for feature in built.features}
     told = _row(settings, "features", day, user, columns={"user_id", *by_name}) or {}
     # Not a number is not known, and no JSON.
     features = {name: None if value != value else value for name, value in told.items()}
@@ -75,7 +80,7 @@ def tell_user(settings: Settings, user: str, as_of: date | None) -> dict[str, An
     return {
         "as_of": day.isoformat(),
         "user_id": user,
-        "behaviour": list(_behaviour(features, by_name, settings)),
+        "behaviour": list(_behaviour(features, by_name, [habit.name for habit in built.habits], settings)),
         "scores": _scores(settings, row, scores),
         "persona": _persona(row),
         "journey_stage": row.get(STAGE),
@@ -102,11 +107,14 @@ def _row(settings: Settings, table: str, day: date, user: str, *, columns: set[s
     return dict(found[0]) if found else None
 
 
-def _behaviour(row: Mapping[str, Any], by_name: Mapping[str, Feature], settings: Settings) -> Iterator[dict[str, Any]]:
+def _behaviour(
+    row: Mapping[str, Any], by_name: Mapping[str, Feature], habits: Sequence[str], settings: Settings
+) -> Iterator[dict[str, Any]]:
     """Tell the features that say most, with their values and phrases; what is not known is left out."""
     windows = settings.features.windows
     short, long = label(min(windows, key=lambda window: abs(window - _MONTH))), label(max(windows))
-    names = dict.fromkeys(name.format(short=short, long=long) for name in _STORY)
+    told = (name.format(short=short, long=long, habit=habit) for name in _STORY for habit in (habits if "{habit}" in name else [""]))
+    names = dict.fromkeys(told)
     known = [name for name in names if name in row and name in by_name and (row[name] is not None or name == _ALWAYS)]
     for name in known[:_MOST_PHRASES]:
         feature, value = by_name[name], row[name]

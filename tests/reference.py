@@ -38,6 +38,7 @@ class Seen:
     values: Mapping[str, Sequence[str]]
     contacts: Sequence[timedelta] | None = None
     outcomes: Mapping[str, "Told"] = field(default_factory=dict)
+    habits: Sequence[str] = ()
     names: Sequence[tuple[str, str]] = ()
 
     @property
@@ -140,6 +141,7 @@ def reference(
     values: Mapping[str, Sequence[str]] | None = None,
     contacts: Sequence[timedelta] | None = None,
     outcomes: Mapping[str, Told] | None = None,
+    habits: Sequence[str] = (),
     levels: Sequence[str] = (),
     names: Sequence[tuple[str, str]] = (),
 ) -> pd.DataFrame:
@@ -152,7 +154,7 @@ def reference(
         known = log_[log_.event_ts < cutoff]
         rows: dict[str, Row] = {}
         for user, own in known.groupby("user_id"):
-            seen = Seen(own, known, cutoff, sorted(windows), values or {}, contacts, outcomes or {}, names)
+            seen = Seen(own, known, cutoff, sorted(windows), values or {}, contacts, outcomes or {}, habits, names)
             for family in FAMILIES:
                 # In order: later families read what earlier ones found.
                 rows.setdefault(user, {}).update(family(seen, rows[user]))
@@ -487,9 +489,11 @@ def outcomes(seen: Seen, known: Row) -> Row:
     row: Row = {}
     for name, (met, measure, carried) in seen.outcomes.items():
         hits = seen.events[met(seen.events)]
-        if name == "purchase":
-            # The rest of it is told by families of its own.
-            row |= supply(seen, hits, name)
+        if name in seen.habits:
+            row |= in_runs(seen, hits, name)
+        # The rest of these is told by families of their own.
+        if name in ("purchase", "view"):
+            row |= supply(seen, hits, name) if name == "purchase" else spaced(seen, hits, name)
             continue
         row |= {f"{name}_recency_days": seen.recency(hits)}
         few = [seen.coarse[1], seen.longest]
@@ -525,10 +529,22 @@ def outcomes(seen: Seen, known: Row) -> Row:
 
 def spaced(seen: Seen, hits: pd.DataFrame, name: str) -> Row:
     """Days between local days with events, in the order in which these days came."""
-    days = hits.groupby(hits.local.dt.normalize().rename("day")).event_ts.min().reset_index().sort_values(["event_ts", "day"])
-    gaps = days.day.diff() / DAY
+    gaps = local_days(hits).gap
     usual = gaps[gaps > 0].mean()
     return {f"{name}_gap_days_mean": usual, f"{name}_overdue_ratio": seen.recency(hits) / usual}
+
+
+def in_runs(seen: Seen, hits: pd.DataFrame, name: str) -> Row:
+    """Runs without a break of 56 days."""
+    days = local_days(hits)
+    beginnings = days[days.gap.isna() | (days.gap >= 56)]
+    return {f"{name}_run_days": seen.recency(beginnings), f"{name}_run_count": len(beginnings)}
+
+
+def local_days(hits: pd.DataFrame) -> pd.DataFrame:
+    """Local days with events, in the order in which they came, and the days since the one before."""
+    days = hits.groupby(hits.local.dt.normalize().rename("day")).event_ts.min().reset_index().sort_values(["event_ts", "day"])
+    return days.assign(gap=days.day.diff() / DAY)
 
 
 def supply(seen: Seen, hits: pd.DataFrame, name: str) -> Row:

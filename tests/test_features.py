@@ -47,11 +47,12 @@ CUTOFFS = (at("2023-11-20"), at("2024-03-18"))
 # Caps look back in windows of their own, of hours too, and further than the others.
 TARGETS = (
     target("value", "event_type = 'purchase' AND category = 'a'", "event_type = 'wave'"),
-    target("first", "NOT event_type IN ('view', 'cart') AND (quantity > 1 OR brand = 'x')", "event_type = 'purchase'"),
+    target("first", "NOT event_type IN ('view', 'cart') AND (quantity > 1 OR brand = 'x')", "event_type = 'view'"),
     target("absence", "event_type = 'view'", "event_type = 'purchase'"),
 )
-# Of those that ask for a probability.
+# Of those that ask for a probability, and what makes users active beside purchases.
 LEVELS = (LONG_NAME, "view")
+HABITS = ("wave", "view")
 
 
 def _looked(rows: pd.DataFrame) -> pd.Series:
@@ -61,6 +62,7 @@ def _looked(rows: pd.DataFrame) -> pd.Series:
 # What their events are, and near misses: all but the type of the event.
 OUTCOMES = {
     "purchase": (lambda rows: rows.event_type == "purchase", None, None),
+    "view": (lambda rows: rows.event_type == "view", None, None),
     "purchase_a": (lambda rows: (rows.event_type == "purchase") & (rows.category == "a"), "amount", ()),
     "near_purchase_a": (lambda rows: (rows.event_type != "purchase") & (rows.category == "a"), None, ()),
     "wave": (lambda rows: rows.event_type == "wave", None, ("amount", "quantity")),
@@ -192,6 +194,7 @@ def whole(kind: str) -> pd.DataFrame:
 def test_every_feature_equals_the_slow_reference(engine_kind: str) -> None:
     found = whole(engine_kind)
     told = {"values": EVERYTHING.values, "contacts": EVERYTHING.contacts, "outcomes": OUTCOMES, "levels": LEVELS, "names": NAMES}
+    told |= {"habits": HABITS}
     slow = reference(LOG, CUTOFFS, LONG, zone=ZONE, **told)
     texts = [feature.name for feature in declared(EVERYTHING, COLUMNS, inventory=INVENTORY).features if feature.unit == NAME]
     assert list(found.index) == list(slow.index)
@@ -482,6 +485,24 @@ def test_journey_stage_at_its_thresholds() -> None:
     assert built(log, "journey_stage", "journey_stage_days") == {
         name: (stage, pytest.approx(since)) for name, (_days, stage, since) in STAGES.items()
     }
+
+
+@pytest.mark.parametrize("what", ["lesson", "view"])
+def test_journey_stage_is_of_what_makes_users_active_where_nobody_buys(what: str) -> None:
+    seen = [{"user_id": name, "event_ts": CUTOFF - 99 * DAY, "event_type": "support"} for name in STAGES]
+    done = [
+        {"user_id": name, "event_ts": CUTOFF - day * DAY, "event_type": what} for name, (days, *_) in STAGES.items() for day in days
+    ]
+    active = f"event_type = '{what}'"
+    asked = declared(Wanted(WINDOWS, outcomes=outcomes([target("absence", active, active)])), COLUMNS, {what, "support"})
+    engine = open_engine()
+    found = engine.execute(build_features(engine, load_events(engine, events(*seen, *done)), asked, [CUTOFF]))
+    assert {user: told for user, *told in rows(found, "user_id", "journey_stage", "journey_stage_days")} == {
+        name: [stage, pytest.approx(since)] for name, (_days, stage, since) in STAGES.items()
+    }
+    # Models read none of it: the days would mean something else once somebody buys.
+    assert not {"journey_stage", "journey_stage_days"} & {feature.name for feature in asked.numbers}
+    assert not [name for name in asked.names if "purchase" in name]
 
 
 def test_rhythm_is_the_gaps_between_days_and_the_current_one_against_them() -> None:

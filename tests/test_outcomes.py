@@ -33,7 +33,10 @@ def named(*asked: Outcome) -> list[str]:
     ("asked", "found"),
     [
         pytest.param([target(PURCHASE)], [Outcome(PURCHASE, is_activity=True, has_level=True)], id="purchases"),
-        pytest.param([target(LESSON, active=VIEW)], [Outcome(LESSON, has_level=True)], id="not of whom, where that is described"),
+        pytest.param(
+            [target(LESSON, active=VIEW)], [Outcome(LESSON, has_level=True), Outcome(VIEW, is_activity=True)], id="and of whom"
+        ),
+        pytest.param([target(LESSON, active=PURCHASE)], [Outcome(LESSON, has_level=True)], id="but for buyers, who are described"),
         pytest.param(
             [target(LESSON, active=LESSON)], [Outcome(LESSON, is_activity=True, has_level=True)], id="each condition once"
         ),

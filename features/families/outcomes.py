@@ -3,7 +3,8 @@
 Built for the event types of the log that the other families do not know (the 20 most frequent) and the conditions of
 `features.events`, which all models read; and for the conditions `events` and `eligible.events` of the targets that no family
 describes, with sums where a target asks for them, which the models of that target read. All are told with their rhythm, and where
-events have a quantity, with how long the last one is enough. Near misses are like the events of a condition in all but their type.
+events have a quantity, with how long the last one is enough; what makes users active (`eligible.events`), described by a family
+or not, also with its runs. Near misses are like the events of a condition in all but their type.
 Event types that no family knows are told with their trend, with sums and means of the columns that tell their events apart, and by
 the 8 categories of each type that most users have, 20 users at least. Purchases whose quantities differ are told by category as
 well, without counts. What a probability is asked about, described by a family or not, is also told by its level among all users.
@@ -29,7 +30,7 @@ from features.expressions import columns_of
 from features.families import stage
 from features.inventory import Inventory
 from features.labels import Target
-from features.occasions import Occasion, days_of_supply, last_quantity, mean_gap
+from features.occasions import BREAK_DAYS, Occasion, days_of_run, days_of_supply, last_quantity, mean_gap, runs
 from features.windows import DAY, DAY_MICROSECONDS, words
 
 RFM = ("purchase_recency_days", "purchase_frequency", "purchase_tenure_days", "purchase_monetary_value")
@@ -74,11 +75,21 @@ class Outcome:
         return _described(self.condition)
 
     @property
+    def is_habit(self) -> bool:
+        """Whether it makes users active and no family tells its rhythm, as purchases have one that does."""
+        return self.is_activity and self.word != PURCHASE
+
+    @property
     def occasion(self) -> Occasion | None:
         """What is looked at day by day; None where other families do so, and of a part of an event type without quantities."""
-        if not self.looks_at_supply if self.word else self.is_part and not self.has_quantity:
+        if not (self.looks_at_supply or self.is_habit) if self.word else self.is_part and not self.has_quantity:
             return None
         return Occasion(self.name, condition_met(self.condition))
+
+    @property
+    def types(self) -> frozenset[str]:
+        """The event types that it is about, where it asks for some."""
+        return frozenset(choices_of(self.condition).get(TYPE, ()))
 
     @property
     def looks_at_supply(self) -> bool:
@@ -135,7 +146,7 @@ def outcomes(targets: Sequence[Target], more: Sequence[str] = ()) -> tuple[Outco
             )
     for condition in map(canonical, more):
         found[condition] = replace(found.get(condition, Outcome(condition)), for_all=True)
-    return tuple(outcome for outcome in found.values() if outcome.word is None or outcome.has_level)
+    return tuple(outcome for outcome in found.values() if outcome.word is None or outcome.has_level or outcome.is_habit)
 
 
 def with_inventory(asked: Sequence[Outcome], inventory: Inventory) -> tuple[Outcome, ...]:
@@ -298,13 +309,15 @@ def _features_of(outcome: Outcome, windows: Sequence[timedelta], *, is_named: bo
     """Date, count and add up an outcome's events; of a part of an event type only how lately and how often they happened."""
     recent, few = tuple(coarse(windows)), _few(windows)
     levels = _levels(outcome, recent) if outcome.has_level else []
+    regular = _runs(outcome) if outcome.is_habit else []
     if outcome.word:
         supply = _supply(outcome) if outcome.looks_at_supply else []
         # On trial for those that ask about it, too.
         tag = f"supply of {outcome.condition}"
-        return [*levels, *(replace(one, outcome=tag, for_all=True, on_trial=_SUPPLY) for one in supply)], []
+        own = [replace(one, types=outcome.types) for one in (*_rhythm(outcome), *regular)] if outcome.is_habit else []
+        return [*own, *levels, *(replace(one, outcome=tag, for_all=True, on_trial=_SUPPLY) for one in supply)], []
     features, measures = _dates(outcome)
-    features += levels
+    features += [*regular, *levels]
     if not outcome.on_trial:
         counts, counted = _over(_count(outcome), (few,) if outcome.is_part else (recent, ()))
         features += counts
@@ -400,6 +413,32 @@ def _rhythm(outcome: Outcome) -> list[Feature]:
         phrase=f"{said}: a pause of {{value}} the usual one",
     )
     return [gap, overdue]
+
+
+def _runs(outcome: Outcome) -> list[Feature]:
+    """Since when there was no long break, and how many such times there were."""
+    name, said, pause = outcome.name, outcome.said, words(BREAK_DAYS * DAY)
+    days = Feature(
+        name=f"{name}_run_days",
+        base="occasions",
+        expr=days_of_run(name),
+        unit="days",
+        meaning=f"days since the present run of {outcome.told} began (no break of {pause} or more)",
+        phrase=f"{said}: latest run began {{value}} ago",
+        group="tenure",
+        unknown=f"{said}: never so far",
+        needs=outcome.needs,
+    )
+    count = replace(
+        days,
+        name=f"{name}_run_count",
+        expr=runs(name),
+        unit="run",
+        meaning=f"runs of {outcome.told} so far (a break of {pause} or more ends one)",
+        phrase=f"{said}: {{value}} so far",
+        empty=0,
+    )
+    return [days, count]
 
 
 def _supply(outcome: Outcome) -> list[Feature]:

@@ -161,6 +161,7 @@ def _fatigue() -> Iterator[Feature]:
         needs=needs,
         types=types,
         high="responsive",
+        low="unresponsive",
     )
     yield Feature(
         name=f"{feature_name('campaign_answer', 'share', MONTH)}_vs_history",

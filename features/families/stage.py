@@ -4,6 +4,7 @@ The stages look at runs: purchases without a break of 56 days or more. A user wh
 holds: lapsed (nothing for 56 days), slipping (nothing for three times the usual gap, at least 14 days;
 for 28 days after a single purchase), new (the first run is less
 than 28 days old), returned (a later run is), loyal (the run is 112 days old or more), active.
+In a log without purchases the same is told of what the first target takes for activity.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,11 +16,25 @@ from ibis import _
 from ibis.common.deferred import Deferred
 
 from features.catalogue import NAME, Base, Feature
-from features.event_types import CAMPAIGN, CART, CHECKOUT, CLICKED, COUPON, OPENED, RETURN, SUPPORT, TOGETHER, UNSUBSCRIBE, VIEW
+from features.event_types import (
+    CAMPAIGN,
+    CART,
+    CHECKOUT,
+    CLICKED,
+    COUPON,
+    OPENED,
+    PURCHASE,
+    RETURN,
+    SUPPORT,
+    TOGETHER,
+    UNSUBSCRIBE,
+    VIEW,
+)
+from features.occasions import BREAK_DAYS
 from features.snapshot import days_since_first, days_since_last
 
 STAGES = ("prospect", "lapsed", "slipping", "new", "returned", "loyal", "active")
-LAPSED_DAYS = 56.0
+LAPSED_DAYS = BREAK_DAYS
 YOUNG_DAYS = 28.0
 LOYAL_DAYS = 112.0
 SLIPPING_DAYS = 14.0
@@ -100,8 +115,12 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
         group="tenure",
         empty=0,
     )
-    slipping_after = ibis.coalesce(_.purchase_gap_days_mean * SLIPPING_GAPS, YOUNG_DAYS).clip(SLIPPING_DAYS, LAPSED_DAYS)
-    rules = _stages(slipping_after)
+    yield from stages_of(PURCHASE)
+
+
+def stages_of(what: str) -> Iterator[Feature]:
+    """The stage and the time in it, by runs of `what`: purchases, or what else makes users active (see `features.declare`)."""
+    rules = _stages(what)
     yield Feature(
         name="journey_stage",
         base="row",
@@ -114,7 +133,7 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
     yield Feature(
         name="journey_stage_days",
         base="row",
-        expr=ibis.cases(*((when, since) for _name, when, since in rules), else_=_.purchase_run_days - YOUNG_DAYS),
+        expr=ibis.cases(*((when, since) for _name, when, since in rules), else_=_[f"{what}_run_days"] - YOUNG_DAYS),
         unit="days",
         meaning="days since the present stage of the journey began; a pause that was made up for does not begin it anew",
         phrase="in this stage of the journey for {value}",
@@ -137,9 +156,10 @@ def since_purchase(what: str, called: str, group: str) -> Feature:
     )
 
 
-def _stages(slipping_after: Deferred) -> list[tuple[str, Deferred, Deferred]]:
+def _stages(what: str) -> list[tuple[str, Deferred, Deferred]]:
     """Give each stage's name, its rule, and the days since it began; the first whose rule holds is the stage."""
-    recency, run, runs = _.purchase_recency_days, _.purchase_run_days, _.purchase_run_count
+    recency, run, runs, gap = (_[f"{what}_{name}"] for name in ("recency_days", "run_days", "run_count", "gap_days_mean"))
+    slipping_after = ibis.coalesce(gap * SLIPPING_GAPS, YOUNG_DAYS).clip(SLIPPING_DAYS, LAPSED_DAYS)
     return [
         ("prospect", recency.isnull(), _.known_days),
         ("lapsed", recency >= LAPSED_DAYS, recency - LAPSED_DAYS),
