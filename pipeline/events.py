@@ -300,8 +300,8 @@ def _tell(log: EventLog, columns: set[str], types: frozenset[str], settings: Set
         told = [f"{name} ({how_many(len(values), 'value')})" for name, values in held.values.items()]
         narrator.say(f"  names that models tell apart, by their most frequent values: {listed(told, most=len(told))}")
     if PURCHASE not in types:
-        staged = f"journey stages are those of {log.features.habits[0].told}" if log.features.habits else "there are no journey stages"
-        narrator.say(f"  no event is a purchase: {staged}")
+        told = [habit.told for habit in log.features.habits]
+        narrator.say(f"  no event is a purchase: there are {f'journey stages of {told[0]}' if told else 'no journey stages'}")
     off = switched_off(settings.wanted(), columns, types)
     for what, kind in (("columns", COLUMNS), ("event types", off.keys() - COLUMNS.keys())):
         named = {name: count for name, count in off.items() if name in kind}

@@ -113,8 +113,8 @@ def _behaviour(
     """Tell the features that say most, with their values and phrases; what is not known is left out."""
     windows = settings.features.windows
     short, long = label(min(windows, key=lambda window: abs(window - _MONTH))), label(max(windows))
-    told = (name.format(short=short, long=long, habit=habit) for name in _STORY for habit in (habits if "{habit}" in name else [""]))
-    names = dict.fromkeys(told)
+    by_habit = ((name, habits if "{habit}" in name else [""]) for name in _STORY)
+    names = dict.fromkeys(name.format(short=short, long=long, habit=habit) for name, told in by_habit for habit in told)
     known = [name for name in names if name in row and name in by_name and (row[name] is not None or name == _ALWAYS)]
     for name in known[:_MOST_PHRASES]:
         feature, value = by_name[name], row[name]
