@@ -124,8 +124,8 @@ def unique_by_name(features: Iterable[Feature]) -> tuple[Feature, ...]:
 def amount(value: float, unit: str, *, currency: str = "") -> str:
     """Write a value with its unit.
 
-    >>> amount(23.4, "days"), amount(0.349, "share"), amount(1, "purchase"), amount(0, "category"), amount(0, "money")
-    ('23 days', '35%', '1 purchase', 'no categories', 'nothing')
+    >>> amount(23.4, "days"), amount(0.349, "share"), amount(0.0042, "share"), amount(1, "purchase"), amount(0, "category")
+    ('23 days', '35%', '0.4%', '1 purchase', 'no categories')
     >>> amount(4, "score"), amount(73.2, "percentile"), amount(18, "o'clock"), amount(-1e-17, "mixture"), amount(1234.5, "number")
     ('4', '73%', '18:00', '0.0', '1,234.5')
     """
@@ -136,9 +136,12 @@ def amount(value: float, unit: str, *, currency: str = "") -> str:
     if unit == IS:
         return "is" if value else "is not"
     if unit == "share":
-        return f"{value:z.0%}"
+        # Whoever does something on one day in 480 does do it.
+        return (
+            f"{value:z.0%}" if value == 0 or abs(value) >= 0.005 else f"{value:.1%}" if abs(value) >= 0.0005 else "less than 0.1%"
+        )
     if unit == "times":
-        return f"{value:z.1f} times"
+        return f"{value:.2f} times" if 0.005 <= value < 0.05 else f"{value:z.1f} times"
     if unit == "percentile":
         return f"{value:.0f}%"
     if unit == "o'clock":

@@ -15,7 +15,7 @@ from features.windows import words
 from models.calibration import FEWEST_BLOCKS, Calibrator, amount_loss, fit_calibrator
 from models.drift import level_drift
 from models.ladder import RUNGS, Model, Recipe, Rung, fit_recipe, fit_rungs, possible
-from models.metrics import Contact, measures
+from models.metrics import Contact, main_measure, measures
 
 KEYS = ["user_id", "cutoff", "is_test", "label"]
 CHAMPION, DISJOINT = "champion", "disjoint"
@@ -143,7 +143,7 @@ def predict_origin(
 
 
 def worth(predicted: Sequence[Predicted], horizon: timedelta, *, is_amount: bool, calibrations: int) -> dict[Rung, float]:
-    """Give the mean over test origins of each rung's average precision, or of its negative absolute error; simplest rung first.
+    """Give the mean over test origins of each rung's `main_measure`, turned so that more is better; simplest rung first.
 
     Of the rungs that had enough to learn from at every test origin. Where the measure is defined at none it is 0. Amounts are
     measured as they would be delivered, which takes every rung at the origins before as well.
@@ -272,8 +272,8 @@ def _pooled(predicted: Sequence[Predicted], horizon: timedelta, *, is_amount: bo
 
 
 def _worth(tested: pd.DataFrame, column: str, *, is_amount: bool) -> float:
-    """Give the mean over origins of average precision, or of the negative absolute error; below all where it is not defined."""
-    name = "mean_absolute_error" if is_amount else "average_precision"
+    """Give the mean over origins of the main measure, negative where less is better; 0 where it is not defined."""
+    name = main_measure(is_amount=is_amount)
     found = [measures(rows.label.to_numpy(), rows[column].to_numpy(), is_amount=is_amount) for _, rows in tested.groupby("cutoff")]
     values = [told[name] for told in found if name in told]
     return (-1 if is_amount else 1) * float(np.mean(values)) if values else 0.0

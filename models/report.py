@@ -13,6 +13,7 @@ from models.bands import ScoreBand, coverage, score_bands
 from models.gates import turned
 from models.intervals import Interval, intervals, paired, pooled
 from models.ladder import Rung
+from models.metrics import main_measure
 from models.propensity import Floats
 from models.slices import Slice, slices, tenure_bands
 from models.suspicion import suspicions
@@ -140,12 +141,7 @@ def _level_off(tested: pd.DataFrame, at_origins: Mapping[datetime, Mapping[str, 
         if off > most:
             most = off
             worst = f"at {origin:%Y-%m-%d} scores were {ratios[0]:.2f} times what happened ({ratios[1]:.2f} to {ratios[2]:.2f})"
-    return [f"{worst}: look for a season or a change that no origin before had shown"] if worst else []
-
-
-def main_measure(*, is_amount: bool) -> str:
-    """Name the measure that rungs are chosen by and that is told first."""
-    return "mean_absolute_error" if is_amount else "average_precision"
+    return [f"{worst}: look for a season, or a change that the origins before had not shown"] if worst else []
 
 
 def against_champion(backtest: Backtest, measure: str, *, confidence: float, seed: int) -> Interval | None:

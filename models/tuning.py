@@ -14,7 +14,7 @@ from joblib import Parallel, delayed
 
 from models.backtest import Origin
 from models.ladder import Recipe, fit_recipe, possible
-from models.metrics import measures_drawn
+from models.metrics import main_measure, measures_drawn
 from models.ranking import rank
 from models.rounds import settled
 
@@ -54,7 +54,7 @@ class Judged:
 
 def measure_of(*, is_amount: bool) -> str:
     """Name the measure that tuning makes small: of a probability a proper one, which both its order and its size enter."""
-    return "mean_absolute_error" if is_amount else "log_loss"
+    return main_measure(is_amount=True) if is_amount else "log_loss"
 
 
 def space_of(rows: int) -> Space:
@@ -119,7 +119,7 @@ def judged(
     seed: int,
     jobs: int = 1,
 ) -> Judged:
-    """Fit a recipe's trees for each origin and give their mean log loss there, or mean absolute error of an amount.
+    """Fit a recipe's trees for each origin and give their mean log loss there, or root mean squared error of an amount.
 
     `rows` has one row per eligible user and cutoff: `user_id`, `cutoff`, `label` and the features; only those at the origins and
     at their train cutoffs are read. Rounds are chosen by stopping on blocks of time before the first of the origins, so that no

@@ -1,7 +1,6 @@
 """The command line: `beforehand` and its commands, each with `--config` and, where a date matters, `--as-of`."""
 
 import json
-from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from features.errors import ConfigError, GateError, did_you_mean
+from features.errors import ConfigError, GateError, did_you_mean, listed
 from pipeline.progress import Narrator
 from pipeline.settings import PERSONAS, Settings, read_settings
 from pipeline.terminal import terminal, told_errors, typed_date
@@ -50,7 +49,7 @@ def train(
         narrator.say(f"training on what was known on {day} ({config})")
         training = _train(settings, day, narrator, tune=tune)
         _tell(training, settings, terminal(), as_json=json_)
-        _refuse(training.refused)
+        _refuse(training)
 
 
 @app.command()
@@ -77,20 +76,20 @@ def nightly(config: ConfigPath = DEFAULT_CONFIG, as_of: AsOf = None, json_: Json
     """Train when no champion is there or the last training is older than `training.every`, then score."""
     with told_errors() as narrator:
         settings, day = read_settings(config), typed_date(as_of)
-        refused: Mapping[str, str] = {}
+        training = None
         why = _why_train(settings, day)
         if why:
             narrator.say(f"training on what was known on {day}: {why}")
             training = _train(settings, day, narrator, tune=0)
             _tell(training, settings, narrator.console)
-            refused = training.refused
             # Told before scoring, which may fail for want of a champion.
-            for target, because in refused.items():
+            for target, because in training.refused.items():
                 narrator.say(f"  {target} stays a challenger: {because}")
         narrator.say(f"scoring the night of {day} ({config})")
         _score(settings, day, narrator)
         _show(settings, day, as_json=json_, brief=True)
-        _refuse(refused)
+        if training is not None:
+            _refuse(training)
 
 
 @app.command()
@@ -255,10 +254,18 @@ def _train(settings: Settings, day: date, narrator: Narrator, *, tune: int) -> "
     return train(settings, day, Tracker(settings), narrator, tune=tune)
 
 
-def _refuse(refused: Mapping[str, str]) -> None:
-    if refused:
-        told = "".join(f"\n  {target} stays a challenger: {because}" for target, because in refused.items())
-        raise GateError(f"{len(refused)} of the new models did not pass the gates; the champions before them stay in charge:{told}")
+def _refuse(training: "Training") -> None:
+    refused, vacant = training.refused, training.vacant
+    if not refused:
+        return
+    told = "".join(f"\n  {target} stays a challenger: {because}" for target, because in refused.items())
+    stays = "" if len(vacant) == len(refused) else "; the champions before them stay in charge"
+    if vacant:
+        names, have = listed(vacant, most=len(vacant)), "has" if len(vacant) == 1 else "have"
+        told += f"\nno night can be scored before {names} {have} a champion: train when more is known, take the target out of the config, "
+        told += "or put the model in charge, past the gates, with"
+        told += "".join(f"\n  beforehand promote --model {name} --version {version} --reason …" for name, version in vacant.items())
+    raise GateError(f"{len(refused)} of the new models did not pass the gates{stays}:{told}")
 
 
 def _check_change(settings: Settings, model: str, reason: str) -> None:

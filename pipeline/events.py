@@ -20,6 +20,7 @@ from features.contract import COLUMNS, PURCHASE, Bounds, accepted, conform, judg
 from features.declare import FeatureSet, declared, switched_off
 from features.engines import engine_errors, keep
 from features.errors import ConfigError, DataError, first_line, listed
+from features.event_types import KNOWN
 from features.expressions import columns_of
 from features.fingerprint import fingerprint
 from features.inventory import NOTHING, Inventory, beside, take_inventory, united
@@ -299,6 +300,11 @@ def _tell(log: EventLog, columns: set[str], types: frozenset[str], settings: Set
     if held.values:
         told = [f"{name} ({how_many(len(values), 'value')})" for name, values in held.values.items()]
         narrator.say(f"  names that models tell apart, by their most frequent values: {listed(told, most=len(told))}")
+    for name in sorted(types - set(KNOWN)):
+        if (alike := name.strip().lower().replace(" ", "_").replace("-", "_")) in KNOWN:
+            narrator.say(
+                f"  the event type {name!r} is not {alike!r}, which features know: write it so in the source if that is meant"
+            )
     if PURCHASE not in types:
         told = [habit.told for habit in log.features.habits]
         narrator.say(f"  no event is a purchase: there are {f'journey stages of {told[0]}' if told else 'no journey stages'}")

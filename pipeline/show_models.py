@@ -134,7 +134,7 @@ def _plain(found: Mapping[Any, Interval]) -> dict[str, dict[str, float]]:
 
 def _print_summary(told: Mapping[str, Any], console: Console, currency: str) -> None:
     table = plain_table("Means over test origins that each model had not seen, with 95 % intervals over users")
-    columns = ("target", "tested on", "AUC", "average precision", "ahead of the rule", "calibration error", "absolute error", "by")
+    columns = ("target", "tested on", "AUC", "average precision", "ahead of the rule", "calibration error", "RMSE", "by")
     for name in columns:
         table.add_column(name, justify="left" if name in ("target", "by") else "right")
     for row in told["targets"]:
@@ -142,7 +142,9 @@ def _print_summary(told: Mapping[str, Any], console: Console, currency: str) -> 
         rows = f"{row['rows']:,} rows, {len(row['test_origins'])} origins"
         if row["positives"] is not None:
             rows += f"\n{row['positives']:,} positive"
-        ahead = "–" if row["ahead"] is None else f"{_said(row['ahead'], currency if row['is_amount'] else None, sign=True)}"
+        ahead = "is the rule" if row["rung"] == row["baseline"] else "–"
+        if row["ahead"] is not None:
+            ahead = _said(row["ahead"], currency if row["is_amount"] else None, sign=True)
         table.add_row(
             row["target"],
             rows,
@@ -150,7 +152,7 @@ def _print_summary(told: Mapping[str, Any], console: Console, currency: str) -> 
             _said(found.get("average_precision")),
             f"{ahead}\n{row['baseline']}",
             "–" if row["is_amount"] else _said(pooled.get("expected_calibration_error")),
-            _said(found.get("mean_absolute_error"), currency),
+            _said(found.get("root_mean_squared_error"), currency),
             row["rung"],
             end_section=True,
         )
@@ -185,7 +187,7 @@ def _print_ladder(row: Mapping[str, Any], console: Console, currency: str) -> No
 
 
 def _print_origins(row: Mapping[str, Any], console: Console, currency: str) -> None:
-    of_amounts = ("mean_absolute_error", "root_mean_squared_error", "rmsle", "decile_total_error", "gini", "total_error")
+    of_amounts = ("root_mean_squared_error", "mean_absolute_error", "rmsle", "decile_total_error", "gini", "total_error")
     names = of_amounts if row["is_amount"] else (
         *("auc", "average_precision", "log_loss", "brier", "expected_calibration_error", "calibration_slope"),
         *("lift_10pct", "captured_10pct", "precision_at_capacity", "expected_profit", "base_rate"),

@@ -204,7 +204,7 @@ class Tracker:
         if missing:
             raise GateError(
                 f"no champion in the registry for {', '.join(self.registered(model) for model in missing)}: "
-                "run `beforehand train` first, or put a version in charge with `beforehand promote`"
+                "run `beforehand train` first, or put a version that the gates refused in charge with `beforehand promote`"
             )
         return {model: self._load(model, found[model][CHAMPION]) for model in models}
 

@@ -22,6 +22,7 @@ from models.bundle import PersonaBundle, TargetBundle, inventory_of
 from models.gates import LOWER_IS_BETTER, Verdict
 from models.intervals import Interval
 from models.ladder import Model, Recipe, fit_recipe
+from models.metrics import main_measure
 from models.persona_matching import Matching
 from models.personas import Personas, fit_personas
 from models.report import Report, against_champion, by_group
@@ -52,12 +53,16 @@ _REASON = "it passed every gate"
 
 @dataclass(frozen=True)
 class Trained:
-    """One target's outcome: its backtest, the final model, its version in the registry, and what the gates said of it."""
+    """One target's outcome: its backtest, the final model, its version in the registry, and what the gates said of it.
+
+    `is_first` says that there was no champion to be held against.
+    """
 
     tested: Tested
     bundle: TargetBundle
     version: str
     verdicts: tuple[Verdict, ...]
+    is_first: bool
 
     @property
     def target(self) -> Target:
@@ -83,6 +88,11 @@ class Training:
     def refused(self) -> Mapping[str, str]:
         """The targets whose new model stays a challenger, and why."""
         return {made.target.name: gates.because(made.verdicts) for made in self.trained if not made.is_champion}
+
+    @property
+    def vacant(self) -> Mapping[str, str]:
+        """The targets that still have no champion, and the version of the model that the gates refused."""
+        return {made.target.name: made.version for made in self.trained if made.is_first and not made.is_champion}
 
 
 def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator, *, tune: int = 0) -> Training:
@@ -128,7 +138,7 @@ def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator,
 def judge(past: Past, tested: Tested, champions: Mapping[str, TargetBundle | None]) -> tuple[Verdict, ...]:
     """Let the gates look at a challenger: the champion, the labels, calibration, stability, and the data."""
     told, report, is_amount = past.settings.gates, tested.report, tested.target.is_amount
-    measure = "mean_absolute_error" if is_amount else told.metric
+    measure = main_measure(is_amount=True) if is_amount else told.metric
     seed, label = past.settings.training.seed, past.labels[tested.target.name].label
     has_champion, champion = tested.target.name in champions, champions.get(tested.target.name)
     if has_champion and tested.incomparable is not None:
@@ -261,7 +271,7 @@ def _log_target(tracker: Tracker, past: Past, made: Tested, model: Model, champi
         tracker.log_text("model_card.md", card)
         number = tracker.register(target.name, bundle, {"score": "double"})
         tracker.describe(target.name, number, card)
-    return Trained(made, bundle, number, verdicts)
+    return Trained(made, bundle, number, verdicts, is_first=target.name not in champions)
 
 
 def _metrics(made: Tested) -> Iterator[tuple[str, float]]:
@@ -369,7 +379,7 @@ def why_rung(made: Tested) -> str:
 
 def _summary(trained: Sequence[Trained]) -> dict[str, float]:
     """Give each target's headline measures, so that trainings can be compared in one list."""
-    headline = ("auc", "average_precision", "mean_absolute_error")
+    headline = ("auc", "average_precision", "root_mean_squared_error", "mean_absolute_error")
     means = {made.target.name: made.tested.report.measures for made in trained}
     return {f"{target}_{name}_mean": found[name].value for target, found in means.items() for name in headline if name in found}
 

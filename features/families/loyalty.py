@@ -48,7 +48,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         expr=_.count() - 1,
         unit="day",
         meaning="days with a repeat purchase (BTYD frequency)",
-        phrase="came back to buy on {value}",
+        phrase="{value} with a repeat purchase",
         group="frequency",
         empty=0,
     )
