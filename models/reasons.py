@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from joblib import cpu_count
 
+from features.catalogue import EVERYBODY
 from models.propensity import Floats
 from models.shapley import explainer
 
@@ -44,10 +45,11 @@ def strongest(values: Floats, groups: Sequence[str], *, most: int = 3) -> Reason
     """Pick each user's `most` strongest groups by their summed contributions, and one feature to tell each.
 
     `values` are contributions, users × features, of whatever model. `groups` names the group of each column: ten windows of one
-    thing are one reason. Of equals the group that comes first in the alphabet is picked, and the feature that comes first.
+    thing are one reason, and what is the same for everybody is none. Of equals the group that comes first in the alphabet is
+    picked, and the feature that comes first.
     A model without features has no reasons: then there are no columns.
     """
-    names = sorted(set(groups))
+    names = sorted(set(groups) - {EVERYBODY})
     members = [np.flatnonzero(np.asarray(groups) == name) for name in names]
     shape = (len(values), min(most, len(names)))
     feature, contribution = np.empty(shape, dtype=np.intp), np.empty(shape)

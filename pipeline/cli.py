@@ -262,7 +262,7 @@ def _refuse(training: "Training") -> None:
     stays = "" if len(vacant) == len(refused) else "; the champions before them stay in charge"
     if vacant:
         names, have = listed(vacant, most=len(vacant)), "has" if len(vacant) == 1 else "have"
-        told += f"\nno night can be scored before {names} {have} a champion: train when more is known, take the target out of the config, "
+        told += f"\nno night can be scored before {names} {have} a champion: train when more is known, take out the target, "
         told += "or put the model in charge, past the gates, with"
         told += "".join(f"\n  beforehand promote --model {name} --version {version} --reason …" for name, version in vacant.items())
     raise GateError(f"{len(refused)} of the new models did not pass the gates{stays}:{told}")

@@ -303,7 +303,7 @@ def _tell(log: EventLog, columns: set[str], types: frozenset[str], settings: Set
     for name in sorted(types - set(KNOWN)):
         if (alike := name.strip().lower().replace(" ", "_").replace("-", "_")) in KNOWN:
             narrator.say(
-                f"  the event type {name!r} is not {alike!r}, which features know: write it so in the source if that is meant"
+                f"  the event type {name!r} is not {alike!r}, which features know: if that is meant, let the source say so"
             )
     if PURCHASE not in types:
         told = [habit.told for habit in log.features.habits]

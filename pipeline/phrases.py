@@ -13,8 +13,10 @@ from models.reasons import Reasons
 from pipeline.columns import REASON, REASONS, with_arrow
 
 # How many stretches of 1 `catalogue.amount` may tell apart: twice its decimals, since rounding changes at halves.
-_STRETCHES = {"share": 200, "number": 200, "score": 200, "times": 20, "mixture": 20}
+_STRETCHES = {"number": 200, "score": 200, "mixture": 20}
 _OF_CENTS, _OF_WHOLE, _BELOW_ONE = 200, 2, 20
+# Small shares and ratios have a decimal more: below what, how many stretches there and above.
+_FINER = {"share": (0.005, 2000, 200), "times": (0.05, 200, 20)}
 # Below a day hours are told, whose halves, and 0.95 of one, are 10 and 19 of these.
 _OF_HOURS = 480
 # Nearer to the end of a stretch than this, binary fractions may fall on either side.
@@ -91,6 +93,9 @@ def alike(unit: str, values: Floats) -> Floats:
     size = np.abs(values)
     if unit == "money":
         stretches = np.where(size < 100, _OF_CENTS, _OF_WHOLE)
+    elif unit in _FINER:
+        least, finer, usual = _FINER[unit]
+        stretches = np.where(size < least, finer, usual)
     elif unit in _STRETCHES:
         stretches = np.full(values.shape, _STRETCHES[unit])
     else:

@@ -133,8 +133,19 @@ def test_the_rule_to_beat_is_the_one_that_is_right_most() -> None:
     ]
     by_rung = worth(parts, 28 * DAY, is_amount=True, calibrations=4)
     backtest = assemble(parts, by_rung, best(by_rung), 28 * DAY, is_amount=True, calibrations=4)
-    error = {rung: backtest.mean(rung)["mean_absolute_error"] for rung in backtest.baselines}
+    error = {rung: backtest.mean(rung)["root_mean_squared_error"] for rung in backtest.baselines}
     assert backtest.baseline == min(error, key=error.__getitem__) != "base_rate"
+
+
+def test_an_amount_is_a_mean_and_not_a_median() -> None:
+    """Most spend nothing: saying so to everybody is nearest to most, and no expected amount."""
+    cutoff, random = CUTOFFS[0], np.random.default_rng(3)
+    label = np.where(random.random(1_000) < 0.3, 50.0, 0.0)
+    told = {"user_id": [f"u{number}" for number in range(1_000)], "cutoff": cutoff, "is_test": True, "label": label}
+    nothing, expected = np.full(1_000, 0.01), np.where(label > 0, 18.0, 12.0) + random.normal(0, 1, 1_000)
+    parts = [Predicted(pd.DataFrame({**told, "rfm": nothing, "lightgbm": expected}), {})]
+    assert np.abs(label - nothing).mean() < np.abs(label - expected).mean()
+    assert best(worth(parts, 28 * DAY, is_amount=True, calibrations=0)) == "lightgbm"
 
 
 def test_amounts_are_compared_as_they_are_delivered() -> None:
@@ -151,8 +162,8 @@ def test_amounts_are_compared_as_they_are_delivered() -> None:
     backtest = assemble(parts, by_rung, "rfm", 28 * DAY, is_amount=True, calibrations=4)
     assert backtest.calibrator.method == "scale" and backtest.calibrator.slope == pytest.approx(2)
     for rung in ("rfm", "lightgbm"):
-        assert backtest.mean(rung)["mean_absolute_error"] == pytest.approx(-by_rung[rung])
-    assert backtest.mean()["mean_absolute_error"] == pytest.approx(-by_rung["rfm"])
+        assert backtest.mean(rung)["root_mean_squared_error"] == pytest.approx(-by_rung[rung])
+    assert backtest.mean()["root_mean_squared_error"] == pytest.approx(-by_rung["rfm"])
 
 
 def test_amounts_are_left_alone_where_scaling_made_the_tests_worse() -> None:

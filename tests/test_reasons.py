@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from features.catalogue import EVERYBODY
 from models import reasons, shapley
 from models.propensity import Floats, fit_booster
 from models.reasons import Reasons, contributions, strongest
@@ -168,6 +169,13 @@ def test_the_strongest_do_not_depend_on_who_else_is_asked(monkeypatch: pytest.Mo
     monkeypatch.setattr(reasons, "_ROWS", 9)
     np.testing.assert_array_equal(strongest(values, list("aabbca")).feature, whole.feature)
     np.testing.assert_array_equal(strongest(values[:1], list("aabbca")).contribution, whole.contribution[:1])
+
+
+def test_what_is_the_same_for_everybody_is_nobodys_reason() -> None:
+    values = np.array([[0.1, -9.0, 0.2], [0.3, 9.0, 0.0]])
+    found = strongest(values, ["a", EVERYBODY, "b"])
+    assert found.feature.tolist() == [[2, 0], [0, 2]]
+    assert found.contribution.tolist() == [[0.2, 0.1], [0.3, 0.0]]
 
 
 def test_a_model_without_features_has_no_reasons() -> None:

@@ -21,7 +21,7 @@ import ibis
 from ibis import _
 from ibis.common.deferred import Deferred
 
-from features.catalogue import Feature, coarse, feature_name, verbatim
+from features.catalogue import EVERYBODY, Feature, coarse, feature_name, verbatim
 from features.conditions import TYPE, asking, canonical, choices_of, digest_of, name_of, parts_of, told_of, values_of
 from features.custom import Custom, Measure, condition_met, custom_features
 from features.errors import ConfigError
@@ -493,7 +493,7 @@ def _levels(outcome: Outcome, windows: Sequence[timedelta]) -> list[Feature]:
             meaning=f"share of the users with an event of {outcome.told} in the last {words(longest)} who had one in the last "
             f"{words(window)}",
             phrase=f"{outcome.said}: {{value}} of all users with one in {words(longest)} had one in the last {words(window)}",
-            group=f"{name}_season",
+            group=EVERYBODY,
             unknown=f"{outcome.said}: nobody in the last {words(longest)}",
             needs=outcome.needs,
             outcome=_level_of(outcome.condition),
