@@ -12,6 +12,7 @@ import ibis.expr.types as ir
 import sqlglot
 from ibis.backends.duckdb import Backend
 from ibis.backends.sql import SQLBackend
+from sqlglot import exp
 
 from features.engines import confine, engine_errors
 from features.errors import BeforehandError, ConfigError, DataError, did_you_mean, first_line, listed
@@ -34,9 +35,9 @@ class Source:
 def read_sources(engine: SQLBackend, sources: Iterable[Source]) -> dict[str, ir.Table]:
     """Open every source and give its query's result as an expression, by source name.
 
-    Nothing is read yet but file headers, and for Spark what has to be copied (see `features.spark_files`). Every problem of every
-    source is collected and raised at once: ConfigError when any SQL or pattern is wrong, else DataError when any file is missing,
-    empty or not what its name says.
+    Nothing is read yet but CSV files, whose types every row may change, the headers of others, and for Spark what has to be copied
+    (see `features.spark_files`). Every problem of every source is collected and raised at once: ConfigError when any SQL or pattern
+    is wrong, else DataError when any file is missing, empty or not what its name says.
     """
     sources = list(sources)
     problems: list[BeforehandError] = []
@@ -93,7 +94,7 @@ def _columns(engine: SQLBackend, sql: str) -> list[str]:
 
 
 def _open(engine: SQLBackend, source: Source, alias: str, files: list[str]) -> str:
-    """Make a view over the files and give its name."""
+    """Make a view over the files, of CSV files a table, and give its name."""
     view = f"{source.name}.{alias}"
     try:
         columns = _view(engine, view, files) if isinstance(engine, Backend) else open_on_spark(engine, view, files)
@@ -110,8 +111,13 @@ def _open(engine: SQLBackend, source: Source, alias: str, files: list[str]) -> s
 def _view(engine: Backend, view: str, files: list[str]) -> Sequence[str]:
     if files[0].endswith(".parquet"):
         return tuple(engine.read_parquet(files, table_name=view, union_by_name=True).columns)
-    # Types are guessed from every row: from the first ones, an odd cell further down would stop the night.
-    return tuple(engine.read_csv(files, table_name=view, union_by_name=True, sample_size=-1).columns)
+    # Types are guessed from every row: from the first ones, an odd cell further down would stop the night. A view would guess them
+    # again at each look, so the rows are taken along.
+    name, paths = (exp.to_identifier(view, quoted=True).sql(DIALECT), exp.convert(files).sql(DIALECT))
+    engine.raw_sql(
+        f"CREATE TEMP TABLE {name} AS SELECT * FROM read_csv({paths}, header = true, union_by_name = true, sample_size = -1)"  # noqa: S608 - quoted
+    )
+    return tuple(engine.table(view).columns)
 
 
 def _files(pattern: str) -> list[str]:

@@ -15,7 +15,7 @@ Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 # No segment has a name with blanks.
-IN_NONE, NOT_YET, GONE = "in none", "not known yet", "gone"
+IN_NONE, NOT_YET, GONE = "in none", "not known yet", "no longer known"
 DAYS = (7, 14, 28, 56)
 _Z95 = 1.959963984540054
 

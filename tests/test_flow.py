@@ -40,7 +40,7 @@ def test_everybody_is_in_one_cell() -> None:
     found = flow(before, after, order=["risk", "unused", "best"])
     assert (found.before, found.after) == (
         ("risk", "best", "new", "in none", "not known yet"),
-        ("risk", "best", "new", "in none", "gone"),
+        ("risk", "best", "new", "in none", "no longer known"),
     )
     assert found.counts.tolist() == [
         [1, 1, 0, 0, 0],
@@ -51,6 +51,11 @@ def test_everybody_is_in_one_cell() -> None:
     ]
     assert list(found.moves())[:2] == [("risk", "best", 1), ("best", "in none", 1)]
     assert sum(users for *_, users in found.moves()) == 6
+
+
+def test_a_segment_may_be_called_gone() -> None:
+    found = flow(primary(ann="gone", bob="gone"), primary(ann="gone"), order=["gone"])
+    assert list(found.moves()) == [("gone", "no longer known", 1)]
 
 
 def test_nobody_flows_nowhere() -> None:
@@ -156,9 +161,9 @@ def test_the_interval_covers_as_often_as_it_says() -> None:
 def test_figures_are_drawn_with_every_count(tmp_path: Path) -> None:
     counts = np.array([[5, 1200, 0, 1], [0, 3, 7, 0], [40, 0, 0, 0], [2, 0, 0, 0]])
     names = ("risk", "best")
-    figure = sankey(Flow((*names, "in none", "not known yet"), (*names, "in none", "gone"), counts), day(0), day(7))
+    figure = sankey(Flow((*names, "in none", "not known yet"), (*names, "in none", "no longer known"), counts), day(0), day(7))
     texts = {text.get_text() for text in figure.axes[0].texts}
-    assert {"risk  1,206", "best  1,203", "gone  1", "not known yet  2", "in none  7", "1,200"} <= texts
+    assert {"risk  1,206", "best  1,203", "no longer known  1", "not known yet  2", "in none  7", "1,200"} <= texts
     (kept,) = retention(stays(("s", 0, 2), ("s", 1, None)), day(9), days=None)
     curves = retention_figure([kept], day(9))
     (panel,) = curves.axes
