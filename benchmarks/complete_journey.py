@@ -109,7 +109,7 @@ def _table(targets: list[dict[str, Any]], timed: list[tuple[str, tuple[float, fl
         "ahead of RFM",
         "calibration error",
         "bands as stated",
-        "root mean squared error",
+        "mean absolute error",
         "by",
     )
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
@@ -132,7 +132,7 @@ def _table(targets: list[dict[str, Any]], timed: list[tuple[str, tuple[float, fl
         cells.append(
             "–" if row["bands_as_stated"] is None else f"{round(row['bands_as_stated'] * len(row['bands']))} of {len(row['bands'])}"
         )
-        cells += [beside("root_mean_squared_error"), row["method"]]
+        cells += [beside("mean_absolute_error"), row["method"]]
         lines.append(f"| {' | '.join(cells)} |")
     rows = {f"{row['rows']:,} rows at {len(row['test_origins'])} origins" for row in targets}
     told = "; ".join(f"`{name}` {ahead.value:+.3f} ({ahead.low:+.3f} to {ahead.high:+.3f})" for name, ahead in alone.items())
@@ -143,7 +143,7 @@ def _table(targets: list[dict[str, Any]], timed: list[tuple[str, tuple[float, fl
         "",
         f"Means over the test origins ({', '.join(sorted(rows))}) with 95 % intervals from a bootstrap over users; RFM is a linear "
         "model of recency, frequency, T and monetary value on the same rows, of purchases and of the event asked about, and "
-        "`ahead` the paired difference in average precision (of amounts: by how much the root mean squared error is smaller). "
+        "`ahead` the paired difference in average precision (of amounts: by how much the Poisson deviance is smaller). "
         "The calibration error is of all origins together.",
         f"Ahead of RFM of purchases alone, in average precision: {told}.",
         f"Time and peak memory on {os.cpu_count()} cores: {took}; {total:.0f} s in all. Measured on {day} by `make bench` "

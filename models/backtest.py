@@ -230,7 +230,7 @@ def calibrated(pooled: pd.DataFrame, column: str, horizon: timedelta, *, is_amou
     for cutoff in ordered.cutoff.unique():
         here = ordered.cutoff == cutoff
         known = ordered[(ordered.cutoff + horizon <= cutoff) & ordered[column].notna()]
-        calibrate = _fit(known, column, is_amount=is_amount, calibrations=calibrations)
+        calibrate = _fit(known, column, horizon, is_amount=is_amount, calibrations=calibrations)
         score[here] = calibrate(ordered[column][here].to_numpy())
         if not is_amount:
             told = calibrate(known[column].to_numpy(dtype=np.float64))
@@ -238,7 +238,7 @@ def calibrated(pooled: pd.DataFrame, column: str, horizon: timedelta, *, is_amou
     if is_amount and not _scaling_helped(ordered, column, score):
         return Calibrated(ordered[column], drift, Calibrator())
     everything = ordered[ordered[column].notna()]
-    return Calibrated(score, drift, _fit(everything, column, is_amount=is_amount, calibrations=calibrations))
+    return Calibrated(score, drift, _fit(everything, column, horizon, is_amount=is_amount, calibrations=calibrations))
 
 
 def _scaling_helped(ordered: pd.DataFrame, column: str, scaled: pd.Series) -> bool:
@@ -252,10 +252,11 @@ def _scaling_helped(ordered: pd.DataFrame, column: str, scaled: pd.Series) -> bo
     return bool(by_scale < raw)
 
 
-def _fit(known: pd.DataFrame, column: str, *, is_amount: bool, calibrations: int) -> Calibrator:
+def _fit(known: pd.DataFrame, column: str, horizon: timedelta, *, is_amount: bool, calibrations: int) -> Calibrator:
     latest = known[known.cutoff.isin(sorted(known.cutoff.unique())[-calibrations:])] if calibrations else known.head(0)
     blocks = latest.cutoff.to_numpy()
-    return fit_calibrator(latest[column].to_numpy(), latest.label.to_numpy(), is_amount=is_amount, blocks=blocks)
+    raw, label = latest[column].to_numpy(), latest.label.to_numpy()
+    return fit_calibrator(raw, label, is_amount=is_amount, blocks=blocks, horizon=horizon)
 
 
 def _raw(predicted: Sequence[Predicted]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ none < shrunk < platt < beta < isotonic: the simplest that does as well as the b
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import pairwise
 from math import isfinite
 from typing import Any, Literal
@@ -98,39 +99,48 @@ class Calibrator:
                 return False
 
 
-def fit_calibrator(raw: Floats, label: Floats, *, is_amount: bool, blocks: npt.NDArray[Any] | None = None) -> Calibrator:
-    """Fit on pairs of an out-of-time raw score and what happened; `blocks` tells which origin each pair is of.
+def fit_calibrator(
+    raw: Floats, label: Floats, *, is_amount: bool, blocks: npt.NDArray[Any] | None = None, horizon: timedelta = timedelta(0)
+) -> Calibrator:
+    """Fit on pairs of an out-of-time raw score and what happened; `blocks` tells the cutoff that each pair is of.
 
     Pairs with an unknown score or label are left out. Amounts are scaled to the total that was seen where that helps on blocks
     left out, by more than one standard error of Poisson's deviance. A probability is left as it is (`none`) with fewer than 30 of
     either class, where all raw scores are equal, and where higher scores do not mean more. One block cannot say whether its level
-    is that of another: it may only shrink. Else `none`, `shrunk`, `platt`, `beta` (from 100 of each class: one more number to
-    learn) and `isotonic` (from 500 of each: below about 1,000 pairs it learns noise, Niculescu-Mizil and Caruana, 2005) are each
-    fitted without one block and measured by log loss on it, block by block. The simplest wins that is within one standard error of
-    the best (Breiman et al., 1984); the error is that of the paired differences, since blocks differ more than maps do.
+    is that of another, and blocks whose `horizon` overlaps are one: they may only shrink. Else `none`, `shrunk`, `platt`, `beta`
+    (from 100 of each class: one more number to learn) and `isotonic` (from 500 of each: below about 1,000 pairs it learns noise,
+    Niculescu-Mizil and Caruana, 2005) are each fitted without one block and those that overlap it, and measured by log loss on it,
+    block by block. The simplest wins that is within one standard error of the best (Breiman et al., 1984); the error is that of the
+    paired differences, since blocks differ more than maps do.
     """
     raw, label = np.asarray(raw, dtype=float), np.asarray(label, dtype=float)
     known = np.isfinite(raw) & np.isfinite(label)
     raw, label = raw[known], label[known]
     names = np.zeros(len(raw)) if blocks is None else np.asarray(blocks)[known]
-    numbers = pd.factorize(names, use_na_sentinel=False)[0]
+    numbers, cutoffs = pd.factorize(names, use_na_sentinel=False)
+    apart = [[at for at, other in enumerate(cutoffs) if _are_apart(cutoff, other, horizon)] for cutoff in cutoffs]
     if is_amount:
-        return _scaled(raw, label, numbers)
+        return _scaled(raw, label, numbers, apart)
     if min(label.sum(), (1 - label).sum()) < MINIMUM_OF_EACH_CLASS:
         return Calibrator()
     told = _gathered(raw, label, numbers)
     everything = _joined(told)
     if _platt(everything).method == "none":
         return Calibrator()
-    if len(told) < FEWEST_BLOCKS:
+    others = {at: _joined([told[other] for other in rest]) for at, rest in enumerate(apart) if rest}
+    if len(others) < FEWEST_BLOCKS:
         return _shrunk(everything)
     candidates = [fit for fewest, fit in _LADDER if everything.fewest >= fewest]
-    others = [_joined([*told[:at], *told[at + 1 :]]) for at in range(len(told))]
-    losses = [[_log_loss(out, fit(rest)) for fit in candidates] for out, rest in zip(told, others, strict=True)]
+    losses = [[_log_loss(told[at], fit(rest)) for fit in candidates] for at, rest in others.items()]
     return candidates[_simplest(np.array(losses))](everything)
 
 
-def _scaled(raw: Floats, label: Floats, block: npt.NDArray[np.intp]) -> Calibrator:
+def _are_apart(one: Any, other: Any, horizon: timedelta) -> bool:
+    """Whether what is seen of two blocks shares no time; a block is not apart from itself."""
+    return bool(one != other and (not horizon or abs(pd.Timestamp(one) - pd.Timestamp(other)) >= horizon))
+
+
+def _scaled(raw: Floats, label: Floats, block: npt.NDArray[np.intp], apart: list[list[int]]) -> Calibrator:
     def scale(rows: npt.NDArray[np.bool_]) -> float:
         total, spent = float(raw[rows].sum()), float(label[rows].sum())
         return spent / total if total > 0 and spent > 0 else 1.0
@@ -138,10 +148,10 @@ def _scaled(raw: Floats, label: Floats, block: npt.NDArray[np.intp]) -> Calibrat
     def loss(rows: npt.NDArray[np.bool_], slope: float) -> float:
         return amount_loss(slope * raw[rows], label[rows])
 
-    parts = [block == number for number in range(block.max(initial=-1) + 1)]
+    parts = {at: (block == at, np.isin(block, rest)) for at, rest in enumerate(apart) if rest}
     if len(parts) < FEWEST_BLOCKS:
         return Calibrator()
-    losses = np.array([[loss(part, 1.0), loss(part, scale(~part))] for part in parts])
+    losses = np.array([[loss(part, 1.0), loss(part, scale(rest))] for part, rest in parts.values()])
     everything = np.ones(len(raw), dtype=bool)
     return Calibrator("scale", slope=scale(everything)) if _simplest(losses) == 1 else Calibrator()
 

@@ -8,7 +8,7 @@ from math import isfinite
 from features.errors import listed
 from models.intervals import Interval
 
-LOWER_IS_BETTER = frozenset({"log_loss", "brier", "mean_absolute_error", "root_mean_squared_error"})
+LOWER_IS_BETTER = frozenset({"log_loss", "brier", "mean_absolute_error", "poisson_deviance"})
 # Two origins cannot tell which of them is the odd one.
 _FEWEST_ORIGINS = 3
 
@@ -104,7 +104,7 @@ def amounts_told(error: Interval | None) -> Verdict:
     """Tell the decile-total error of amounts; it is no gate.
 
     A few large orders move the total of a decile by more than any model does, so that no one limit suits every shop; an amount
-    that is off shows in root_mean_squared_error, which is held against the champion.
+    that is off shows in poisson_deviance, which is held against the champion.
     """
     if error is None or not isfinite(error.value):
         return Verdict("calibration", True, "the totals of deciles are not defined: nothing was spent")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from scipy.special import xlogy
 
 from models.propensity import Floats
 from models.ranking import CHUNK, Drawn, Ranking, rank
@@ -17,6 +18,7 @@ PERCENTS = (1, 5, 10, 20)
 # Sums of distances, which noise makes too large.
 DISTANCES = ("expected_calibration_error", "decile_total_error")
 _TENTHS = 10
+_LEAST = 1e-6
 
 Measure = Callable[[Drawn], Floats]
 
@@ -24,9 +26,10 @@ Measure = Callable[[Drawn], Floats]
 def main_measure(*, is_amount: bool) -> str:
     """Name the measure that rungs are chosen by and that is told first.
 
-    Of amounts one that the mean makes small: the absolute error is smallest for the median, which may be nothing at all.
+    Of amounts one that the mean makes small: the absolute error is smallest for the median, which may be nothing at all, and a
+    squared error asks the few who spend most.
     """
-    return "root_mean_squared_error" if is_amount else "average_precision"
+    return "poisson_deviance" if is_amount else "average_precision"
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ def _of_probabilities(ranking: Ranking, contact: Contact | None) -> dict[str, Me
 
 def _of_amounts() -> dict[str, Measure]:
     return {
+        "poisson_deviance": lambda drawn: drawn.mean(_poisson(drawn.ranking.label, drawn.ranking.score)),
         "mean_absolute_error": lambda drawn: drawn.mean(np.abs(drawn.ranking.label - drawn.ranking.score)),
         "root_mean_squared_error": lambda drawn: np.sqrt(drawn.mean((drawn.ranking.label - drawn.ranking.score) ** 2)),
         "mean_label": mean_label,
@@ -203,6 +207,12 @@ def normalised_gini(drawn: Drawn) -> Floats:
     """Gini of the amounts captured in order of score, over that of the best order; not defined where all amounts are equal."""
     best = _captured_early(drawn.best)
     return np.where(best > 1e-12, _captured_early(drawn) / best, np.nan)
+
+
+def _poisson(label: Floats, score: Floats) -> Floats:
+    """Give the Poisson deviance of each row, amounts below zero counting as zero."""
+    spent, said = np.maximum(label, 0.0), np.maximum(score, _LEAST)
+    return np.asarray(2 * (xlogy(spent, spent / said) - spent + said))
 
 
 def _top(drawn: Drawn, share: float) -> Floats:

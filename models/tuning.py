@@ -119,7 +119,7 @@ def judged(
     seed: int,
     jobs: int = 1,
 ) -> Judged:
-    """Fit a recipe's trees for each origin and give their mean log loss there, or root mean squared error of an amount.
+    """Fit a recipe's trees for each origin and give their mean log loss there, or Poisson deviance of an amount.
 
     `rows` has one row per eligible user and cutoff: `user_id`, `cutoff`, `label` and the features; only those at the origins and
     at their train cutoffs are read. Rounds are chosen by stopping on blocks of time before the first of the origins, so that no

@@ -52,7 +52,7 @@ def print_backtest(told: Mapping[str, Any], console: Console, *, currency: str) 
     """Print what `tell_backtest` gathered: a line per target, then for each its ladder, origins, bands, and where it is wrong."""
     _print_summary(told, console, currency)
     for row in told["targets"]:
-        _print_ladder(row, console, currency)
+        _print_ladder(row, console)
         _print_origins(row, console, currency)
         if row["bands"]:
             _print_bands(row, console)
@@ -134,7 +134,7 @@ def _plain(found: Mapping[Any, Interval]) -> dict[str, dict[str, float]]:
 
 def _print_summary(told: Mapping[str, Any], console: Console, currency: str) -> None:
     table = plain_table("Means over test origins that each model had not seen, with 95 % intervals over users")
-    columns = ("target", "tested on", "AUC", "average precision", "ahead of the rule", "calibration error", "RMSE", "by")
+    columns = ("target", "tested on", "AUC", "average precision", "ahead of the rule", "calibration error", "absolute error", "by")
     for name in columns:
         table.add_column(name, justify="left" if name in ("target", "by") else "right")
     for row in told["targets"]:
@@ -144,7 +144,7 @@ def _print_summary(told: Mapping[str, Any], console: Console, currency: str) -> 
             rows += f"\n{row['positives']:,} positive"
         ahead = "is the rule" if row["rung"] == row["baseline"] else "–"
         if row["ahead"] is not None:
-            ahead = _said(row["ahead"], currency if row["is_amount"] else None, sign=True)
+            ahead = _said(row["ahead"], sign=True)
         table.add_row(
             row["target"],
             rows,
@@ -152,7 +152,7 @@ def _print_summary(told: Mapping[str, Any], console: Console, currency: str) -> 
             _said(found.get("average_precision")),
             f"{ahead}\n{row['baseline']}",
             "–" if row["is_amount"] else _said(pooled.get("expected_calibration_error")),
-            _said(found.get("root_mean_squared_error"), currency),
+            _said(found.get("mean_absolute_error"), currency),
             row["rung"],
             end_section=True,
         )
@@ -177,18 +177,20 @@ def _warnings(row: Mapping[str, Any]) -> Iterator[str]:
     yield from row["warnings"]
 
 
-def _print_ladder(row: Mapping[str, Any], console: Console, currency: str) -> None:
+def _print_ladder(row: Mapping[str, Any], console: Console) -> None:
     table = plain_table(f"{row['target']}: the ladder, by {row['measure'].replace('_', ' ')}")
     for name in ("rung", "mean over origins", ""):
         table.add_column(name, justify="right" if name == "mean over origins" else "left")
     for rung, found in row["ladder"].items():
-        table.add_row(rung, _said(found, currency if row["is_amount"] else None), "chosen" if rung == row["rung"] else "")
+        table.add_row(rung, _said(found), "chosen" if rung == row["rung"] else "")
     console.print(table)
 
 
 def _print_origins(row: Mapping[str, Any], console: Console, currency: str) -> None:
-    of_amounts = ("root_mean_squared_error", "mean_absolute_error", "rmsle", "decile_total_error", "gini", "total_error")
-    names = of_amounts if row["is_amount"] else (
+    names = (
+        *("poisson_deviance", "mean_absolute_error", "root_mean_squared_error", "rmsle"),
+        *("decile_total_error", "gini", "total_error"),
+    ) if row["is_amount"] else (
         *("auc", "average_precision", "log_loss", "brier", "expected_calibration_error", "calibration_slope"),
         *("lift_10pct", "captured_10pct", "precision_at_capacity", "expected_profit", "base_rate"),
     )  # fmt: skip
@@ -234,13 +236,14 @@ def _print_slices(row: Mapping[str, Any], console: Console, currency: str, *, mo
     if not row["slices"]:
         return
     table = plain_table(f"{row['target']}: for whom")
-    for name in ("users with", "", "rows", "mean score", "happened", row["measure"].replace("_", " ")):
+    is_rate = not row["is_amount"]
+    measure = "average_precision" if is_rate else "mean_absolute_error"
+    for name in ("users with", "", "rows", "mean score", "happened", measure.replace("_", " ")):
         table.add_column(name, justify="left" if name in ("users with", "") else "right")
     for part in row["slices"][:most]:
-        is_rate = not row["is_amount"]
         mean = f"{part['mean_score']:.1%}" if is_rate else f"{currency}{part['mean_score']:,.2f}"
         happened = _share(part["rate"]) if is_rate else _said(part["rate"], currency)
-        found = _said(part["measures"].get(row["measure"]), None if is_rate else currency)
+        found = _said(part["measures"].get(measure), None if is_rate else currency)
         table.add_row(part["column"].replace("_", " "), part["value"], f"{part['users']:,}", mean, happened, found)
     console.print(table)
 

@@ -379,7 +379,7 @@ def why_rung(made: Tested) -> str:
 
 def _summary(trained: Sequence[Trained]) -> dict[str, float]:
     """Give each target's headline measures, so that trainings can be compared in one list."""
-    headline = ("auc", "average_precision", "root_mean_squared_error", "mean_absolute_error")
+    headline = ("auc", "average_precision", "poisson_deviance", "mean_absolute_error")
     means = {made.target.name: made.tested.report.measures for made in trained}
     return {f"{target}_{name}_mean": found[name].value for target, found in means.items() for name in headline if name in found}
 

@@ -36,7 +36,7 @@ class GateSettings(Strict):
 
     metric: Literal["average_precision", "auc", "log_loss", "brier"] = Field(
         "average_precision",
-        description="Measure on which a challenger may not be worse than the champion; amounts: root_mean_squared_error.",
+        description="Measure on which a challenger may not be worse than the champion; amounts: poisson_deviance.",
     )
     confidence: float = Field(
         0.95, gt=0.5, lt=1, description="How sure a difference must be, by a paired bootstrap over users, to count as worse."

@@ -20,6 +20,7 @@ _TITLES = {
     "base_rate": "base rate: share of label 1",
     "precision_at_capacity": "share of label 1 among those that can be contacted",
     "expected_profit": "profit per user, with the value and cost of a contact in the config",
+    "poisson_deviance": "Poisson deviance, least where scores are what is spent on average (lower is better)",
     "mean_absolute_error": "mean absolute error (lower is better)",
     "root_mean_squared_error": "root mean squared error, which large amounts lead (lower is better)",
     "mean_label": "mean amount",

@@ -133,7 +133,7 @@ def test_the_rule_to_beat_is_the_one_that_is_right_most() -> None:
     ]
     by_rung = worth(parts, 28 * DAY, is_amount=True, calibrations=4)
     backtest = assemble(parts, by_rung, best(by_rung), 28 * DAY, is_amount=True, calibrations=4)
-    error = {rung: backtest.mean(rung)["root_mean_squared_error"] for rung in backtest.baselines}
+    error = {rung: backtest.mean(rung)["poisson_deviance"] for rung in backtest.baselines}
     assert backtest.baseline == min(error, key=error.__getitem__) != "base_rate"
 
 
@@ -150,20 +150,20 @@ def test_an_amount_is_a_mean_and_not_a_median() -> None:
 
 def test_amounts_are_compared_as_they_are_delivered() -> None:
     parts = []
-    for at, origin in enumerate(plan_origins(CUTOFFS, 28 * DAY, tests=2, calibrations=3)):
+    for at, origin in enumerate(plan_origins(CUTOFFS, 14 * DAY, tests=2, calibrations=3)):
         random = np.random.default_rng(at)
         label = random.gamma(2, 10, 300)
         # Right but for its level, and right on average.
         told = {"rfm": label / 2, "lightgbm": np.abs(label + random.normal(0, 4, 300))}
         keys = {"user_id": [f"u{number}" for number in range(300)], "cutoff": origin.cutoff, "is_test": origin.is_test}
         parts.append(Predicted(pd.DataFrame({**keys, "label": label, "base_rate": 20.0, **told}), {}))
-    by_rung = worth(parts, 28 * DAY, is_amount=True, calibrations=4)
+    by_rung = worth(parts, 14 * DAY, is_amount=True, calibrations=4)
     assert best(by_rung) == "rfm" and by_rung["rfm"] == pytest.approx(0.0, abs=1e-6)
-    backtest = assemble(parts, by_rung, "rfm", 28 * DAY, is_amount=True, calibrations=4)
+    backtest = assemble(parts, by_rung, "rfm", 14 * DAY, is_amount=True, calibrations=4)
     assert backtest.calibrator.method == "scale" and backtest.calibrator.slope == pytest.approx(2)
     for rung in ("rfm", "lightgbm"):
-        assert backtest.mean(rung)["root_mean_squared_error"] == pytest.approx(-by_rung[rung])
-    assert backtest.mean()["root_mean_squared_error"] == pytest.approx(-by_rung["rfm"])
+        assert backtest.mean(rung)["poisson_deviance"] == pytest.approx(-by_rung[rung])
+    assert backtest.mean()["poisson_deviance"] == pytest.approx(-by_rung["rfm"])
 
 
 def test_amounts_are_left_alone_where_scaling_made_the_tests_worse() -> None:

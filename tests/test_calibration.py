@@ -10,6 +10,7 @@ from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
+from builders import DAY
 from models import calibration
 from models.calibration import Calibrator, _simplest, fit_calibrator
 
@@ -189,6 +190,21 @@ def test_isotonic_waits_for_500_of_each_class(rows: int, is_isotonic: bool) -> N
     assert bool(min(label.sum(), (1 - label).sum()) >= 500) == is_isotonic
     found = fit_calibrator(raw, label, is_amount=False, blocks=np.arange(rows) % 4)
     assert (found.method == "isotonic") is is_isotonic
+
+
+def test_blocks_that_overlap_are_one() -> None:
+    """All four saw the same weeks, and cannot tell whether their level is that of others: of bold scores they shrink the log-odds."""
+    raw, label, _ = blocks(6000, curve="bold")
+    higher = np.minimum(label + (np.random.default_rng(2).random(6000) < 0.2), 1.0)
+    when = np.datetime64("2024-01-01") + np.arange(6000) % 4 * np.timedelta64(14, "D")
+    apart, overlapping = (fit_calibrator(raw, higher, is_amount=False, blocks=when, horizon=days * DAY) for days in (14, 56))
+    assert apart.method not in ("none", "shrunk")
+    assert overlapping == fit_calibrator(raw, higher, is_amount=False)
+    # The outer two of four are 42 days apart.
+    assert fit_calibrator(raw, higher, is_amount=False, blocks=when, horizon=42 * DAY).method not in ("none", "shrunk")
+    spent = (raw, 2 * raw)
+    assert fit_calibrator(*spent, is_amount=True, blocks=when, horizon=14 * DAY).slope == pytest.approx(2.0)
+    assert fit_calibrator(*spent, is_amount=True, blocks=when, horizon=56 * DAY) == Calibrator()
 
 
 def test_one_block_makes_bold_scores_less_bold_and_leaves_their_level() -> None:

@@ -136,6 +136,7 @@ def test_amounts_have_intervals_too() -> None:
     rows = predicted().assign(label=lambda frame: frame.label * 10, score=lambda frame: frame.score * 10)
     found = pooled(rows, "score", is_amount=True, seed=1, draws=50)
     assert list(found) == [
+        "poisson_deviance",
         "mean_absolute_error",
         "root_mean_squared_error",
         "mean_label",

@@ -75,6 +75,8 @@ def test_every_measure_of_amounts() -> None:
     best = (15 + 35 + 40 + 38) / (4 * 36) - 0.5
     expected = {
         "users": 4,
+        # An amount below zero counts as zero.
+        "poisson_deviance": 2 * (10 * np.log(10 / 20) + 30 * np.log(30 / 10) + 1 + (20 - 10) + (10 - 30) + 1) / 4,
         "mean_absolute_error": (1 + 10 + 20 + 5) / 4,
         "root_mean_squared_error": np.sqrt((1 + 100 + 400 + 25) / 4),
         "mean_label": 9,
@@ -171,7 +173,7 @@ def test_no_rows_have_no_measures() -> None:
 
 def test_nothing_bought_has_no_shares() -> None:
     found = measures(np.zeros(2), np.array([1.0, 3.0]), is_amount=True)
-    squared = {"root_mean_squared_error": np.sqrt(5), "rmsle": np.sqrt(np.mean(np.log([2, 4]) ** 2))}
+    squared = {"poisson_deviance": 4, "root_mean_squared_error": np.sqrt(5), "rmsle": np.sqrt(np.mean(np.log([2, 4]) ** 2))}
     assert found == pytest.approx({"users": 2, "mean_absolute_error": 2, "mean_label": 0, **squared})
 
 

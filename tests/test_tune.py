@@ -227,13 +227,13 @@ def test_neither_test_origins_nor_the_number_of_threads_change_what_is_found(set
     assert tried(other) == tried(settings)
 
 
-def test_an_amount_is_tuned_by_its_squared_error(settings: Settings, tracker: Tracker) -> None:
+def test_an_amount_is_tuned_by_its_deviance(settings: Settings, tracker: Tracker) -> None:
     target = replace(TARGET, name="value_14d", kind="value")
     spent = rows().assign(label=lambda frame: frame.label * np.exp(frame.strength))
     with tracker.run("train", tags={}), step() as bar:
         tuned(spent, RECIPE, PLAN, target, settings, tracker, trials=2, digest="one", step=bar)
-    assert bar.said.startswith("root_mean_squared_error ")
-    assert [set(run.data.metrics) for run in children(tracker)] == [{"root_mean_squared_error_mean", "root_mean_squared_error"}] * 2
+    assert bar.said.startswith("poisson_deviance ")
+    assert [set(run.data.metrics) for run in children(tracker)] == [{"poisson_deviance_mean", "poisson_deviance"}] * 2
     names = optuna.get_all_study_names(f"sqlite:///{settings.output / 'tuning.db'}")
     assert [name.split("-")[0] for name in names] == ["value_14d"]
 

@@ -7,7 +7,7 @@ import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import log_loss, root_mean_squared_error
+from sklearn.metrics import log_loss, mean_poisson_deviance
 
 from models.backtest import Origin, plan_origins
 from models.ladder import Recipe
@@ -98,7 +98,7 @@ def test_the_loss_is_that_of_lightgbm_fitted_by_hand(is_amount: bool) -> None:
             some = learned[learned.label > 0]
             whether = by_hand(learned, learned.label > 0, here, objective="poisson", poisson_max_delta_step=0.1)
             size = by_hand(some, some.label / some.label.mean(), here, objective="tweedie", tweedie_variance_power=1.2)
-            by_origin[judge.cutoff] = root_mean_squared_error(here.label, whether * size * some.label.mean())
+            by_origin[judge.cutoff] = mean_poisson_deviance(here.label, whether * size * some.label.mean())
         else:
             by_origin[judge.cutoff] = log_loss(here.label, by_hand(learned, learned.label, here, objective="binary"))
     found = judged(told, RECIPE, JUDGES, HORIZON, is_amount=is_amount, seed=3)
