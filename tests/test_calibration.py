@@ -193,10 +193,10 @@ def test_isotonic_waits_for_500_of_each_class(rows: int, is_isotonic: bool) -> N
 
 
 def test_blocks_that_overlap_are_one() -> None:
-    """All four saw the same weeks, and cannot tell whether their level is that of others: of bold scores they shrink the log-odds."""
+    """They saw the same weeks, and cannot tell whether their level is that of others."""
     raw, label, _ = blocks(6000, curve="bold")
-    higher = np.minimum(label + (np.random.default_rng(2).random(6000) < 0.2), 1.0)
-    when = np.datetime64("2024-01-01") + np.arange(6000) % 4 * np.timedelta64(14, "D")
+    higher = np.minimum(label + (np.random.default_rng(2).random(len(raw)) < 0.2), 1.0)
+    when = np.datetime64("2024-01-01") + np.arange(len(raw)) % 4 * np.timedelta64(14, "D")
     apart, overlapping = (fit_calibrator(raw, higher, is_amount=False, blocks=when, horizon=days * DAY) for days in (14, 56))
     assert apart.method not in ("none", "shrunk")
     assert overlapping == fit_calibrator(raw, higher, is_amount=False)
