@@ -139,9 +139,9 @@ def amount(value: float, unit: str, *, currency: str = "") -> str:
         return "is" if value else "is not"
     if unit == "share":
         # Whoever does something on one day in 480 does do it.
-        return (
-            f"{value:z.0%}" if value == 0 or abs(value) >= 0.005 else f"{value:.1%}" if abs(value) >= 0.0005 else "less than 0.1%"
-        )
+        if 0 < value < 0.005:
+            return f"{value:.1%}" if value >= 0.0005 else "less than 0.1%"
+        return f"{value:z.0%}"
     if unit == "times":
         return f"{value:.2f} times" if 0.005 <= value < 0.05 else f"{value:z.1f} times"
     if unit == "percentile":

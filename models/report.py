@@ -23,6 +23,8 @@ TENURE, STAGE = "known_days", "journey_stage"
 _EXPLAINED = 500
 # Scores that are further from what happened at an origin, as a factor, are worth a word.
 _LEVEL_OFF = 1.2
+# Share of the bands that are as stated below which it is told; chance alone leaves nine of ten or more.
+_AS_STATED = 0.6
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ def report(
         warnings=(
             *suspicions(tested, groups, asked, auc.value if auc else None),
             *_uncalibrated(backtest),
+            *_not_as_stated(bands),
             *_level_off(tested, own.by_origin),
         ),
         importance=importance,
@@ -125,6 +128,12 @@ def _uncalibrated(backtest: Backtest) -> list[str]:
     count, tests = len(backtest.uncalibrated), backtest.tested.cutoff.nunique()
     said = f"at {count} of {tests} test origins too few earlier ones had elapsed to calibrate the level of scores on"
     return [said] if count else []
+
+
+def _not_as_stated(bands: Sequence[ScoreBand]) -> list[str]:
+    count, stated = len(bands), round(coverage(bands) * len(bands)) if bands else 0
+    said = f"in {stated} of {count} score bands what happened lies within what was stated: read scores as an order, not as chances"
+    return [said] if stated < _AS_STATED * count else []
 
 
 def _level_off(tested: pd.DataFrame, at_origins: Mapping[datetime, Mapping[str, Interval]]) -> list[str]:

@@ -52,7 +52,8 @@ def _told(problem: dict[str, Any]) -> list[str]:
     is_engine = problem["loc"][:1] == ("engine",)
     kinds, tag, thing = (("duckdb", "spark"), 1, "engine") if is_engine else (get_args(Kind), 2, "target")
     tagged = problem["loc"][:1] in (("targets",), ("engine",)) and problem["loc"][tag:][:1] in [(kind,) for kind in kinds]
-    path = [part for number, part in enumerate(problem["loc"]) if not (tagged and number == tag)]
+    # A wrong key is named by itself, with a mark behind it.
+    path = [part for number, part in enumerate(problem["loc"]) if not (tagged and number == tag) and part != "[key]"]
     where = ".".join(str(part) for part in path)
     value = problem["input"]
     match problem["type"]:

@@ -39,4 +39,9 @@ def test_the_origin_whose_level_was_missed_most_is_named(is_amount: bool) -> Non
 
 @pytest.mark.parametrize("levels", [[0.2, 0.2, 0.2], [0.2, 0.22, 0.19], [0.0, 0.2, 0.2]])
 def test_a_level_that_is_right_or_unknown_is_no_matter(levels: list[float]) -> None:
-    assert told(levels).warnings == ()
+    assert [line for line in told(levels).warnings if "score bands" not in line] == []
+
+
+def test_bands_that_are_not_as_stated_are_told() -> None:
+    said = [line for line in told([0.35, 0.35, 0.35]).warnings if "score bands" in line]
+    assert said == ["in 0 of 10 score bands what happened lies within what was stated: read scores as an order, not as chances"]
