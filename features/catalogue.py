@@ -36,7 +36,7 @@ Base = Literal[
 NAME = "name"
 IS = "is"
 # The group of what is the same for all users of a night: it moves scores, and is no reason of one of them.
-EVERYBODY = "everybody"
+EVERYBODY = "the same for everybody"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,10 @@ import pandas as pd
 
 from features.errors import GateError
 from features.windows import words
-from models.calibration import FEWEST_BLOCKS, Calibrator, amount_loss, fit_calibrator
+from models.calibration import FEWEST_BLOCKS, Calibrator, fit_calibrator
 from models.drift import level_drift
 from models.ladder import RUNGS, Model, Recipe, Rung, fit_recipe, fit_rungs, possible
-from models.metrics import Contact, main_measure, measures
+from models.metrics import Contact, main_measure, measures, poisson_deviance
 
 KEYS = ["user_id", "cutoff", "is_test", "label"]
 CHAMPION, DISJOINT = "champion", "disjoint"
@@ -246,7 +246,8 @@ def _scaling_helped(ordered: pd.DataFrame, column: str, scaled: pd.Series) -> bo
     tested = ordered.is_test & ordered[column].notna()
     rows = pd.DataFrame({"cutoff": ordered.cutoff, "label": ordered.label, "raw": ordered[column], "scaled": scaled})[tested]
     losses = [
-        [amount_loss(at[name].to_numpy(), at.label.to_numpy()) for name in ("raw", "scaled")] for _, at in rows.groupby("cutoff")
+        [poisson_deviance(at.label.to_numpy(), at[name].to_numpy()).mean() for name in ("raw", "scaled")]
+        for _, at in rows.groupby("cutoff")
     ]
     raw, by_scale = np.mean(losses, axis=0) if losses else (0.0, 0.0)
     return bool(by_scale < raw)

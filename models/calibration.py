@@ -16,6 +16,7 @@ import pandas as pd
 from scipy.optimize import isotonic_regression, minimize_scalar
 from scipy.special import expit, logit, xlog1py, xlogy
 
+from models.metrics import poisson_deviance
 from models.propensity import Floats
 
 _EDGE = 1e-6
@@ -146,7 +147,7 @@ def _scaled(raw: Floats, label: Floats, block: npt.NDArray[np.intp], apart: list
         return spent / total if total > 0 and spent > 0 else 1.0
 
     def loss(rows: npt.NDArray[np.bool_], slope: float) -> float:
-        return amount_loss(slope * raw[rows], label[rows])
+        return float(poisson_deviance(label[rows], slope * raw[rows]).mean())
 
     parts = {at: (block == at, np.isin(block, rest)) for at, rest in enumerate(apart) if rest}
     if len(parts) < FEWEST_BLOCKS:
@@ -154,12 +155,6 @@ def _scaled(raw: Floats, label: Floats, block: npt.NDArray[np.intp], apart: list
     losses = np.array([[loss(part, 1.0), loss(part, scale(rest))] for part, rest in parts.values()])
     everything = np.ones(len(raw), dtype=bool)
     return Calibrator("scale", slope=scale(everything)) if _simplest(losses) == 1 else Calibrator()
-
-
-def amount_loss(said: Floats, label: Floats) -> float:
-    """Give the mean Poisson deviance of amounts, but for what depends on labels alone: means make it small, not medians."""
-    said = np.maximum(said, _EDGE)
-    return float((said - np.maximum(label, 0.0) * np.log(said)).mean())
 
 
 def calibrated_loss(raw: Floats, label: Floats) -> float:

@@ -113,7 +113,7 @@ def _of_probabilities(ranking: Ranking, contact: Contact | None) -> dict[str, Me
 
 def _of_amounts() -> dict[str, Measure]:
     return {
-        "poisson_deviance": lambda drawn: drawn.mean(_poisson(drawn.ranking.label, drawn.ranking.score)),
+        "poisson_deviance": lambda drawn: drawn.mean(poisson_deviance(drawn.ranking.label, drawn.ranking.score)),
         "mean_absolute_error": lambda drawn: drawn.mean(np.abs(drawn.ranking.label - drawn.ranking.score)),
         "root_mean_squared_error": lambda drawn: np.sqrt(drawn.mean((drawn.ranking.label - drawn.ranking.score) ** 2)),
         "mean_label": mean_label,
@@ -209,8 +209,8 @@ def normalised_gini(drawn: Drawn) -> Floats:
     return np.where(best > 1e-12, _captured_early(drawn) / best, np.nan)
 
 
-def _poisson(label: Floats, score: Floats) -> Floats:
-    """Give the Poisson deviance of each row, amounts below zero counting as zero."""
+def poisson_deviance(label: Floats, score: Floats) -> Floats:
+    """Give the deviance of each row, amounts below zero counting as zero: over rows, means make it small, not medians."""
     spent, said = np.maximum(label, 0.0), np.maximum(score, _LEAST)
     return np.asarray(2 * (xlogy(spent, spent / said) - spent + said))
 
