@@ -16,7 +16,7 @@ from features.families import FAMILIES, FIXED_WINDOWS, stage
 from features.families.attributes import attribute_features
 from features.families.contacts import contact_features
 from features.families.names import name_features
-from features.families.outcomes import Outcome, outcome_features, with_inventory
+from features.families.outcomes import Outcome, habits_of, outcome_features, with_inventory
 from features.inventory import NOTHING, Inventory
 from features.occasions import Occasion
 from features.snapshot import KEYS
@@ -66,8 +66,8 @@ class FeatureSet:
 
     @property
     def habits(self) -> tuple[Outcome, ...]:
-        """What else than purchases makes users active: without purchases, journey stages are of the first."""
-        return tuple(outcome for outcome in self.outcomes if outcome.is_habit)
+        """What else than purchases makes users active."""
+        return habits_of(self.outcomes)
 
     @property
     def built(self) -> tuple[Feature, ...]:
@@ -101,7 +101,7 @@ def declared(
     outcomes = outcome_features(asked_about, windows, taken=built_in, names_personas=PURCHASE not in types)
     measures = list(outcomes.measures)
     by_family[OUTCOMES] = tuple(feature for feature in outcomes.features if feature.name not in own)
-    habits = [outcome for outcome in outcomes.outcomes if outcome.is_habit]
+    habits = habits_of(outcomes.outcomes)
     if PURCHASE not in types and habits:
         by_family["stage"] = _staged(by_family["stage"], habits[0])
     texts = [feature for name in (*wanted.families, ATTRIBUTES) for feature in by_family[name] if feature.is_text]

@@ -113,7 +113,7 @@ def _view(engine: Backend, view: str, files: list[str]) -> Sequence[str]:
         return tuple(engine.read_parquet(files, table_name=view, union_by_name=True).columns)
     # Types are guessed from every row: from the first ones, an odd cell further down would stop the night. A view would guess them
     # again at each look, so the rows are taken along.
-    name, paths = (exp.to_identifier(view, quoted=True).sql(DIALECT), exp.convert(files).sql(DIALECT))
+    name, paths = exp.to_identifier(view, quoted=True).sql(DIALECT), exp.convert(files).sql(DIALECT)
     engine.raw_sql(
         f"CREATE TEMP TABLE {name} AS SELECT * FROM read_csv({paths}, header = true, union_by_name = true, sample_size = -1)"  # noqa: S608 - quoted
     )

@@ -23,13 +23,14 @@ _LEAST = 1e-6
 Measure = Callable[[Drawn], Floats]
 
 
-def main_measure(*, is_amount: bool) -> str:
-    """Name the measure that rungs are chosen by and that is told first.
+# What amounts are judged by is small for means: the absolute error is smallest for the median, which may be nothing at all, and a
+# squared error asks the few who spend most.
+AMOUNT_MEASURE = "poisson_deviance"
 
-    Of amounts one that the mean makes small: the absolute error is smallest for the median, which may be nothing at all, and a
-    squared error asks the few who spend most.
-    """
-    return "poisson_deviance" if is_amount else "average_precision"
+
+def main_measure(*, is_amount: bool) -> str:
+    """Name the measure that rungs are chosen by and that is told first."""
+    return AMOUNT_MEASURE if is_amount else "average_precision"
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def _of_probabilities(ranking: Ranking, contact: Contact | None) -> dict[str, Me
 
 def _of_amounts() -> dict[str, Measure]:
     return {
-        "poisson_deviance": lambda drawn: drawn.mean(poisson_deviance(drawn.ranking.label, drawn.ranking.score)),
+        AMOUNT_MEASURE: lambda drawn: drawn.mean(poisson_deviance(drawn.ranking.label, drawn.ranking.score)),
         "mean_absolute_error": lambda drawn: drawn.mean(np.abs(drawn.ranking.label - drawn.ranking.score)),
         "root_mean_squared_error": lambda drawn: np.sqrt(drawn.mean((drawn.ranking.label - drawn.ranking.score) ** 2)),
         "mean_label": mean_label,

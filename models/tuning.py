@@ -14,7 +14,7 @@ from joblib import Parallel, delayed
 
 from models.backtest import Origin
 from models.ladder import Recipe, fit_recipe, possible
-from models.metrics import main_measure, measures_drawn
+from models.metrics import AMOUNT_MEASURE, measures_drawn
 from models.ranking import rank
 from models.rounds import settled
 
@@ -54,7 +54,7 @@ class Judged:
 
 def measure_of(*, is_amount: bool) -> str:
     """Name the measure that tuning makes small: of a probability a proper one, which both its order and its size enter."""
-    return main_measure(is_amount=True) if is_amount else "log_loss"
+    return AMOUNT_MEASURE if is_amount else "log_loss"
 
 
 def space_of(rows: int) -> Space:

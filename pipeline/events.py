@@ -22,6 +22,7 @@ from features.engines import engine_errors, keep
 from features.errors import ConfigError, DataError, first_line, listed
 from features.event_types import KNOWN
 from features.expressions import columns_of
+from features.families.values import in_names
 from features.fingerprint import fingerprint
 from features.inventory import NOTHING, Inventory, beside, take_inventory, united
 from features.labels import active_users, first_met
@@ -301,7 +302,7 @@ def _tell(log: EventLog, columns: set[str], types: frozenset[str], settings: Set
         told = [f"{name} ({how_many(len(values), 'value')})" for name, values in held.values.items()]
         narrator.say(f"  names that models tell apart, by their most frequent values: {listed(told, most=len(told))}")
     for name in sorted(types - set(KNOWN)):
-        if (alike := name.strip().lower().replace(" ", "_").replace("-", "_")) in KNOWN:
+        if (alike := in_names(name)) in KNOWN:
             narrator.say(
                 f"  the event type {name!r} is not {alike!r}, which features know: if that is meant, let the source say so"
             )

@@ -22,7 +22,7 @@ from models.bundle import PersonaBundle, TargetBundle, inventory_of
 from models.gates import LOWER_IS_BETTER, Verdict
 from models.intervals import Interval
 from models.ladder import Model, Recipe, fit_recipe
-from models.metrics import main_measure
+from models.metrics import AMOUNT_MEASURE
 from models.persona_matching import Matching
 from models.personas import Personas, fit_personas
 from models.report import Report, against_champion, by_group
@@ -138,7 +138,7 @@ def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator,
 def judge(past: Past, tested: Tested, champions: Mapping[str, TargetBundle | None]) -> tuple[Verdict, ...]:
     """Let the gates look at a challenger: the champion, the labels, calibration, stability, and the data."""
     told, report, is_amount = past.settings.gates, tested.report, tested.target.is_amount
-    measure = main_measure(is_amount=True) if is_amount else told.metric
+    measure = AMOUNT_MEASURE if is_amount else told.metric
     seed, label = past.settings.training.seed, past.labels[tested.target.name].label
     has_champion, champion = tested.target.name in champions, champions.get(tested.target.name)
     if has_champion and tested.incomparable is not None:

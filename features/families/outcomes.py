@@ -149,6 +149,11 @@ def outcomes(targets: Sequence[Target], more: Sequence[str] = ()) -> tuple[Outco
     return tuple(outcome for outcome in found.values() if outcome.word is None or outcome.has_level or outcome.is_habit)
 
 
+def habits_of(told: Sequence[Outcome]) -> tuple[Outcome, ...]:
+    """Give what else than purchases makes users active: without purchases, journey stages are of the first."""
+    return tuple(outcome for outcome in told if outcome.is_habit)
+
+
 def with_inventory(asked: Sequence[Outcome], inventory: Inventory) -> tuple[Outcome, ...]:
     """Add outcomes for what a log holds, which every model may read; those that targets ask about become such."""
     held = {}

@@ -161,7 +161,6 @@ def _season() -> Iterator[Feature]:
         group="season",
         unknown="not yet buying in the same weeks a year before, or nothing bought in them",
         needs=frozenset({"amount"}),
-        types=frozenset({PURCHASE}),
     )
 
 
