@@ -17,6 +17,7 @@ Base = Literal[
     "carts",
     "contacts",
     "service",
+    "items",
     "orders",
     "days",
     "weeks",

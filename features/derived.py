@@ -23,8 +23,11 @@ from features.event_types import (
     CLICKED,
     CONTACTS,
     COUPON,
+    NEW_ITEM,
     OPENED,
     PURCHASE,
+    RETURN,
+    RETURN_ORDER,
     UNSUBSCRIBE,
     VISIT,
     VISIT_ACTED,
@@ -43,6 +46,11 @@ def with_derived(events: ir.Table, types: Collection[str], wanted: Collection[st
     # Engines differ in how wide they make the decimals of the contract and in the scale of its times; a union wants them alike.
     told = own.select(*COLUMNS).mutate(**{name: _[name].cast(kind) for name, kind in _TYPES.items()})
     return reduce(ir.Table.union, (make(events) for make in makers), told)
+
+
+def order_of(lines: ir.Table) -> ir.StringValue:
+    """Say which lines are one order: those of one order_id, or without one of one instant."""
+    return ibis.coalesce(lines.order_id, lines.event_ts.cast("string"))
 
 
 def _dated(rows: ir.Table, event_type: str, instant: ir.TimestampValue, **measures: ir.Value) -> ir.Table:
@@ -127,6 +135,19 @@ def _campaigns_answered(events: ir.Table) -> ir.Table:
     return _dated(first, ANSWERED, first.answered_at, quantity=hours)
 
 
+def _return_orders(events: ir.Table) -> ir.Table:
+    """A return order begins with its first line; who sends back ten lines at once has decided so once."""
+    lines = events.filter(events.event_type == RETURN)
+    orders = lines.group_by("user_id", order=order_of(lines)).agg(begun_at=lines.event_ts.min())
+    return _dated(orders, RETURN_ORDER, orders.begun_at)
+
+
+def _new_items(events: ir.Table) -> ir.Table:
+    bought = events.filter(events.event_type == PURCHASE, events.item_id.notnull())
+    items = bought.group_by("user_id", "item_id").agg(first_at=bought.event_ts.min())
+    return _dated(items, NEW_ITEM, items.first_at)
+
+
 DERIVED: Mapping[str, Callable[[ir.Table], ir.Table]] = {
     VISIT: _visits_begun,
     VISIT_ACTED: _visits_that_acted,
@@ -134,4 +155,6 @@ DERIVED: Mapping[str, Callable[[ir.Table], ir.Table]] = {
     CART_ABANDONED: _carts_abandoned,
     CHECKOUT_ABANDONED: _checkouts_abandoned,
     ANSWERED: _campaigns_answered,
+    RETURN_ORDER: _return_orders,
+    NEW_ITEM: _new_items,
 }

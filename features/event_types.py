@@ -28,6 +28,8 @@ CART_SETTLED = "cart settled"
 CART_ABANDONED = "cart abandoned"
 CHECKOUT_ABANDONED = "checkout not finished"
 ANSWERED = "campaign answered"
+RETURN_ORDER = "return order begun"
+NEW_ITEM = "item first bought"
 
 # Types that features read together: each group is a base table of its own (see `features.snapshot`).
 TOGETHER: dict[str, tuple[str, ...]] = {
@@ -35,7 +37,8 @@ TOGETHER: dict[str, tuple[str, ...]] = {
     "browsing": (VIEW, VISIT, VISIT_ACTED),
     "carts": (CART, CART_SETTLED, CART_ABANDONED, CHECKOUT, CHECKOUT_ABANDONED),
     "contacts": (CAMPAIGN, OPENED, CLICKED, COUPON, UNSUBSCRIBE, ANSWERED),
-    "service": (RETURN, SUPPORT),
+    "service": (RETURN, RETURN_ORDER, SUPPORT),
+    "items": (NEW_ITEM,),
 }
 
 DERIVED_FROM = {
@@ -45,4 +48,6 @@ DERIVED_FROM = {
     CART_ABANDONED: {CART, PURCHASE},
     CHECKOUT_ABANDONED: {CHECKOUT, PURCHASE},
     ANSWERED: {CAMPAIGN},
+    RETURN_ORDER: {RETURN},
+    NEW_ITEM: {PURCHASE},
 }

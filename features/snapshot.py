@@ -11,7 +11,7 @@ from ibis.common.deferred import Deferred
 from features.catalogue import Base
 from features.custom import MILLION as MILLION
 from features.custom import Measure, in_millionths
-from features.derived import with_derived
+from features.derived import order_of, with_derived
 from features.event_types import CONTACTS, PURCHASE, TOGETHER
 from features.occasions import Occasion, occasions
 from features.tiles import Grid
@@ -134,7 +134,7 @@ class Snapshot:
 
     def _orders(self) -> ir.Table:
         lines = self._purchases()
-        named = lines.mutate(order=ibis.coalesce(lines.order_id, lines.event_ts.cast("string")))
+        named = lines.mutate(order=order_of(lines))
         tiled = named.group_by("user_id", "order", "tile").agg(
             **_measures(named), local_at=named.local_ts.max(), channel=named.channel.min()
         )

@@ -201,7 +201,8 @@ def loyalty(seen: Seen, _row: Row) -> Row:
 
 
 def habits(seen: Seen, _row: Row) -> Row:
-    row: Row = {"category_count": seen.of("purchase").category.nunique()}
+    items = seen.of("purchase").groupby("item_id").agg(event_ts=("event_ts", "min"))
+    row: Row = {"category_count": seen.of("purchase").category.nunique(), "item_count": len(items)}
     for place, window in enumerate(seen.windows):
         name, lines = label(window), seen.of("purchase", window)
         orders = seen.last(seen.orders, window)
@@ -221,6 +222,7 @@ def habits(seen: Seen, _row: Row) -> Row:
     for window in seen.coarse:
         name, views = label(window), len(seen.of("view", window))
         visits = len(seen.last(seen.visits, window, "begun_at"))
+        row[f"item_new_count_{name}"] = len(seen.last(items, window))
         row[f"view_count_{name}"] = views
         row[f"visit_count_{name}"] = visits
         row[f"view_per_visit_mean_{name}"] = share(views, visits)
@@ -425,7 +427,9 @@ def after_purchase(row: Row, recency: object) -> float:
 
 
 def exit_(seen: Seen, row: Row) -> Row:
-    found: Row = {"unsubscribe_count": len(seen.of("unsubscribe"))}
+    returns = seen.of("return")
+    orders = returns.order_id.fillna(returns.event_ts.astype(str)).nunique()
+    found: Row = {"unsubscribe_count": len(seen.of("unsubscribe")), "return_order_count": orders}
     for window in seen.coarse:
         name = label(window)
         found[f"return_count_{name}"] = len(seen.of("return", window))

@@ -121,7 +121,7 @@ def random_log() -> pd.DataFrame:
                 "amount": few(0.0, *draw.integers(-200, 9000, 6) / 100),
                 "quantity": few(1.0, 1.0, 2.0, 0.5),
                 "discount": few(0.0, 0.0, *draw.integers(1, 300, 2) / 100),
-                "item_id": few(*"ij"),
+                "item_id": few("i", "j", f"i{number}", f"i{number // 9}"),
                 "category": few(*"abcdefg"),
                 "brand": few(*"xyz"),
                 "channel": few("web", "web", "store", "mail"),
@@ -807,6 +807,32 @@ def test_a_visit_leads_to_something_or_nothing() -> None:
 def test_returns_are_a_share_of_the_value_bought() -> None:
     log = events(days_ago(9, amount=8.0), days_ago(3, event_type="return", amount=2.0), ("bob", CUTOFF - DAY, 2.0, "return"))
     assert built(log, "return_amount_share_28d", "return_count_7d") == {"ann": (0.25, 1.0), "bob": (None, 1.0)}
+
+
+def test_lines_sent_back_together_are_one_return_order() -> None:
+    log = events(
+        days_ago(400, event_type="return", order_id="r1", amount=5.0),
+        days_ago(400 - 1 / 24, event_type="return", order_id="r1", amount=5.0),
+        # Without an order, what comes back at one instant.
+        days_ago(30, event_type="return"),
+        days_ago(30, event_type="return"),
+        days_ago(2, event_type="return"),
+        days_ago(1, order_id="r2"),
+    )
+    assert built(log, "return_order_count", "return_count_28d") == {"ann": (3.0, 1.0)}
+
+
+def test_items_bought_again_are_not_new() -> None:
+    log = events(
+        days_ago(60, item_id="tea"),
+        days_ago(60, item_id="cup"),
+        days_ago(5, item_id="tea"),
+        days_ago(3, item_id="pot"),
+        # Looked at, not bought; and an item that nobody named.
+        days_ago(2, event_type="view", item_id="jar"),
+        days_ago(1),
+    )
+    assert built(log, "item_count", "item_new_count_7d", "item_new_count_28d") == {"ann": (3.0, 1.0, 1.0)}
 
 
 def test_favourite_channel_comes_with_the_confidence_in_it() -> None:

@@ -8,7 +8,7 @@ from operator import add
 from ibis import _
 
 from features.catalogue import Feature, coarse, feature_name
-from features.event_types import RETURN, SUPPORT, UNSUBSCRIBE, VISIT, VISIT_ACTED
+from features.event_types import RETURN, RETURN_ORDER, SUPPORT, UNSUBSCRIBE, VISIT, VISIT_ACTED
 from features.snapshot import total
 from features.windows import words
 
@@ -71,6 +71,17 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         group="returns",
         unknown=f"no purchases in the last {words(longest)}",
         high="return-prone",
+    )
+    yield Feature(
+        name="return_order_count",
+        base="service",
+        expr=total("n", RETURN_ORDER),
+        unit="return order",
+        meaning="return orders so far",
+        phrase="{value} so far",
+        group="returns",
+        types=frozenset({RETURN_ORDER}),
+        empty=0,
     )
     yield Feature(
         name="unsubscribe_count",

@@ -7,7 +7,7 @@ import ibis
 from ibis import _
 
 from features.catalogue import NAME, Feature, coarse, feature_name
-from features.event_types import PURCHASE, VIEW, VISIT
+from features.event_types import NEW_ITEM, PURCHASE, VIEW, VISIT
 from features.families.values import entropy, favourite, favourite_features
 from features.snapshot import MILLION, total
 from features.windows import within, words
@@ -21,6 +21,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
     """What is bought and looked at, by window, and how it spreads."""
     yield from _buying(windows)
     yield from _baskets(windows)
+    yield from _items(windows)
     yield from _categories(windows)
     yield from _brands(windows)
     yield from _browsing(windows)
@@ -105,6 +106,35 @@ def _baskets(windows: Sequence[timedelta]) -> Iterator[Feature]:
             group="quantity",
             unknown=f"no quantity known in the last {words(window)}",
             needs=_QUANTITY,
+        )
+
+
+def _items(windows: Sequence[timedelta]) -> Iterator[Feature]:
+    item, new = frozenset({"item_id"}), frozenset({NEW_ITEM})
+    yield Feature(
+        name="item_count",
+        base="items",
+        expr=total("n", NEW_ITEM),
+        unit="different item",
+        meaning="distinct items bought so far",
+        phrase="bought {value} so far",
+        group="items",
+        needs=item,
+        types=new,
+        empty=0,
+    )
+    for window in coarse(windows):
+        yield Feature(
+            name=feature_name("item_new", "count", window),
+            base="items",
+            expr=total("n", NEW_ITEM, window),
+            unit="item",
+            meaning=f"items bought for the first time in the last {words(window)}",
+            phrase=f"bought {{value}} for the first time in the last {words(window)}",
+            group="items",
+            needs=item,
+            types=new,
+            empty=0,
         )
 
 
