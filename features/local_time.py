@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 
 import ibis
 import ibis.expr.types as ir
+from ibis.common.deferred import Deferred
 
 
 def local_time(instant: ir.TimestampValue, zone: str, *, since: datetime, until: datetime) -> ir.TimestampValue:
@@ -22,6 +23,11 @@ def local_time(instant: ir.TimestampValue, zone: str, *, since: datetime, until:
         branches = [(instant < ibis.literal(at), offset) for at, offset in zip(bounds, offsets, strict=False)]
         minutes = ibis.cases(*branches, else_=offsets[-1])
     return instant + minutes.cast("int64").as_interval("m")
+
+
+def hour_of(local: Deferred) -> Deferred:
+    """Give the hour of a local time, null where it is midnight sharp: that is how a date without a time is written."""
+    return (local == local.truncate("D")).ifelse(ibis.null("int32"), local.hour())
 
 
 def offset_changes(zone: str, since: datetime, until: datetime) -> Iterator[tuple[datetime, int]]:

@@ -13,6 +13,7 @@ from features.custom import MILLION as MILLION
 from features.custom import Measure, in_millionths
 from features.derived import order_of, with_derived
 from features.event_types import CONTACTS, PURCHASE, TOGETHER
+from features.local_time import hour_of
 from features.occasions import Occasion, occasions
 from features.tiles import Grid
 from features.windows import days_until, only_where, within
@@ -128,7 +129,7 @@ class Snapshot:
         """What the users did themselves, by where and when: a contact says when and how the company acts."""
         own = self._long_grid.before(self._events.filter(_.event_type.notin(CONTACTS)))
         by = [_CONTEXTS[base] for base in _CONTEXTS if base in self._bases]
-        tiled = own.mutate(hour=own.local_ts.hour()).group_by("user_id", "tile", *by)
+        tiled = own.mutate(hour=hour_of(_.local_ts)).group_by("user_id", "tile", *by)
         counts = {"n": _.count().cast("float64"), "first_at": _.event_ts.min(), "last_at": _.event_ts.max()}
         return self._once("contexts", lambda: self._keep(tiled.agg(**counts), "contexts"))
 

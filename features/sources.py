@@ -99,9 +99,16 @@ def _open(engine: SQLBackend, source: Source, alias: str, files: list[str]) -> s
     try:
         columns = _view(engine, view, files) if isinstance(engine, Backend) else open_on_spark(engine, view, files)
     except duckdb.Error as error:
+        is_odd = "sniffing" in str(error)
+        said = "its lines do not make one table" if is_odd else first_line(error)
+        more = (
+            "; look for line ends of two kinds, quotes that nothing closes, and lines of more columns than the first"
+            if is_odd
+            else ""
+        )
         raise DataError(
-            f"sources.{source.name}.tables.{alias}: {files[0]} is not what its name says: {first_line(error)}; "
-            "check that the file is whole and its ending (.parquet, .csv or .csv.gz) is right"
+            f"sources.{source.name}.tables.{alias}: {files[0]} is not what its name says: {said}; "
+            f"check that the file is whole and its ending (.parquet, .csv or .csv.gz) is right{more}"
         ) from None
     if not columns:
         raise DataError(f"sources.{source.name}.tables.{alias}: {files[0]} has no columns")

@@ -35,7 +35,8 @@ ACTIVE = "is active"
 class Known:
     """What the rows of a night are made with; it is sent to every executor.
 
-    `ladders` are groups of targets that ask one question over several horizons, and whether their scores rise with the horizon.
+    A target of `forming` without a model has scores of nobody. `ladders` are groups of targets with one that ask one question over
+    several horizons, and whether their scores rise with the horizon.
     """
 
     models: Mapping[str, TargetBundle]
@@ -68,7 +69,7 @@ def answers_schema(known: Known) -> pa.Schema:
     A night that knows of the one before has `before_schema` too.
     """
     kinds = {"score": pa.float64(), "reasons": REASONS}
-    said = [pa.field(f"{name}_{what}", kind) for name in known.models for what, kind in kinds.items()]
+    said = [pa.field(f"{name}_{what}", kind) for name in known.forming.targets for what, kind in kinds.items()]
     before = before_schema(known.forming) if known.forming.has_before else ()
     return pa.schema([*without_date(features_schema(known.read)), *PERSONA, *said, *before])
 

@@ -14,7 +14,7 @@ from features.errors import ConfigError, DataError, StoreError, did_you_mean, li
 from pipeline import tables
 from pipeline.ledger import state
 from pipeline.progress import Narrator
-from pipeline.recorded import latest, settings_then
+from pipeline.recorded import latest, settings_then, versions_then
 from pipeline.settings import Settings
 from pipeline.tables import nights
 from pipeline.tracking import Champion, Tracker
@@ -69,7 +69,7 @@ def explain_change(settings: Settings, segment: str, first: date, last: date, tr
     names = {one.name for day in (first, last) for one in told[day].segments}
     if segment not in names:
         raise ConfigError(f"--segment {segment!r} is no segment of these nights: {did_you_mean(segment, names)}")
-    versions = {day: _versions(settings, day) for day in told}
+    versions = {day: versions_then(settings.output, day) for day in told}
     start, end = (tables.read(settings.output, "segments", day, columns=_READ).sort_by("user_id") for day in (first, last))
     (was_in, before), (is_in, after) = (_members(rows, segment) for rows in (start, end))
     users = [rows["user_id"].combine_chunks() for rows in (start, end)]
@@ -153,9 +153,3 @@ def _members(rows: pa.Table, segment: str) -> tuple[np.ndarray, int]:
 
 def _count(entered_on: np.ndarray) -> int:
     return int((~np.isnat(entered_on)).sum())
-
-
-def _versions(settings: Settings, day: date) -> dict[str, str]:
-    """Give the versions of the models that spoke on a night."""
-    spoke = tables.read(settings.output, "segments", day, columns={"model_version"})["model_version"]
-    return dict(pair.split("=", 1) for pair in (spoke[0].as_py() or "").split()) if len(spoke) else {}

@@ -261,8 +261,8 @@ def _refuse(training: "Training") -> None:
     told = "".join(f"\n  {target} stays a challenger: {because}" for target, because in refused.items())
     stays = "" if len(vacant) == len(refused) else "; the champions before them stay in charge"
     if vacant:
-        names, have = listed(vacant, most=len(vacant)), "has" if len(vacant) == 1 else "have"
-        told += f"\nno night can be scored before {names} {have} a champion: train when more is known, take out the target, "
+        names, have = listed(vacant, most=len(vacant)), "it has" if len(vacant) == 1 else "they have"
+        told += f"\nnights have no scores of {names} before {have} a champion: train when more is known, take out the target, "
         told += "or put the model in charge, past the gates, with"
         told += "".join(f"\n  beforehand promote --model {name} --version {version} --reason …" for name, version in vacant.items())
     raise GateError(f"{len(refused)} of the new models did not pass the gates{stays}:{told}")
@@ -294,20 +294,21 @@ def _score(settings: Settings, day: date, narrator: Narrator) -> None:
 
 
 def _why_train(settings: Settings, day: date) -> str | None:
-    from models.bundle import TargetBundle
+    from pipeline.known import target_models
     from pipeline.tracking import Tracker
 
     tracker, names = Tracker(settings), [target.name for target in settings.targets]
-    try:
-        champions = tracker.champions(names)
-    except GateError:
+    until = [bundle.trained_until for bundle in target_models(tracker.in_charge(names)).values()]
+    if not until:
         return "no champion is in the registry yet"
-    until = min(champion.bundle.trained_until for champion in champions.values() if isinstance(champion.bundle, TargetBundle))
     # A challenger that was refused, or a champion that was rolled back, is no reason to train again every night.
-    newest = tracker.trained_until(names) or until
+    newest = tracker.trained_until(names)
+    if newest is None and len(until) < len(names):
+        return "the config has a target that no model was trained for yet"
+    newest = newest or min(until)
     if date.fromisoformat(newest) + settings.training.every > day:
         return None
-    return f"the champions are from {until}"
+    return f"the champions are from {min(until)}"
 
 
 def _tell(training: "Training", settings: Settings, console: Console, *, as_json: bool = False) -> None:

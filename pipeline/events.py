@@ -26,12 +26,15 @@ from features.families.values import in_names
 from features.fingerprint import fingerprint
 from features.inventory import NOTHING, Inventory, beside, take_inventory, united
 from features.labels import active_users, first_met
+from features.local_time import offset_changes
 from features.sources import read_sources
 from features.windows import LONGEST, label, words
 from pipeline.columns import QUARANTINE
 from pipeline.progress import Narrator
 from pipeline.settings import ATTRIBUTES, Settings
 from pipeline.target_settings import GrowthSettings, ValueSettings
+
+YEAR = timedelta(days=366)
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def read_events(
         counts = _counts(judged, bounds)
         rejected = _rejected(judged, attributes, as_of)
         _check(counts, rejected, settings, as_of)
-        quiet = _check_sources(judged, rejected, settings, bounds)
+        odd = _check_sources(judged, rejected, settings, bounds)
         if attributes is not None:
             _refuse_bad_source(ATTRIBUTES, int(attributes.count().execute()), rejected, settings)
         first = counts["first"].to_pydatetime()
@@ -139,7 +142,7 @@ def read_events(
         )
         step.note(f"{log.count:,} events of {log.users:,} users before {as_of}")
     _tell(log, columns, types, settings, narrator)
-    for warning in quiet:
+    for warning in odd:
         narrator.say(f"  {warning}")
     return log
 
@@ -229,22 +232,37 @@ def _check(counts: pd.Series, rejected: pa.Table, settings: Settings, as_of: dat
 
 
 def _check_sources(judged: ir.Table, rejected: pa.Table, settings: Settings, bounds: Bounds) -> list[str]:
-    """Raise DataError for a source with too many broken rows, and say which have no late event: a larger one would hide both."""
-    if len(settings.sources) < 2:
-        return []
+    """Raise DataError for a source with too many broken rows; say which have no late event, or no times.
+
+    A larger source would hide the first two.
+    """
     known = _.broken.isnull() & (_.event_ts < ibis.literal(bounds.as_of))
-    told = judged.group_by("source_name").agg(rows=_.count(), newest=_.event_ts.max(where=known)).order_by("source_name").execute()
-    quiet = []
-    for source in told.itertuples():
-        _refuse_bad_source(source.source_name, int(source.rows), rejected, settings)
-        age = bounds.as_of - source.newest
+    has_time = (_.event_ts != _.event_ts.truncate("D")) | _.utc_offset_minutes.notnull()
+    found = judged.group_by("source_name").agg(
+        rows=_.count(), newest=_.event_ts.max(where=known), timed=_.count(where=known & has_time)
+    )
+    odd = []
+    for source in found.order_by("source_name").execute().itertuples():
+        name, newest = source.source_name, source.newest
+        if source.timed == 0 and not pd.isna(newest):
+            odd.append(_without_times(name, settings.time_zone, bounds))
+        if len(settings.sources) < 2:
+            continue
+        _refuse_bad_source(name, int(source.rows), rejected, settings)
+        age = bounds.as_of - newest
         # One that has been as quiet before, such as a weekly mail, need not have stopped.
-        if age > settings.contract.max_staleness and age > _longest_pause(
-            judged.filter(known, _.source_name == source.source_name)
-        ):
-            said = words(_whole_days(age))
-            quiet.append(f"the newest event of {source.source_name} is {said} old, longer than it was ever quiet: has it stopped?")
-    return quiet
+        if age > settings.contract.max_staleness and age > _longest_pause(judged.filter(known, _.source_name == name)):
+            odd.append(
+                f"the newest event of {name} is {words(_whole_days(age))} old, longer than it was ever quiet: has it stopped?"
+            )
+    return odd
+
+
+def _without_times(source: str, zone: str, bounds: Bounds) -> str:
+    told = f"{source} gives dates without times"
+    if not any(minutes for _at, minutes in offset_changes(zone, bounds.as_of - YEAR, bounds.as_of)):
+        return f"{told}: features of hours leave its events aside"
+    return f"{told}, read as midnight UTC and not in {zone}: let its SQL write the date `at time zone '{zone}'`"
 
 
 def _longest_pause(events: ir.Table) -> timedelta:

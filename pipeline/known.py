@@ -23,14 +23,15 @@ def known_of(settings: Settings, champions: Mapping[str, Champion], features: Se
     """Give what rows are made with: these models, among them the personas, and features of these declarations."""
     personas = champions[PERSONAS].bundle
     assert isinstance(personas, PersonaBundle)
+    models = target_models(champions)
     return Known(
-        models=target_models(champions),
+        models=models,
         versions={name: champion.version for name, champion in champions.items()},
         personas=personas,
         features=without_expressions(features),
         currency=settings.currency,
         forming=forming,
-        ladders=_ladders(settings.specs()),
+        ladders=_ladders([target for target in settings.specs() if target.name in models]),
     )
 
 

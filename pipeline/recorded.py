@@ -43,6 +43,12 @@ def settings_then(night: Mapping[str, Any], settings: Settings) -> Settings:
         ) from None
 
 
+def versions_then(root: Path, day: date) -> dict[str, str]:
+    """Give the versions of the models that spoke on a night, by target, and of the personas."""
+    spoke = tables.read(root, "segments", day, columns={"model_version"})["model_version"]
+    return dict(pair.split("=", 1) for pair in (spoke[0].as_py() or "").split()) if len(spoke) else {}
+
+
 def forming_of(settings: Settings, as_of: date, *, has_before: bool) -> Forming:
     """Give what a config forms segments with on a night; who runs it adds the run and its models."""
     return Forming(

@@ -103,21 +103,28 @@ class NightRun:
     @property
     def shadowed(self) -> Known:
         """What the challengers' rows are made with."""
-        models = target_models(self.challengers)
-        ladders = tuple(told for told in self.known.ladders if set(told[0].values()) <= set(models))
-        versions = {name: challenger.version for name, challenger in self.challengers.items()}
-        return replace(self.known, models=models, versions=versions, ladders=ladders)
+        return known_of(
+            self.settings, {PERSONAS: self.champions[PERSONAS], **self.challengers}, self.events.features.features, self.forming
+        )
 
 
 def load_champions(night: NightRun) -> NightRun:
     """Load every model from the registry, and refuse those that were trained for another question."""
     names = [target.name for target in night.settings.targets]
     with night.narrator.step("loading champions") as step:
-        champions = night.tracker.champions([*names, PERSONAS])
+        champions = night.tracker.in_charge([*names, PERSONAS])
+        if PERSONAS not in champions or champions.keys() == {PERSONAS}:
+            night.tracker.champions([*names, PERSONAS])
         challengers = _challengers(night, names) if night.settings.shadow else {}
         step.note(f"{len(champions)} models" + (f", and {len(challengers)} challengers in shadow" if challengers else ""))
     changed = []
     for target in night.settings.specs():
+        if target.name not in champions:
+            night.narrator.say(
+                f"  {target.name}: no champion in the registry, so that its scores are unknown tonight, and rules that read them "
+                "hold for nobody; train when more is known, or put a version in charge with `beforehand promote`"
+            )
+            continue
         bundle = champions[target.name].bundle
         assert isinstance(bundle, TargetBundle)
         for warning in bundle.warnings:
@@ -183,7 +190,7 @@ def answer(night: NightRun, *, with_reasons: bool = True) -> NightRun:
     known = night.known
     with night.narrator.step("scoring") as step:
         answers = night.users.map(partial(answered, known=known, with_reasons=with_reasons), answers_schema(known)).kept()
-        places = {name: np.sort(answers.known(f"{name}_score")) for name in known.models}
+        places = {name: np.sort(answers.known(f"{name}_score")) for name in known.forming.targets}
         step.note(f"{sum(len(scores) for scores in places.values()):,} scores{' with reasons' if with_reasons else ''}")
     scores = answers.map(partial(scores_rows, known=known, places=places), without_date(SCORES))
     return replace(night, answers=answers, places=places, scores=scores)
@@ -216,7 +223,7 @@ def judge_rules(night: NightRun) -> NightRun:
     """Count who meets each rule, and tell the rules that sort nobody tonight."""
     with night.narrator.step("checking rules") as step:
         rules = check_rules(night.answers, night.settings, night.forming, night.places)
-        step.note(f"{len(rules.met)} rules, {how_many(len(rules.warnings), 'warning')}")
+        step.note(f"{how_many(len(rules.met), 'rule')}, {how_many(len(rules.warnings), 'warning')}")
     for warning in rules.warnings:
         night.narrator.say(f"  {warning}")
     return replace(night, rules=rules)

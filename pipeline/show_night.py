@@ -11,11 +11,13 @@ from rich.console import Console
 from features.errors import DataError
 from pipeline.columns import with_arrow
 from pipeline.flow import IN_NONE
+from pipeline.recorded import versions_then
 from pipeline.settings import Settings
 from pipeline.show import (
     UNKNOWN,
     Column,
     asked_targets,
+    count_text,
     mean_scores,
     plain_table,
     print_wide,
@@ -46,6 +48,9 @@ def tell_night(settings: Settings, as_of: date | None) -> dict[str, Any]:
     purposes |= {
         name: "no longer in the config" for name in sorted(segments.primary_segment.dropna().unique()) if name not in purposes
     }
+    # A target may have had no champion.
+    spoke = versions_then(settings.output, day)
+    first = next((target for target in targets if (scores.target == target["target"]).any()), targets[0])
     groups = {name: segments[segments.primary_segment == name] for name in purposes}
     purposes[None], groups[None] = "in no segment", segments[segments.primary_segment.isna()]
     return {
@@ -53,7 +58,9 @@ def tell_night(settings: Settings, as_of: date | None) -> dict[str, Any]:
         "run_id": run["run_id"],
         "users": len(segments),
         "counts": json.loads(run["counts"]),
-        "targets": [target | _told(scores[scores.target == target["target"]]) for target in targets],
+        "targets": [
+            target | _told(scores[scores.target == target["target"]], has_model=target["target"] in spoke) for target in targets
+        ],
         "segments": [
             {"segment": name, "purpose": purposes[name], "users": len(rows), "mean_scores": mean_scores(rows, targets)}
             for name, rows in groups.items()
@@ -63,10 +70,8 @@ def tell_night(settings: Settings, as_of: date | None) -> dict[str, Any]:
             for _, rows in segments.groupby("persona", dropna=False)
         ],
         "most_at_risk": {
-            "target": targets[0]["target"],
-            "meaning": targets[0]["meaning"],
-            "is_amount": targets[0]["is_amount"],
-            "users": _riskiest(scores, targets[0]["target"]),
+            **{key: first[key] for key in ("target", "meaning", "is_amount")},
+            "users": _riskiest(scores, first["target"]),
         },
         "tables": table_paths(settings),
     }
@@ -86,7 +91,7 @@ def print_night(told: Mapping[str, Any], console: Console, *, currency: str) -> 
         "Scores",
         ("target", [row["target"] for row in targets]),
         [
-            ("eligible users", [f"{row['users']:,}" for row in targets]),
+            ("eligible users", [count_text(row["users"]) for row in targets]),
             ("mean score", [UNKNOWN if row["mean_score"] is None else _score(row["mean_score"], row, currency) for row in targets]),
             ("model", [UNKNOWN if row["method"] is None else f"v{row['model_version']} {row['method']}" for row in targets]),
         ],
@@ -117,10 +122,15 @@ def print_tables(paths: Mapping[str, str], console: Console) -> None:
         console.print(f"  {name:<11} {path}", highlight=False, soft_wrap=True)
 
 
-def _told(rows: pd.DataFrame) -> dict[str, Any]:
+def _told(rows: pd.DataFrame, *, has_model: bool) -> dict[str, Any]:
     first = rows.iloc[0] if len(rows) else {"model_version": None, "method": None}
     mean = float(rows.score.mean()) if len(rows) else None
-    return {"users": len(rows), "mean_score": mean, "model_version": first["model_version"], "method": first["method"]}
+    return {
+        "users": len(rows) if has_model else None,
+        "mean_score": mean,
+        "model_version": first["model_version"],
+        "method": first["method"],
+    }
 
 
 def _riskiest(scores: pd.DataFrame, target: str) -> list[dict[str, Any]]:

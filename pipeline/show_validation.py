@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
+from features.catalogue import how_many
 from pipeline.settings import Settings
 from pipeline.show import plain_table
 
@@ -27,7 +28,7 @@ def print_validation(told: Mapping[str, Any], settings: Settings, console: Conso
     for warning in told["warnings"]:
         console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
     if told["unchecked"]:
-        many = f"{len(told['unchecked'])} rules, which read scores or personas, themselves or through a stage or tier"
+        many = f"{how_many(len(told['unchecked']), 'rule')}, which read scores or personas, themselves or through a stage or tier"
         console.print(f"not checked: {many}: {told['unchecked_because']}", highlight=False, soft_wrap=True)
         console.print(f"  {', '.join(told['unchecked'])}", highlight=False, soft_wrap=True)
     elif told["rules"] and not told["warnings"]:

@@ -199,14 +199,19 @@ class Tracker:
 
         Raises GateError naming every model without one, and StoreError when the registry or a model's files cannot be read.
         """
-        found = self._aliases(models)
-        missing = [model for model in models if CHAMPION not in found[model]]
+        found = self.in_charge(models)
+        missing = [model for model in models if model not in found]
         if missing:
             raise GateError(
                 f"no champion in the registry for {', '.join(self.registered(model) for model in missing)}: "
                 "run `beforehand train` first, or put a version that the gates refused in charge with `beforehand promote`"
             )
-        return {model: self._load(model, found[model][CHAMPION]) for model in models}
+        return found
+
+    def in_charge(self, models: Sequence[str]) -> dict[str, Champion]:
+        """Load the champions of those models that have one; raises StoreError as `champions` does."""
+        found = self._aliases(models)
+        return {model: self._load(model, found[model][CHAMPION]) for model in models if CHAMPION in found[model]}
 
     def of_versions(self, versions: Mapping[str, str]) -> dict[str, Champion]:
         """Load these versions of models, as they were once in charge; raises StoreError as `champions` does."""

@@ -75,7 +75,7 @@ def validate(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrat
             forming = replace(night.forming, targets=())
             checked = check_rules(night.users, settings, forming, {}, left_out=needing_models(settings))
         left = f", {len(checked.unchecked)} not checked" if checked.unchecked else ""
-        step.note(f"{len(checked.met)} rules{left}, {how_many(len(checked.warnings), 'warning')}")
+        step.note(f"{how_many(len(checked.met), 'rule')}{left}, {how_many(len(checked.warnings), 'warning')}")
     return Validation(as_of, night.events, checked, few.said if few else None, tuple(_unseen(night)), unscored)
 
 

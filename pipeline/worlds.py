@@ -176,8 +176,8 @@ def _scored(users: Batches, known: Known) -> pa.Table:
 
 def _with_models(answers: pa.Table, day: date, story: Story) -> pa.Table:
     """Put in what a night recorded where another version was in charge, for the same question."""
-    was = {name: champion.version for name, champion in story.champions.items()}
-    other = {name for name, version in story.versions[day].items() if was.get(name, version) != version}
+    was, now = {name: champion.version for name, champion in story.champions.items()}, story.versions[day]
+    other = {name for name in (*story.told.targets, PERSONAS) if was.get(name) != now.get(name)}
     columns = [f"{name}_score" for name in story.told.targets if name in other and story.asks_alike(day, name)]
     columns += [spec.name for spec in PERSONA] if PERSONAS in other else []
     if not columns:

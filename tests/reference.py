@@ -148,7 +148,8 @@ def reference(
     """Give every feature of every user with an event before a cutoff, indexed by user and cutoff, in order."""
     log_ = frame.astype(dict.fromkeys(("amount", "quantity", "discount", "utc_offset_minutes"), float))
     log_["local"] = [_local(row, zone) for row in log_.itertuples()]
-    log_["hour"] = log_.local.dt.hour
+    # Midnight sharp is how a date without a time is written.
+    log_["hour"] = log_.local.dt.hour.where(log_.local != log_.local.dt.normalize())
     found: dict[tuple[str, datetime], Row] = {}
     for cutoff in sorted(set(cutoffs)):
         known = log_[log_.event_ts < cutoff]
@@ -323,11 +324,12 @@ def timing(seen: Seen, row: Row) -> Row:
         "purchase_overdue_ratio": row["purchase_recency_days"] / gaps.mean(),  # type: ignore[operator]
         "purchase_overdue_against_longest": row["purchase_recency_days"] / gaps.max(),  # type: ignore[operator]
     }
-    local = seen.last(seen.orders, seen.longest).local.dt
+    orders = seen.last(seen.orders, seen.longest)
+    local, timed = orders.local.dt, orders.local[orders.local != orders.local.dt.normalize()].dt
     for part, hit in {
-        "morning": local.hour.between(5, 11),
-        "afternoon": local.hour.between(12, 16),
-        "evening": local.hour.between(17, 21),
+        "morning": timed.hour.between(5, 11),
+        "afternoon": timed.hour.between(12, 16),
+        "evening": timed.hour.between(17, 21),
         "weekend": local.day_name().isin(["Saturday", "Sunday"]),
         "payday": local.day.isin([25, 26, 27, 28, 29, 30, 31, 1, 2, 3]),
         **{day.lower(): local.day_name() == day for day in calendar.day_name},

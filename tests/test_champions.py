@@ -76,6 +76,34 @@ def test_a_refused_challenger_changes_nothing_and_ends_in_code_4(folder: Path, r
     assert waiting["value_28d"].version == "2"
 
 
+def test_a_target_without_a_champion_does_not_keep_the_others_from_being_scored(tmp_path: Path) -> None:
+    write_orders(tmp_path / "orders.csv")
+    config, after = config_of(tmp_path, "shop", **STRICT), FIRST + timedelta(days=1)
+    first = run("nightly", "--config", config, "--as-of", FIRST)
+    assert first.exit_code == 4, first.output
+    assert "churn_28d: no champion in the registry, so that its scores are unknown tonight" in first.stderr
+    assert "nights have no scores of churn_28d, value_28d before they have a champion" in first.stderr
+    rows = scores(tmp_path, "segments", FIRST)
+    assert rows.tea_28d_score.notna().any() and rows.tea_28d_band.notna().any()
+    assert rows[["churn_28d_score", "churn_28d_percentile", "churn_28d_band", "value_28d_score"]].isna().all(axis=None)
+    assert set(scores(tmp_path, "scores", FIRST).target) == {"tea_28d"}
+    told = json.loads(run("show", "--config", config, "--json").stdout)
+    assert {target["target"]: target["users"] is None for target in told["targets"]} == {
+        "churn_28d": True,
+        "tea_28d": False,
+        "value_28d": True,
+    }
+    assert told["most_at_risk"]["target"] == "tea_28d"
+    assert run("promote", "--model", "churn_28d", "--version", 1, "--config", config, "--reason", "we have looked").exit_code == 0
+    second = run("nightly", "--config", config, "--as-of", after)
+    assert second.exit_code == 0, second.output
+    # What was refused is no reason to train again every night.
+    assert "training on" not in second.stderr
+    words = ["explain-change", "--segment", "leaving", "--config", config, "--from", FIRST, "--to", after, "--json"]
+    told = json.loads(run(*words).stdout)
+    assert told["parts"]["models"] == told["change"] == told["members_after"] > 0
+
+
 def test_challengers_are_held_against_the_champions(folder: Path, refused: Result) -> None:
     tracker = Tracker(read_settings(folder / "shop.yaml"))
     client = tracker.open()

@@ -809,6 +809,18 @@ def test_returns_are_a_share_of_the_value_bought() -> None:
     assert built(log, "return_amount_share_28d", "return_count_7d") == {"ann": (0.25, 1.0), "bob": (None, 1.0)}
 
 
+def test_midnight_sharp_is_a_date_without_an_hour() -> None:
+    midnight = CUTOFF.replace(hour=0, minute=0, second=0, microsecond=0) - 3 * DAY
+    log = events(
+        ("ann", midnight, 1.0),
+        ("ann", midnight + 9 * HOUR, 1.0),
+        ("bob", midnight, 1.0),
+        ("cat", midnight + TICK, 1.0),
+    )
+    names = ("best_hour", "morning_purchase_share_28d", "hour_favourite_share_28d")
+    assert built(log, *names) == {"ann": (9.0, 1.0, 1.0), "bob": (None, None, None), "cat": (0.0, 0.0, 1.0)}
+
+
 def test_lines_sent_back_together_are_one_return_order() -> None:
     log = events(
         days_ago(400, event_type="return", order_id="r1", amount=5.0),

@@ -127,6 +127,20 @@ def test_a_small_source_is_not_hidden_by_a_large_one(shop: Path) -> None:
     assert "newest event" not in run("validate", "--config", shop_config(folder, sources=[orders, calls]), "--as-of", NIGHT).stderr
 
 
+def test_dates_without_times_are_told(shop: Path) -> None:
+    folder = shop.parent / "dates"
+    folder.mkdir()
+    orders = pd.read_csv(shop.parent / "orders.csv")
+    orders["ordered_at"] = orders.ordered_at.str[:10]
+    orders.to_csv(folder / "orders.csv", index=False)
+    told = run("validate", "--config", shop_config(folder), "--as-of", NIGHT).stderr
+    assert "orders gives dates without times: features of hours leave its events aside" in told
+    # Where midnight UTC is the evening before, the day is wrong as well.
+    told = run("validate", "--config", shop_config(folder, time_zone="America/Lima"), "--as-of", NIGHT).stderr
+    assert "orders gives dates without times, read as midnight UTC and not in America/Lima: let its SQL write the date `at time zone" in told
+    assert "dates without times" not in run("validate", "--config", shop, "--as-of", NIGHT).stderr
+
+
 def test_attributes_of_which_too_many_are_broken_stop_the_night(shop: Path) -> None:
     folder = shop.parent / "broken_attributes"
     folder.mkdir()

@@ -1,4 +1,7 @@
-"""Timing: the gaps between purchases, when in the day, the week and the month a user acts, and the same weeks a year before."""
+"""Timing: the gaps between purchases, when in the day, the week and the month a user acts, and the same weeks a year before.
+
+The hour of what happened at midnight sharp, local time, is not known: that is how a date without a time is written.
+"""
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -10,6 +13,7 @@ from ibis.common.deferred import Deferred
 from features.catalogue import Feature, feature_name
 from features.event_types import PURCHASE
 from features.families.values import favourite_features, top
+from features.local_time import hour_of
 from features.snapshot import total
 from features.windows import DAY, within, words
 
@@ -101,13 +105,15 @@ def _rhythm() -> Iterator[Feature]:
 
 def _profile(window: timedelta) -> Iterator[Feature]:
     for part, start, stop in _DAY_PARTS:
-        hour = _.local_at.hour()
+        hour = hour_of(_.local_at)
         yield _share(
             f"{part}_purchase",
             (hour >= start) & (hour < stop),
             window,
-            meaning=f"from {start}:00 to {stop}:00 local time",
+            meaning=f"from {start}:00 to {stop}:00 local time, of those whose hour is known",
             phrase=f"in the {part}",
+            unknown=f"no purchase whose hour is known in the last {words(window)}",
+            among=hour.notnull(),
             high=part,
         )
     for number, weekday in enumerate(_WEEKDAYS):
@@ -171,19 +177,21 @@ def _share(
     *,
     meaning: str,
     phrase: str,
+    unknown: str | None = None,
+    among: Deferred | None = None,
     high: str | None = None,
     low: str | None = None,
 ) -> Feature:
-    orders = within(window).ifelse(1.0, 0.0).sum()
+    counted = within(window) if among is None else within(window) & among
     return Feature(
         name=feature_name(what, "share", window),
         base="orders",
-        expr=(when & within(window)).ifelse(1.0, 0.0).sum() / orders.nullif(0.0),
+        expr=(when & counted).ifelse(1.0, 0.0).sum() / counted.ifelse(1.0, 0.0).sum().nullif(0.0),
         unit="share",
         meaning=f"share of orders in the last {words(window)} made {meaning}",
         phrase=f"{{value}} of purchases {phrase}",
         group="timing",
-        unknown=f"no purchases in the last {words(window)}",
+        unknown=unknown or f"no purchases in the last {words(window)}",
         high=high,
         low=low,
     )
