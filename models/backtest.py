@@ -16,6 +16,7 @@ from models.calibration import FEWEST_BLOCKS, Calibrator, fit_calibrator
 from models.drift import level_drift
 from models.ladder import RUNGS, Model, Recipe, Rung, fit_recipe, fit_rungs, possible
 from models.metrics import Contact, main_measure, measures, poisson_deviance
+from models.season import NO_SEASON, Season
 
 KEYS = ["user_id", "cutoff", "is_test", "label"]
 CHAMPION, DISJOINT = "champion", "disjoint"
@@ -124,11 +125,12 @@ def predict_origin(
     seed: int,
     only: Rung | None = None,
     champion: Recipe | None = None,
+    season: Season = NO_SEASON,
 ) -> Predicted:
     """Fit every rung for which there is enough on the origin's train cutoffs, and predict the origin; or the `only` one asked for.
 
     `rows` has one row per eligible user and cutoff: `user_id`, `cutoff`, `label` and the features. `champion` is the recipe of the
-    model in charge, made anew from the same rows.
+    model in charge, made anew from the same rows. What they say is moved by the `season` of the origin.
     """
     train, test = _split(rows, origin)
     found = test[["user_id", "cutoff", "label"]].assign(is_test=origin.is_test)[KEYS]
@@ -139,7 +141,9 @@ def predict_origin(
     models: dict[str, Model] = {str(rung): model for rung, model in fitted.items()}
     if champion is not None and champion.rung in possible(train.label, champion, is_amount=is_amount):
         models[CHAMPION] = fit_recipe(train, train.label, champion, is_amount=is_amount, seed=seed)
-    return Predicted(found.assign(**{name: model.raw(test) for name, model in models.items()}), models)
+    own = season.learned_from(train.label, is_amount=is_amount)
+    raw = {name: own.moved(model.raw(test), origin.cutoff, is_amount=is_amount) for name, model in models.items()}
+    return Predicted(found.assign(**raw), models)
 
 
 def worth(predicted: Sequence[Predicted], horizon: timedelta, *, is_amount: bool, calibrations: int) -> dict[Rung, float]:

@@ -6,6 +6,7 @@ MLflow's pyfunc flavour loads a bundle through `_load_pyfunc`, so a registered m
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,12 @@ from models.persona_choice import Tried
 from models.persona_traits import Trait
 from models.personas import Personas
 from models.propensity import Floats
+from models.season import NO_SEASON, Season
 
 _HEAD, _BOOSTER = "bundle.json", "booster.txt"
-FORMAT = 6
+FORMAT = 7
+# The parameter of a prediction that names its date.
+AS_OF = "as_of"
 # The first format whose files carry their own digest.
 _SEALED = 4
 
@@ -36,6 +40,7 @@ class TargetBundle:
 
     `groups` says for each feature which story it tells in reasons, and `typical` its median among those it was trained on.
     `inventory` is what the log held that features were named after, and `warnings` what its test gave reason to warn of.
+    What the model says is moved by the `season` of the date, before it is calibrated.
     """
 
     target: str
@@ -48,6 +53,7 @@ class TargetBundle:
     typical: Mapping[str, float] = field(default_factory=dict)
     inventory: Inventory = NOTHING
     warnings: tuple[str, ...] = ()
+    season: Season = NO_SEASON
 
     @property
     def method(self) -> str:
@@ -59,12 +65,20 @@ class TargetBundle:
         """The features it reads, in order."""
         return self.model.features
 
-    def predict(self, frame: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002 - pyfunc's shape
+    def predict(self, frame: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """Score a frame that has the bundle's features (float64, null allowed): one column `score`.
 
-        Raises DataError naming features that are missing or not numbers.
+        `params` may have `as_of`, the date that the rows are of (ISO); else they are of the date of the training. Raises DataError
+        naming features that are missing or not numbers, and for a date that is none.
         """
-        return pd.DataFrame({"score": self.calibrator(self.model.raw(self._read(frame)))}, index=frame.index)
+        told = (params or {}).get(AS_OF) or self.trained_until
+        try:
+            day = date.fromisoformat(str(told))
+        except ValueError:
+            raise DataError(f"{AS_OF} is {told!r}: a date such as 2024-03-01 is needed") from None
+        is_amount = self.definition.get("kind") == "value"
+        raw = self.season.moved(self.model.raw(self._read(frame)), day, is_amount=is_amount)
+        return pd.DataFrame({"score": self.calibrator(raw)}, index=frame.index)
 
     def contributions(self, frame: pd.DataFrame) -> Floats:
         """Give rows × features: what each adds to the log-odds, or the logarithm of the amount, before calibration."""
@@ -101,7 +115,7 @@ class TargetBundle:
         return (
             head
             | {"model": _plain(self.model), "groups": dict(self.groups), "typical": dict(self.typical)}
-            | {"inventory": asdict(self.inventory), "warnings": list(self.warnings)}
+            | {"inventory": asdict(self.inventory), "warnings": list(self.warnings), "season": asdict(self.season)}
         )
 
 
@@ -200,6 +214,7 @@ def _target(head: Mapping[str, Any], folder: Path) -> TargetBundle:
         typical=head["typical"],
         inventory=_inventory(head),
         warnings=tuple(head.get("warnings", ())),
+        season=Season(**head.get("season", {})),
     )
 
 

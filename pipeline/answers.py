@@ -21,7 +21,7 @@ from ibis import _
 
 from features.catalogue import Feature
 from models.bands import Bands, spaced
-from models.bundle import PersonaBundle, TargetBundle
+from models.bundle import AS_OF, PersonaBundle, TargetBundle
 from models.reasons import strongest
 from pipeline.columns import PERSONA, REASONS, SCORES, features_schema, without_date
 from pipeline.phrases import among_all, reasons_column
@@ -88,7 +88,7 @@ def answered(users: pa.Table, known: Known, *, with_reasons: bool = True) -> pa.
         asks = frame[asked_column(name)].to_numpy(dtype=bool)
         asked = frame[asks]
         # LightGBM refuses an empty frame, and nobody being asked about tonight is no mistake.
-        score = bundle.predict(asked).score if len(asked) else pd.Series(dtype="float64")
+        score = bundle.predict(asked, {AS_OF: known.forming.as_of.isoformat()}).score if len(asked) else pd.Series(dtype="float64")
         said[f"{name}_score"] = score.reindex(frame.index)
         told = among_all(_reasons(bundle, asked, by_name, known.currency), asks) if with_reasons else pa.nulls(len(frame), REASONS)
         reasons[f"{name}_reasons"] = told

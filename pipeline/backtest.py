@@ -23,7 +23,7 @@ from models.backtest import (
     predict_origin,
     worth,
 )
-from models.bundle import TargetBundle, inventory_of
+from models.bundle import AS_OF, TargetBundle, inventory_of
 from models.ladder import Recipe, Rung
 from models.metrics import Contact
 from models.report import Report, importances, report
@@ -143,7 +143,8 @@ def _predicted(
     # Here, in the thread that reads them: each target's rows for all origins at once would be most of the memory.
     rows = past.rows(target, {origin.cutoff, *origin.train_cutoffs})
     seed, is_amount = past.settings.training.seed, target.is_amount
-    return predict_origin(rows, recipe, origin, is_amount=is_amount, seed=seed, only=only, champion=champion)
+    season = past.seasons[target.name]
+    return predict_origin(rows, recipe, origin, is_amount=is_amount, seed=seed, only=only, champion=champion, season=season)
 
 
 def _measured(
@@ -202,8 +203,9 @@ def _with_champion(
     news = (predictions.cutoff >= pd.Timestamp(champion.trained_until)).to_numpy()
     if news.any():
         own = predictions.loc[news, ["user_id", "cutoff"]].merge(rows, on=["user_id", "cutoff"], how="left")
+        told = [champion.predict(at, {AS_OF: f"{cutoff.date()}"}).score for cutoff, at in own.groupby("cutoff")]
         score = score.copy()
-        score[news] = champion.predict(own).score.to_numpy()
+        score[news] = pd.concat(told).reindex(own.index).to_numpy()
     return replace(backtest, predictions=predictions.assign(**{CHAMPION: score}))
 
 

@@ -10,6 +10,7 @@ from features.windows import before, words
 from models.bands import ScoreBand, odds_range
 from models.gates import Verdict, because, decide
 from models.intervals import Interval
+from models.season import NO_SEASON, Season, in_words
 from models.slices import Slice
 from pipeline.wording import code, definition_in_words, number, table, text, title, unit, with_interval
 
@@ -51,6 +52,7 @@ class Card:
     versions: Mapping[str, str]
     seed: int
     digests: Mapping[str, str]
+    season: Season = NO_SEASON
 
 
 def model_card(told: Card) -> str:
@@ -223,6 +225,9 @@ def _data(told: Card) -> Iterator[str]:
 
 def _method(told: Card) -> Iterator[str]:
     yield f"{code(told.method)}: {text(told.why)}"
+    if told.season.levels:
+        yield ""
+        yield f"Scores go by the season of their date, since {in_words(told.season)}."
 
 
 def _gates(told: Card) -> Iterator[str]:

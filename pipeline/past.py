@@ -9,6 +9,7 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 import pandas as pd
+from ibis import _
 
 from features.build import steps
 from features.engines import keep
@@ -24,6 +25,7 @@ from models.bundle import TargetBundle
 from models.ladder import Recipe
 from models.propensity import leaves_for
 from models.rounds import settled
+from models.season import NO_SEASON, Season, in_words, levels_of, season_of, years_before
 from pipeline.events import EventLog, midnight, read_events
 from pipeline.frames import features_frame, shards
 from pipeline.progress import Narrator
@@ -37,7 +39,7 @@ class Past:
 
     `features` has a row for every user that a target asks about at a cutoff, and on the night itself for those whose habits are
     known. `labels` has per target `user_id`, `cutoff` and `label` of each eligible user and cutoff whose horizon has elapsed; its
-    index says which row of `features` that is. `plans` are its origins.
+    index says which row of `features` that is. `plans` are its origins, and `seasons` how scores move with the date.
     """
 
     settings: Settings
@@ -47,6 +49,7 @@ class Past:
     features: pd.DataFrame
     labels: Mapping[str, pd.DataFrame]
     plans: Mapping[str, tuple[Origin, ...]]
+    seasons: Mapping[str, Season]
 
     def rows(self, target: Target, cutoffs: Collection[datetime] | None = None) -> pd.DataFrame:
         """Copy what is known of a target at all cutoffs, or at some: `user_id`, `cutoff`, the features and `label`."""
@@ -95,10 +98,11 @@ def gather(settings: Settings, as_of: date, narrator: Narrator, remembered: Inve
     labels = {name: log.engine.execute(table).sort_values(KEYS[::-1], ignore_index=True) for name, table in kept.items()}
     _refuse_unanswerable(log, labels, targets, narrator)
     plans = {target.name: _plan(labels[target.name], target, settings) for target in targets}
+    seasons = {target.name: _season(log, target, cutoffs[-1], plans[target.name], settings, narrator) for target in targets}
     features = _features(log, cutoffs, _spine(log, kept.values(), settings), settings, narrator)
     places = features[KEYS].reset_index(names="place")
     placed = {name: told.merge(places, on=KEYS, validate="one_to_one").set_index("place") for name, told in labels.items()}
-    return Past(settings, log, targets, tuple(cutoffs), features, placed, plans)
+    return Past(settings, log, targets, tuple(cutoffs), features, placed, plans, seasons)
 
 
 def training_cutoffs(log: EventLog, settings: Settings, targets: Sequence[Target]) -> list[datetime]:
@@ -160,6 +164,26 @@ def _labels(log: EventLog, target: Target, cutoffs: Sequence[datetime]) -> ir.Ta
     """Label whoever a target asks about at each cutoff whose horizon has elapsed."""
     legal = [cutoff for cutoff in cutoffs if cutoff + target.horizon <= midnight(log.as_of)]
     return keep(log.engine, build_labels(log.events, target, legal), f"labels_{target.name}")
+
+
+def _season(
+    log: EventLog, target: Target, latest: datetime, plan: Sequence[Origin], settings: Settings, narrator: Narrator
+) -> Season:
+    """Look whether the level of a target returned with the year, where history is long enough to see it."""
+    step, until = settings.training.step, midnight(log.as_of) - target.horizon
+    year = years_before(step)
+    count = min((latest - log.since - settings.training.min_history) // step + 1, settings.training.max_cutoffs + 2 * year)
+    dates = [date for at in reversed(range(count)) if (date := latest - step * at) <= until]
+    if len(dates) <= year:
+        return NO_SEASON
+    told = log.engine.execute(
+        build_labels(log.events, target, dates).group_by("cutoff").agg(rows=_.count(), total=_.label.sum())
+    ).set_index("cutoff")
+    levels = levels_of(told.rows, told.total, is_amount=target.is_amount).reindex(pd.DatetimeIndex(dates))
+    season = season_of(levels, target.horizon, before=next(origin.cutoff for origin in plan if origin.is_test))
+    if season.levels:
+        narrator.say(f"  {target.name}: scores go by the season, since {in_words(season)}")
+    return season
 
 
 def _spine(log: EventLog, labels: Collection[ir.Table], settings: Settings) -> ir.Table:

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, Schema
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 from features.errors import GateError, StoreError, first_line
 from models import bundle
@@ -138,6 +138,10 @@ class Tracker:
             # A base rate reads nothing, and takes any row.
             inputs=Schema([ColSpec("double", name, required=True) for name in fitted.features]) if fitted.features else None,
             outputs=Schema([ColSpec(kind, name) for name, kind in outputs.items()]),
+            # Of which date the rows are, for the season.
+            params=ParamSchema(
+                [ParamSpec(bundle.AS_OF, "string", fitted.trained_until)] if isinstance(fitted, TargetBundle) else []
+            ),
         )
         with tempfile.TemporaryDirectory() as temporary, self._asking(f"register {model}"):
             folder = Path(temporary) / "bundle"

@@ -26,6 +26,7 @@ from models.metrics import AMOUNT_MEASURE
 from models.persona_matching import Matching
 from models.personas import Personas, fit_personas
 from models.report import Report, against_champion, by_group
+from models.season import in_words
 from pipeline.backtest import Tested, champions_in_charge, test
 from pipeline.card import Card, model_card
 from pipeline.figures import (
@@ -237,6 +238,7 @@ def _personas(past: Past, former: Personas | None) -> tuple[Personas, Matching |
 def _bundle(past: Past, made: Tested, model: Model) -> TargetBundle:
     groups = past.groups
     read = past.rows(made.target)[list(model.features)]
+    season = past.seasons[made.target.name].learned_from(past.labels[made.target.name].label, is_amount=made.target.is_amount)
     # What most do not have, such as a day of something that never happened to them, is typical of nobody.
     medians = read.median()[read.notna().mean() >= 0.5]
     return TargetBundle(
@@ -249,6 +251,7 @@ def _bundle(past: Past, made: Tested, model: Model) -> TargetBundle:
         groups={name: groups[name] for name in model.features},
         inventory=past.log.inventory,
         warnings=made.report.warnings,
+        season=season.since(past.log.as_of),
         # By their shortest digits: 0.3 of 32 bits is 0.30000001192… of 64.
         typical={str(name): float(str(np.float32(value))) for name, value in medians.items() if not np.isnan(value)},
     )
@@ -261,6 +264,7 @@ def _log_target(tracker: Tracker, past: Past, made: Tested, model: Model, champi
         told = {name: value for name, value in definition(target).items() if name != "eligible"}
         told |= {f"eligible_{name}": value for name, value in definition(target)["eligible"].items()}
         told |= {"rounds": made.recipe.rounds, "method": bundle.method, "rung": made.recipe.rung}
+        told |= {"season": in_words(bundle.season) if bundle.season.levels else "none"}
         told |= {"rows": len(past.labels[target.name]), "test_origins": len(report.by_origin)}
         tracker.log(run_id, params={**made.recipe.settings, **told}, metrics=dict(_metrics(made)))
         tracker.log_origins(run_id, {origin: dict(_at_origin(report, origin)) for origin in report.by_origin})
@@ -340,6 +344,7 @@ def _card(past: Past, made: Tested, bundle: TargetBundle, importance: Mapping[st
         beyond_history=log.beyond_history,
         rows=len(labels),
         positives=None if target.is_amount else int(labels.label.sum()),
+        season=bundle.season,
         cutoffs=[cutoff.date() for cutoff in sorted(labels.cutoff.unique().tolist())],
         test_origins=[origin.date() for origin in report.by_origin],
         method=bundle.method,

@@ -116,7 +116,7 @@ def sizes(story: Story, narrator: Narrator) -> tuple[int, int, int]:
             f"{day} as they act", total=_steps(late, story) if late and not _is_recorded(day, story) else None
         ) as said:
             if late is None or _is_recorded(day, story):
-                answers = _scored(_recorded_users(day, known, story), known)
+                answers = _scored(_recorded_users(day, known, story), known, day)
             else:
                 answers = _built(late, day, known, story, said)
             behaved = _stepped(behaved, answers, day, story)
@@ -162,16 +162,16 @@ def _built(log: EventLog, day: date, known: Known, story: Story, said: Step) -> 
     cutoff, engine = midnight(day), log.engine
     before = set(engine.list_tables())
     users: ir.Table = features_table(log, [cutoff], story.settings, said).drop("cutoff")
-    answers = _scored(batches(engine, with_asked(users, log, story.settings, cutoff)), known)
+    answers = _scored(batches(engine, with_asked(users, log, story.settings, cutoff)), known, day)
     # What a night keeps in its engine goes with the night; here there may be many.
     made = sorted(name for name in set(engine.list_tables()) - before if name.startswith(("features_", "batches_")))
     release(engine, [engine.table(name) for name in made])
     return answers
 
 
-def _scored(users: Batches, known: Known) -> pa.Table:
-    schema = answers_schema(known)
-    return users.map(partial(answered, known=known, with_reasons=False), schema).here(schema.names)
+def _scored(users: Batches, known: Known, day: date) -> pa.Table:
+    tonight, schema = replace(known, forming=replace(known.forming, as_of=day)), answers_schema(known)
+    return users.map(partial(answered, known=tonight, with_reasons=False), schema).here(schema.names)
 
 
 def _with_models(answers: pa.Table, day: date, story: Story) -> pa.Table:
