@@ -301,7 +301,7 @@ def _usage(windows: Sequence[timedelta]) -> Iterator[Feature]:
         expr=(orders > 0).ifelse(below * 100.0, None),
         unit="percentile",
         meaning=f"percentage of the buyers of the last {words(longest)} who bought less often",
-        phrase="{value} of buyers buy less often",
+        phrase="buys more often than {value} of buyers",
         group="frequency",
         unknown=f"no purchases in the last {words(longest)}",
     )
