@@ -145,7 +145,7 @@ def test_every_phrase_says_its_value_and_nothing_unfilled(declared_feature: Feat
         ("purchase_recency_days", 23.0, "no purchase for 23 days"),
         ("best_hour", 18.0, "most active at 18:00"),
         ("rfm_r_score", 4.0, "4 of 5 by recency"),
-        ("purchase_count_percentile_168d", 73.2, "73% of buyers buy less often"),
+        ("purchase_count_percentile_168d", 73.2, "buys more often than 73% of buyers"),
         ("cart_abandoned_share_28d", 0.35, "left 35% of what was in the cart in the last 28 days"),
         ("checkout_abandoned_count_28d", 0.0, "left no checkouts unfinished in the last 28 days"),
         ("campaign_answer_hours_mean", 5.2, "answers campaigns after 5 hours"),
