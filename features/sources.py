@@ -99,20 +99,19 @@ def _open(engine: SQLBackend, source: Source, alias: str, files: list[str]) -> s
     try:
         columns = _view(engine, view, files) if isinstance(engine, Backend) else open_on_spark(engine, view, files)
     except duckdb.Error as error:
-        is_odd = "sniffing" in str(error)
-        said = "its lines do not make one table" if is_odd else first_line(error)
-        more = (
-            "; look for line ends of two kinds, quotes that nothing closes, and lines of more columns than the first"
-            if is_odd
-            else ""
-        )
         raise DataError(
-            f"sources.{source.name}.tables.{alias}: {files[0]} is not what its name says: {said}; "
-            f"check that the file is whole and its ending (.parquet, .csv or .csv.gz) is right{more}"
+            f"sources.{source.name}.tables.{alias}: {files[0]} is not what its name says: {_told(error)}; "
+            "check that the file is whole and its ending (.parquet, .csv or .csv.gz) is right"
         ) from None
     if not columns:
         raise DataError(f"sources.{source.name}.tables.{alias}: {files[0]} has no columns")
     return view
+
+
+def _told(error: duckdb.Error) -> str:
+    if "sniffing" not in str(error):
+        return first_line(error)
+    return "its lines do not make one table (line ends of two kinds, an open quote, or more columns than in the first line)"
 
 
 def _view(engine: Backend, view: str, files: list[str]) -> Sequence[str]:

@@ -90,6 +90,9 @@ def season_of(levels: pd.Series, horizon: timedelta, *, before: datetime) -> Sea
         return NO_SEASON
     step = (dates[1] - dates[0]).to_pytimedelta()
     year, ago = years_before(step), -(-horizon // step)
+    if ago > year:
+        # What happens after a date is not over a year later.
+        return NO_SEASON
     foreseen = {part: [_foreseen(level, at, year, ago, part) for at in range(len(dates) + year)] for part in (0.0, *_PARTS)}
     elapsed = [at for at, day in enumerate(dates) if day + horizon <= before]
     known = [at for at in elapsed if np.isfinite([level[at], *(told[at] for told in foreseen.values())]).all()]

@@ -34,7 +34,7 @@ from pipeline.progress import Narrator
 from pipeline.settings import ATTRIBUTES, Settings
 from pipeline.target_settings import GrowthSettings, ValueSettings
 
-YEAR = timedelta(days=366)
+_YEAR = timedelta(days=366)
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def _check_sources(judged: ir.Table, rejected: pa.Table, settings: Settings, bou
 
 def _without_times(source: str, zone: str, bounds: Bounds) -> str:
     told = f"{source} gives dates without times"
-    if not any(minutes for _at, minutes in offset_changes(zone, bounds.as_of - YEAR, bounds.as_of)):
+    if not any(minutes for _at, minutes in offset_changes(zone, bounds.as_of - _YEAR, bounds.as_of)):
         return f"{told}: features of hours leave its events aside"
     return f"{told}, read as midnight UTC and not in {zone}: let its SQL write the date `at time zone '{zone}'`"
 

@@ -98,7 +98,10 @@ def gather(settings: Settings, as_of: date, narrator: Narrator, remembered: Inve
     labels = {name: log.engine.execute(table).sort_values(KEYS[::-1], ignore_index=True) for name, table in kept.items()}
     _refuse_unanswerable(log, labels, targets, narrator)
     plans = {target.name: _plan(labels[target.name], target, settings) for target in targets}
-    seasons = {target.name: _season(log, target, cutoffs[-1], plans[target.name], settings, narrator) for target in targets}
+    seasons = {
+        target.name: _season(log, target, labels[target.name], cutoffs[-1], plans[target.name], settings, narrator)
+        for target in targets
+    }
     features = _features(log, cutoffs, _spine(log, kept.values(), settings), settings, narrator)
     places = features[KEYS].reset_index(names="place")
     placed = {name: told.merge(places, on=KEYS, validate="one_to_one").set_index("place") for name, told in labels.items()}
@@ -167,18 +170,28 @@ def _labels(log: EventLog, target: Target, cutoffs: Sequence[datetime]) -> ir.Ta
 
 
 def _season(
-    log: EventLog, target: Target, latest: datetime, plan: Sequence[Origin], settings: Settings, narrator: Narrator
+    log: EventLog,
+    target: Target,
+    labels: pd.DataFrame,
+    latest: datetime,
+    plan: Sequence[Origin],
+    settings: Settings,
+    narrator: Narrator,
 ) -> Season:
-    """Look whether the level of a target returned with the year, where history is long enough to see it."""
+    """Look whether the level of a target returned with the year, where history is long enough to see it.
+
+    `labels` are those of the training cutoffs, of which `latest` is the last; before these, further dates are looked at.
+    """
     step, until = settings.training.step, midnight(log.as_of) - target.horizon
     year = years_before(step)
     count = min((latest - log.since - settings.training.min_history) // step + 1, settings.training.max_cutoffs + 2 * year)
     dates = [date for at in reversed(range(count)) if (date := latest - step * at) <= until]
     if len(dates) <= year:
         return NO_SEASON
-    told = log.engine.execute(
-        build_labels(log.events, target, dates).group_by("cutoff").agg(rows=_.count(), total=_.label.sum())
-    ).set_index("cutoff")
+    own = labels.groupby("cutoff").label.agg(rows="size", total="sum")
+    earlier = [date for date in dates if date < own.index[0]]
+    before = build_labels(log.events, target, earlier).group_by("cutoff").agg(rows=_.count(), total=_.label.sum())
+    told = pd.concat([log.engine.execute(before).set_index("cutoff"), own]) if earlier else own
     levels = levels_of(told.rows, told.total, is_amount=target.is_amount).reindex(pd.DatetimeIndex(dates))
     season = season_of(levels, target.horizon, before=next(origin.cutoff for origin in plan if origin.is_test))
     if season.levels:

@@ -70,6 +70,11 @@ def test_no_season_is_made_up(levels: pd.Series) -> None:
     assert season_of(levels, HORIZON, before=levels.index[-1].to_pydatetime()) == NO_SEASON
 
 
+def test_what_takes_more_than_a_year_has_no_season() -> None:
+    assert season_of(yearly(200), timedelta(days=378), before=datetime(2030, 1, 1)) == NO_SEASON
+    assert season_of(yearly(200), timedelta(days=364), before=datetime(2030, 1, 1)) != NO_SEASON
+
+
 def test_scores_are_moved_from_what_the_model_learned_to_what_is_foreseen() -> None:
     season = Season({"2024-01-01": logit(0.4), "2024-01-15": logit(0.2)})
     own = season.learned_from(pd.Series([1.0] * 300 + [0.0] * 700), is_amount=False)

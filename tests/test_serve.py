@@ -19,6 +19,7 @@ import pytest
 from models.bundle import TargetBundle
 from models.calibration import Calibrator
 from models.ladder import Recipe, fit_recipe
+from models.season import Season
 from pipeline.settings import read_settings
 from pipeline.tracking import Tracker
 from shops import shop_config
@@ -36,9 +37,8 @@ def people() -> tuple[pd.DataFrame, pd.Series]:
 def made() -> TargetBundle:
     x, y = people()
     recipe = Recipe("blend", NAMES, rounds=20)
-    return TargetBundle(
-        "churn_28d", {}, recipe, "2024-01-01", Calibrator("platt", 0.9, 0.1), fit_recipe(x, y, recipe, is_amount=False, seed=1)
-    )
+    model, season = fit_recipe(x, y, recipe, is_amount=False, seed=1), Season({"2024-01-01": 0.0, "2024-01-15": 1.0})
+    return TargetBundle("churn_28d", {}, recipe, "2024-01-01", Calibrator("platt", 0.9, 0.1), model, season=season)
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +84,8 @@ def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     raise AssertionError(log.read_text())
 
 
-def asked(url: str, frame: pd.DataFrame) -> tuple[int, dict[str, object]]:
-    body = json.dumps({"dataframe_split": json.loads(frame.to_json(orient="split", index=False))}).encode()
+def asked(url: str, frame: pd.DataFrame, **params: str) -> tuple[int, dict[str, object]]:
+    body = json.dumps({"dataframe_split": json.loads(frame.to_json(orient="split", index=False)), "params": params}).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
@@ -101,6 +101,15 @@ def test_a_request_is_answered_as_the_bundle_itself_would(served: str) -> None:
     assert status == 200
     scores = [row["score"] for row in told["predictions"]]  # type: ignore[index,union-attr]
     np.testing.assert_allclose(scores, made().predict(x).score, atol=1e-12)
+
+
+def test_a_request_may_say_of_which_date_its_rows_are(served: str) -> None:
+    x = people()[0].head(5)
+    status, told = asked(served, x, as_of="2024-01-15")
+    assert status == 200
+    scores = [row["score"] for row in told["predictions"]]  # type: ignore[index,union-attr]
+    np.testing.assert_allclose(scores, made().predict(x, {"as_of": "2024-01-15"}).score, atol=1e-12)
+    assert (np.array(scores) > made().predict(x).score + 0.01).all()
 
 
 def test_wrong_columns_are_refused_by_name(served: str) -> None:

@@ -129,7 +129,7 @@ def test_file_that_is_not_what_its_name_says_is_refused(engine: SQLBackend, tmp_
 def test_lines_that_do_not_make_a_table_are_refused(engine: SQLBackend, tmp_path: Path) -> None:
     (tmp_path / "orders.csv").write_bytes(b"user_id,event_ts,event_type\nann,2024-03-01,purchase\r\nbob,2024-03-01,purchase\r\n")
     with pytest.raises(
-        DataError, match="orders.csv is not what its name says: its lines do not make one table; .* ends of two kinds"
+        DataError, match="orders.csv is not what its name says: its lines do not make one table .line ends of two kinds"
     ):
         read(engine, tmp_path / "orders.csv")
 
