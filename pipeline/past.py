@@ -188,10 +188,10 @@ def _season(
     dates = [date for at in reversed(range(count)) if (date := latest - step * at) <= until]
     if len(dates) <= year:
         return NO_SEASON
-    own = labels.groupby("cutoff").label.agg(rows="size", total="sum")
-    earlier = [date for date in dates if date < own.index[0]]
-    before = build_labels(log.events, target, earlier).group_by("cutoff").agg(rows=_.count(), total=_.label.sum())
-    told = pd.concat([log.engine.execute(before).set_index("cutoff"), own]) if earlier else own
+    told = labels.groupby("cutoff").label.agg(rows="size", total="sum")
+    if earlier := [date for date in dates if date < told.index[0]]:
+        before = build_labels(log.events, target, earlier).group_by("cutoff").agg(rows=_.count(), total=_.label.sum())
+        told = pd.concat([log.engine.execute(before).set_index("cutoff"), told])
     levels = levels_of(told.rows, told.total, is_amount=target.is_amount).reindex(pd.DatetimeIndex(dates))
     season = season_of(levels, target.horizon, before=next(origin.cutoff for origin in plan if origin.is_test))
     if season.levels:
