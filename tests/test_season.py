@@ -136,6 +136,6 @@ def test_a_shop_with_a_yearly_swing_is_scored_by_it(tmp_path: Path) -> None:
     winter, summer = (season.moved(np.array([0.5]), day, is_amount=False)[0] for day in (date(2023, 12, 20), date(2024, 6, 20)))
     assert winter < summer - 0.1
     # After a year and a half every date is a training cutoff, and no year was seen twice.
-    config = shop_config(tmp_path, targets=targets, segments=[])
+    config = shop_config(tmp_path, targets=targets, segments=[], training={"max_cutoffs": 52})
     past = gather(read_settings(config), date(2022, 7, 27), Narrator(Console(file=said)))
     assert past.seasons == {"churn_28d": NO_SEASON}
