@@ -70,13 +70,13 @@ def champions_in_charge(tracker: Tracker, targets: Sequence[Target], narrator: N
     tracker.open()
     for target in targets:
         try:
-            bundle = tracker.champions([target.name])[target.name].bundle
-        except GateError:
-            continue
+            champion = tracker.in_charge([target.name]).get(target.name)
         except StoreError as error:
             narrator.say(f"  {error}")
-            bundle = None
-        found[target.name] = bundle if isinstance(bundle, TargetBundle) else None
+            found[target.name] = None
+            continue
+        if champion is not None:
+            found[target.name] = champion.bundle if isinstance(champion.bundle, TargetBundle) else None
     if found:
         narrator.say(f"  {len(found)} of {len(targets)} targets have a champion to be held against")
     return found

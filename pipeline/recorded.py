@@ -46,7 +46,16 @@ def settings_then(night: Mapping[str, Any], settings: Settings) -> Settings:
 def versions_then(root: Path, day: date) -> dict[str, str]:
     """Give the versions of the models that spoke on a night, by target, and of the personas."""
     spoke = tables.read(root, "segments", day, columns={"model_version"})["model_version"]
-    return dict(pair.split("=", 1) for pair in (spoke[0].as_py() or "").split()) if len(spoke) else {}
+    return versions_in(spoke[0].as_py()) if len(spoke) else {}
+
+
+def versions_in(model_version: str | None) -> dict[str, str]:
+    """Read what a row of `segments` says of the models that spoke.
+
+    >>> versions_in("churn_28d=3 personas=1")
+    {'churn_28d': '3', 'personas': '1'}
+    """
+    return dict(pair.split("=", 1) for pair in (model_version or "").split())
 
 
 def forming_of(settings: Settings, as_of: date, *, has_before: bool) -> Forming:

@@ -114,8 +114,7 @@ def load_champions(night: NightRun) -> NightRun:
     with night.narrator.step("loading champions") as step:
         champions = night.tracker.in_charge([*names, PERSONAS])
         if PERSONAS not in champions or champions.keys() == {PERSONAS}:
-            # Which refuses.
-            night.tracker.champions([*names, PERSONAS])
+            raise night.tracker.no_champion([name for name in (*names, PERSONAS) if name not in champions])
         challengers = _challengers(night, names) if night.settings.shadow else {}
         step.note(f"{len(champions)} models" + (f", and {len(challengers)} challengers in shadow" if challengers else ""))
     changed = []

@@ -11,7 +11,7 @@ from rich.console import Console
 from features.errors import DataError
 from pipeline.columns import with_arrow
 from pipeline.flow import IN_NONE
-from pipeline.recorded import versions_then
+from pipeline.recorded import versions_in
 from pipeline.settings import Settings
 from pipeline.show import (
     UNKNOWN,
@@ -49,7 +49,7 @@ def tell_night(settings: Settings, as_of: date | None) -> dict[str, Any]:
         name: "no longer in the config" for name in sorted(segments.primary_segment.dropna().unique()) if name not in purposes
     }
     # A target may have had no champion.
-    spoke = versions_then(settings.output, day)
+    spoke = versions_in(next(iter(segments.model_version.dropna()), None))
     first = next((target for target in targets if (scores.target == target["target"]).any()), targets[0])
     groups = {name: segments[segments.primary_segment == name] for name in purposes}
     purposes[None], groups[None] = "in no segment", segments[segments.primary_segment.isna()]

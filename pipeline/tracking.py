@@ -206,11 +206,15 @@ class Tracker:
         found = self.in_charge(models)
         missing = [model for model in models if model not in found]
         if missing:
-            raise GateError(
-                f"no champion in the registry for {', '.join(self.registered(model) for model in missing)}: "
-                "run `beforehand train` first, or put a version that the gates refused in charge with `beforehand promote`"
-            )
+            raise self.no_champion(missing)
         return found
+
+    def no_champion(self, models: Sequence[str]) -> GateError:
+        """Make the error that names models without a champion."""
+        return GateError(
+            f"no champion in the registry for {', '.join(self.registered(model) for model in models)}: "
+            "run `beforehand train` first, or put a version that the gates refused in charge with `beforehand promote`"
+        )
 
     def in_charge(self, models: Sequence[str]) -> dict[str, Champion]:
         """Load the champions of those models that have one; raises StoreError as `champions` does."""

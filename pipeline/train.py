@@ -14,7 +14,7 @@ from joblib import Parallel, delayed
 from matplotlib.figure import Figure
 
 from features.catalogue import feature_name
-from features.errors import GateError, StoreError
+from features.errors import StoreError
 from features.labels import Target, definition
 from features.windows import label as window_label
 from models import gates
@@ -209,13 +209,11 @@ def _final_model(past: Past, made: Tested) -> Model:
 def _former_personas(tracker: Tracker, narrator: Narrator) -> Personas | None:
     """Load the personas in charge, whose ids and names stay with the people; None when there are none that can be read."""
     try:
-        bundle = tracker.champions([PERSONAS])[PERSONAS].bundle
-    except GateError:
-        return None
+        champion = tracker.in_charge([PERSONAS]).get(PERSONAS)
     except StoreError as error:
         narrator.say(f"  {error}")
         return None
-    return bundle.personas if isinstance(bundle, PersonaBundle) else None
+    return champion.bundle.personas if champion is not None and isinstance(champion.bundle, PersonaBundle) else None
 
 
 def _personas(past: Past, former: Personas | None) -> tuple[Personas, Matching | None]:
