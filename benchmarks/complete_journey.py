@@ -26,7 +26,7 @@ from features.families.outcomes import RFM
 from models.backtest import predict_origin
 from models.intervals import Interval, paired
 from pipeline.backtest import test
-from pipeline.past import gather, recipe_for
+from pipeline.past import gather, settled_recipes
 from pipeline.progress import Narrator
 from pipeline.settings import read_settings
 from pipeline.target_settings import PURCHASES
@@ -77,9 +77,8 @@ def _ahead_of_purchases(config: Path) -> dict[str, Interval]:
     settings = settings.model_copy(update={"targets": asked, "segments": ()})
     narrator = Narrator(Console(stderr=True))
     past = gather(settings, date.fromisoformat(AS_OF), narrator)
-    recipes = {target.name: recipe_for(past, target) for target in past.targets}
     found = {}
-    for made in test(past, recipes, {}, narrator):
+    for made in test(past, settled_recipes(past, {}, narrator), {}, narrator):
         rows, recipe = past.rows(made.target), replace(made.recipe, rfm=RFM)
         plan = [origin for origin in past.plans[made.target.name] if origin.is_test]
         seed = settings.training.seed

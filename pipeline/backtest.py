@@ -27,7 +27,7 @@ from models.bundle import AS_OF, TargetBundle, inventory_of
 from models.ladder import Recipe, Rung
 from models.metrics import Contact
 from models.report import Report, importances, report
-from pipeline.past import Past, gather, recipe_for, settings_of
+from pipeline.past import Past, gather, settings_of, settled_recipes
 from pipeline.past_segments import with_segments
 from pipeline.progress import Narrator
 from pipeline.settings import Settings
@@ -55,8 +55,7 @@ def run_backtest(settings: Settings, as_of: date, tracker: Tracker, narrator: Na
     """
     champions = champions_in_charge(tracker, settings.specs(), narrator)
     past = gather(settings, as_of, narrator, inventory_of(champions.values()))
-    recipes = {target.name: recipe_for(past, target, champions.get(target.name)) for target in past.targets}
-    return test(past, recipes, champions, narrator)
+    return test(past, settled_recipes(past, champions, narrator), champions, narrator)
 
 
 def champions_in_charge(tracker: Tracker, targets: Sequence[Target], narrator: Narrator) -> dict[str, TargetBundle | None]:

@@ -10,6 +10,7 @@ import ibis
 import ibis.expr.types as ir
 import pandas as pd
 from ibis import _
+from joblib import Parallel, delayed
 
 from features.build import steps
 from features.engines import keep
@@ -128,13 +129,29 @@ def training_cutoffs(log: EventLog, settings: Settings, targets: Sequence[Target
     return [latest - training.step * index for index in reversed(range(min(count, training.max_cutoffs)))]
 
 
-def recipe_for(past: Past, target: Target, champion: TargetBundle | None = None) -> Recipe:
-    """Give the recipe that a target is tested with before its rung is known: rounds and leaves are those of the past.
+def settled_recipes(past: Past, champions: Mapping[str, TargetBundle | None], narrator: Narrator) -> dict[str, Recipe]:
+    """Give the recipe that each target is tested with before its rung is known: rounds and leaves are those of the past.
 
     LightGBM's settings are those that the champion was tuned to, if it answers the same question.
 
     Raises GateError when the config's `monotone` names a feature that is not built.
     """
+    with narrator.step("choosing features", total=len(past.targets)) as step:
+        made = Parallel(n_jobs=past.settings.training.jobs, prefer="threads", return_as="generator")(
+            delayed(_recipe)(past, target, champions.get(target.name)) for target in past.targets
+        )
+        found = {}
+        for target, recipe in zip(past.targets, made, strict=True):
+            found[target.name] = recipe
+            step.advance()
+        step.note(", ".join(f"{name}: {len(recipe.features)} read" for name, recipe in found.items()))
+    for name, recipe in found.items():
+        if recipe.parameters:
+            narrator.say(f"  {name}: LightGBM's settings are those that the champion was tuned to")
+    return found
+
+
+def _recipe(past: Past, target: Target, champion: TargetBundle | None) -> Recipe:
     told = settings_of(past.settings, target).monotone
     unknown = sorted(set(told) - set(past.features_of(target)))
     if unknown:

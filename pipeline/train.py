@@ -37,7 +37,7 @@ from pipeline.figures import (
     ladder_figure,
     target_figures,
 )
-from pipeline.past import Past, gather, recipe_for
+from pipeline.past import Past, gather, settled_recipes
 from pipeline.persona_figures import persona_figures
 from pipeline.persona_page import PERSONA_OUTPUTS, change_params, persona_metrics, persona_page, told_changes
 from pipeline.progress import Narrator
@@ -117,10 +117,11 @@ def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator,
             narrator.say(f"  {line}")
         tags = {"as_of": as_of.isoformat(), "config_digest": settings.digest(), "events_digest": past.log.digest}
         with tracker.run(f"train {as_of}", tags=tags | _versions()) as run_id:
-            recipes = {
-                target.name: _recipe(past, target, champions.get(target.name), tracker, narrator, tune=tune)
-                for target in past.targets
-            }
+            recipes = settled_recipes(past, champions, narrator)
+            if tune:
+                recipes = {
+                    target.name: _tuned(past, target, recipes[target.name], tracker, narrator, tune=tune) for target in past.targets
+                }
             tested = test(past, recipes, champions, narrator)
             models = _final_models(past, tested, narrator)
             with narrator.step("logging to MLflow", total=len(tested) + 1) as step:
@@ -174,14 +175,7 @@ def judge(past: Past, tested: Tested, champions: Mapping[str, TargetBundle | Non
     )
 
 
-def _recipe(
-    past: Past, target: Target, champion: TargetBundle | None, tracker: Tracker, narrator: Narrator, *, tune: int
-) -> Recipe:
-    recipe = recipe_for(past, target, champion)
-    if recipe.parameters:
-        narrator.say(f"  {target.name}: LightGBM's settings are those that the champion was tuned to")
-    if tune == 0:
-        return recipe
+def _tuned(past: Past, target: Target, recipe: Recipe, tracker: Tracker, narrator: Narrator, *, tune: int) -> Recipe:
     with narrator.step(f"tuning {target.name}", total=tune) as step:
         digest = f"{past.settings.digest()}-{past.log.digest[:16]}"
         rows, plan = past.rows(target), past.plans[target.name]

@@ -15,9 +15,10 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from features.inventory import Inventory
+from features.labels import definition
 from models.bundle import TargetBundle
 from pipeline.cli import app
-from pipeline.past import gather, recipe_for
+from pipeline.past import gather, settled_recipes
 from pipeline.progress import Narrator
 from pipeline.settings import read_settings
 from pipeline.tables import read
@@ -118,11 +119,12 @@ def test_what_a_champion_was_tuned_to_is_where_the_next_training_starts(folder: 
     champion = Tracker(settings).champions(["churn_28d"])["churn_28d"].bundle
     assert isinstance(champion, TargetBundle)
     tuned = replace(champion, recipe=replace(champion.recipe, parameters={"num_leaves": 5}))
-    past = gather(settings, LATER, Narrator(Console(file=StringIO())))
+    narrator = Narrator(Console(file=StringIO()))
+    past = gather(settings, LATER, narrator)
     target = next(target for target in past.targets if target.name == "churn_28d")
-    assert recipe_for(past, target, tuned).parameters == {"num_leaves": 5}
-    assert recipe_for(past, replace(target, horizon=timedelta(days=21)), tuned).parameters == {}
-    assert recipe_for(past, target).parameters == {}
+    elsewhere = replace(tuned, definition=definition(replace(target, horizon=timedelta(days=21))))
+    for told, parameters in ((tuned, {"num_leaves": 5}), (elsewhere, {}), (None, {})):
+        assert settled_recipes(past, {"churn_28d": told}, narrator)["churn_28d"].parameters == parameters
 
 
 def test_what_a_champion_remembers_is_built_for_it_and_not_learned_by_others(folder: Path) -> None:
