@@ -137,6 +137,7 @@ def declared(
     needed_names = _closure([feature.name for feature in asked], reads)
     hidden = tuple(feature for feature in possible if feature.name in needed_names and feature not in asked)
     looked = {window for told in wanted.custom for window in told.windows} | set(wanted.contacts or ())
+    looked |= {window for told in asked_about for window in told.trailing}
     edges = tuple(sorted({*windows, *looked, *FIXED_WINDOWS}))
     return FeatureSet(asked, hidden, tuple(measures), outcomes.occasions, edges, windows[-1], outcomes.outcomes)
 

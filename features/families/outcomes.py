@@ -2,7 +2,8 @@
 
 Built for the event types of the log that the other families do not know (the 20 most frequent) and the conditions of
 `features.events`, which all models read; and for the conditions `events` and `eligible.events` of the targets that no family
-describes, with sums where a target asks for them, which the models of that target read. All are told with their rhythm, and where
+describes, which the models of that target read. Sums that a target asks for are told where no family does, of a growth target also
+over its trailing window and against the usual. All are told with their rhythm, and where
 events have a quantity, with how long the last one is enough; what makes users active (`eligible.events`), described by a family
 or not, also with its runs. Near misses are like the events of a condition in all but their type.
 Event types that no family knows are told with their trend, with sums and means of the columns that tell their events apart, and by
@@ -46,14 +47,16 @@ _SUPPLY, _LEVEL = "supply", "level"
 class Outcome:
     """Events that features are built for: a condition (see `canonical`), the columns summed, whether they make a user active.
 
-    Of what a probability is asked about (`has_level`) its level among all users is told. What is `for_all` is read by the models of
-    all targets, with sums and means of the columns that are `carried`; of a part of an event type only how often and how lately,
-    and where events have a quantity, their rhythm and whether that is used up. What is `on_trial` may be of no use to them (see
+    Where it is asked whether a sum grows, that of the `trailing` window is told. Of what a probability is asked about (`has_level`)
+    its level among all users is told. What is `for_all` is read by the models of all targets, with sums and means of the columns
+    that are `carried`; of a part of an event type only how often and how lately, and where events have a quantity, their rhythm and
+    whether that is used up. What is `on_trial` may be of no use to them (see
     `Feature`), and is not counted. Where others than its own target read less of it, as of a part, that is `shared`.
     """
 
     condition: str
     measures: frozenset[str] = frozenset()
+    trailing: frozenset[timedelta] = frozenset()
     is_activity: bool = False
     has_level: bool = False
     for_all: bool = False
@@ -136,17 +139,20 @@ def outcomes(targets: Sequence[Target], more: Sequence[str] = ()) -> tuple[Outco
     found: dict[str, Outcome] = {}
     for target in targets:
         events, active = canonical(target.events), canonical(target.eligible.events)
-        for new in (Outcome(events, frozenset(_summed(target)), has_level=not target.is_amount), Outcome(active, is_activity=True)):
+        trailing = frozenset([target.trailing] if target.kind == "growth" else [])
+        asked = Outcome(events, frozenset(_summed(target)), trailing, has_level=not target.is_amount)
+        for new in (asked, Outcome(active, is_activity=True)):
             old = found.get(new.condition, new)
             found[new.condition] = replace(
                 old,
                 measures=old.measures | new.measures,
+                trailing=old.trailing | new.trailing,
                 is_activity=old.is_activity or new.is_activity,
                 has_level=old.has_level or new.has_level,
             )
     for condition in map(canonical, more):
         found[condition] = replace(found.get(condition, Outcome(condition)), for_all=True)
-    return tuple(outcome for outcome in found.values() if outcome.word is None or outcome.has_level or outcome.is_habit)
+    return tuple(told for told in found.values() if told.word is None or told.has_level or told.is_habit or told.measures)
 
 
 def habits_of(told: Sequence[Outcome]) -> tuple[Outcome, ...]:
@@ -233,7 +239,7 @@ def outcome_features(
         apart = replace(told, suffix=f"_{digest_of(told.condition)}")
         for outcome in (told, apart) if names[told.name] == 1 else (apart,):
             try:
-                found, needed = _with_near_misses(outcome, sorted(windows), is_named=told is named)
+                found, needed = _with_near_misses(outcome, sorted(windows), taken, is_named=told is named)
             except ConfigError:
                 break
             if not any(feature.name in taken or feature.name in features for feature in found):
@@ -244,11 +250,13 @@ def outcome_features(
     return Described(tuple(resolved), tuple(features.values()), tuple(measures))
 
 
-def _with_near_misses(outcome: Outcome, windows: Sequence[timedelta], *, is_named: bool) -> tuple[list[Feature], list[Measure]]:
+def _with_near_misses(
+    outcome: Outcome, windows: Sequence[timedelta], taken: Collection[str], *, is_named: bool
+) -> tuple[list[Feature], list[Measure]]:
     features: list[Feature] = []
     measures: list[Measure] = []
     for told in (outcome, *_near_misses(outcome)):
-        found, needed = _features_of(told, windows, is_named=is_named and told is outcome)
+        found, needed = _features_of(told, windows, taken, is_named=is_named and told is outcome)
         # Sums have an outcome of their own.
         features += [feature for feature in found if feature.outcome]
         counted = (feature for feature in found if not feature.outcome)
@@ -259,7 +267,7 @@ def _with_near_misses(outcome: Outcome, windows: Sequence[timedelta], *, is_name
         measures += needed
     if outcome.shared and not outcome.for_all:
         part = replace(outcome.shared, suffix=outcome.suffix)
-        shared = {feature.name for feature in _features_of(part, windows, is_named=False)[0]}
+        shared = {feature.name for feature in _features_of(part, windows, taken, is_named=False)[0]}
         features = [
             replace(feature, for_all=True, on_trial=_SUPPLY if part.on_trial else None) if feature.name in shared else feature
             for feature in features
@@ -284,7 +292,8 @@ def simple_rules(
         if word == PURCHASE:
             return bought
         if word is not None:
-            by_word = (f"{word}_recency_days", feature_name(word, "count", longest), f"{word}_first_days")
+            added = (feature_name(word, f"{sum_}_sum", longest) for sum_ in sums)
+            by_word = (f"{word}_recency_days", feature_name(word, "count", longest), f"{word}_first_days", *added)
             return [name for name in by_word if name in names]
         name = next((outcome.name for outcome in asked if outcome.condition == key), "")
         told = (*(f"{name}_{what}" for what in ("recency_days", "count", "first_days")), *(f"{name}_{sum_}_sum" for sum_ in sums))
@@ -310,19 +319,26 @@ def _level_of(condition: str) -> str:
     return f"level of {condition}"
 
 
-def _features_of(outcome: Outcome, windows: Sequence[timedelta], *, is_named: bool) -> tuple[list[Feature], list[Measure]]:
-    """Date, count and add up an outcome's events; of a part of an event type only how lately and how often they happened."""
+def _features_of(
+    outcome: Outcome, windows: Sequence[timedelta], taken: Collection[str], *, is_named: bool
+) -> tuple[list[Feature], list[Measure]]:
+    """Date, count and add up an outcome's events; of a part of an event type only how lately and how often they happened.
+
+    Of what another family describes only what that does not tell, whose features are `taken`.
+    """
     recent, few = tuple(coarse(windows)), _few(windows)
     levels = _levels(outcome, recent) if outcome.has_level else []
     regular = _runs(outcome) if outcome.is_habit else []
+    sums, measures = _sums(outcome, recent, few, taken)
     if outcome.word:
         supply = _supply(outcome) if outcome.looks_at_supply else []
         # On trial for those that ask about it, too.
         tag = f"supply of {outcome.condition}"
         own = [replace(one, types=outcome.types) for one in (*_rhythm(outcome), *regular)] if outcome.is_habit else []
-        return [*own, *levels, *(replace(one, outcome=tag, for_all=True, on_trial=_SUPPLY) for one in supply)], []
-    features, measures = _dates(outcome)
-    features += [*regular, *levels]
+        return [*own, *levels, *(replace(one, outcome=tag, for_all=True, on_trial=_SUPPLY) for one in supply), *sums], measures
+    features, dated = _dates(outcome)
+    features += [*regular, *levels, *sums]
+    measures = [*dated, *measures]
     if not outcome.on_trial:
         counts, counted = _over(_count(outcome), (few,) if outcome.is_part else (recent, ()))
         features += counts
@@ -331,21 +347,37 @@ def _features_of(outcome: Outcome, windows: Sequence[timedelta], *, is_named: bo
         features += [*_rhythm(outcome), *(_supply(outcome) if outcome.has_quantity else [])]
     if outcome.for_all and not outcome.is_part:
         features += _trend(outcome, "count", "events per day", recent)
+    if is_named:
+        longest = feature_name(outcome.name, "count", windows[-1])
+        features = [replace(one, high="keen", low="occasional") if one.name == longest else one for one in features]
+    return features, measures
+
+
+def _sums(
+    outcome: Outcome, recent: tuple[timedelta, ...], few: tuple[timedelta, ...], taken: Collection[str]
+) -> tuple[list[Feature], list[Measure]]:
+    """Add up what targets ask for, and what tells an event type's events apart."""
+    features: list[Feature] = []
+    measures: list[Measure] = []
     for measure in sorted(outcome.measures | outcome.carried):
         is_asked, is_carried = measure in outcome.measures, measure in outcome.carried
+        what, summed = f"{measure}_sum", _sum(outcome, measure)
+        asked = sorted({*recent, *outcome.trailing}) if is_asked else few
+        windows = [window for window in asked if feature_name(outcome.name, what, window) not in taken]
+        spans = [tuple(windows)] if windows else []
+        told = [_over(summed, spans if outcome.word else [*spans, ()])]
+        for trailing in sorted(outcome.trailing.intersection(windows)):
+            if trailing < recent[-1]:
+                told.append((_trend(outcome, what, f"{measure} per day", (trailing, recent[-1])), []))
         # Of a target that adds them up alone: another model would miss them once that target is gone.
-        asked_only = {feature_name(outcome.name, f"{measure}_sum", window) for window in recent if window not in few}
-        summed = _sum(outcome, measure)
-        told = [_over(summed, (recent if is_asked else few, ()))]
+        asked_only = {feature.name for found, _needed in told for feature in found}
+        asked_only -= {f"{outcome.name}_{what}", *(feature_name(outcome.name, what, window) for window in few)}
         told += [_over(_mean(outcome, measure, summed), (few, ()))] if is_carried else []
         told += [(_trend(outcome, f"{measure}_mean", f"mean {measure}", few), [])] if is_carried else []
         for found, needed in told:
             tag = _sum_of(measure, outcome.condition)
             features += [replace(one, outcome=tag, for_all=is_carried and one.name not in asked_only) for one in found]
             measures += needed
-    if is_named:
-        longest = feature_name(outcome.name, "count", windows[-1])
-        features = [replace(one, high="keen", low="occasional") if one.name == longest else one for one in features]
     return features, measures
 
 
@@ -517,7 +549,7 @@ def _trend(outcome: Outcome, what: str, said: str, windows: Sequence[timedelta])
         feature = Feature(
             name=feature_name(outcome.name, what, short, against=long),
             base="row",
-            expr=now / before.nullif(0) * (long / short if what == "count" else 1.0),
+            expr=now / before.nullif(0) * (1.0 if what.endswith("_mean") else long / short),
             unit="times",
             meaning=f"{said} of {outcome.told} in the last {words(short)} against the last {words(long)}",
             phrase=f"{outcome.said}: {said} in the last {words(short)} at {{value}} the level of the last {words(long)}",
