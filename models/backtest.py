@@ -130,7 +130,7 @@ def predict_origin(
     """Fit every rung for which there is enough on the origin's train cutoffs, and predict the origin; or the `only` one asked for.
 
     `rows` has one row per eligible user and cutoff: `user_id`, `cutoff`, `label` and the features. `champion` is the recipe of the
-    model in charge, made anew from the same rows. What they say is moved by the `season` of the origin.
+    model in charge, made anew from the same rows. What they say is moved to what the `season` foresees of the origin.
     """
     train, test = _split(rows, origin)
     found = test[["user_id", "cutoff", "label"]].assign(is_test=origin.is_test)[KEYS]
@@ -141,9 +141,12 @@ def predict_origin(
     models: dict[str, Model] = {str(rung): model for rung, model in fitted.items()}
     if champion is not None and champion.rung in possible(train.label, champion, is_amount=is_amount):
         models[CHAMPION] = fit_recipe(train, train.label, champion, is_amount=is_amount, seed=seed)
-    own = season.learned_from(train.label, is_amount=is_amount)
-    raw = {name: own.moved(model.raw(test), origin.cutoff, is_amount=is_amount) for name, model in models.items()}
-    return Predicted(found.assign(**raw), models)
+    raw = {name: model.raw(test) for name, model in models.items()}
+    moved = {
+        name: season.around(score, origin.cutoff, is_amount=is_amount).moved(score, origin.cutoff, is_amount=is_amount)
+        for name, score in raw.items()
+    }
+    return Predicted(found.assign(**moved), models)
 
 
 def worth(predicted: Sequence[Predicted], horizon: timedelta, *, is_amount: bool, calibrations: int) -> dict[Rung, float]:

@@ -94,7 +94,7 @@ def calibrated(error: Interval | None, *, most: float) -> Verdict:
     """
     if error is None or not isfinite(error.low):
         return Verdict("calibration", True, "the calibration error is not defined: the test origins hold one class only")
-    found = f"the calibration error is {error.value:.3f} ({error.low:.3f} to {error.high:.3f})"
+    found = f"the calibration error of all origins together is {error.value:.3f} ({error.low:.3f} to {error.high:.3f})"
     if error.low > most:
         return Verdict("calibration", False, f"{found}, surely above the {most:g} allowed")
     return Verdict("calibration", True, f"{found}, {most:g} is allowed")

@@ -121,7 +121,7 @@ def _of_amounts() -> dict[str, Measure]:
         "total_error": lambda drawn: drawn.scores[:, -1] / _bought(drawn) - 1,
         "gini": normalised_gini,
         "rmsle": rmsle,
-        "decile_total_error": lambda drawn: _tenths_off(drawn) / (_TENTHS * _bought(drawn)[:, None]),
+        "decile_total_error": lambda drawn: _tenths_off(drawn) / _bought(drawn)[:, None],
     }
 
 

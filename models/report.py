@@ -150,7 +150,7 @@ def _level_off(tested: pd.DataFrame, at_origins: Mapping[datetime, Mapping[str, 
         if off > most:
             most = off
             worst = f"at {origin:%Y-%m-%d} scores were {ratios[0]:.2f} times what happened ({ratios[1]:.2f} to {ratios[2]:.2f})"
-    return [f"{worst}: look for a season, or a change that the origins before had not shown"] if worst else []
+    return [f"{worst}: look for what the origins before had not shown, such as a season or an offer"] if worst else []
 
 
 def against_champion(backtest: Backtest, measure: str, *, confidence: float, seed: int) -> Interval | None:

@@ -4,8 +4,8 @@
       a year before the latest          latest   date
       └────────┴─ a year before         └─ the last whose horizon has elapsed
 
-What is foreseen of a date is its level of a year before, and by how much the latest have moved since theirs. Levels are log-odds
-of the mean label, or the logarithm of a mean amount. What is told of a date was known on it.
+What is foreseen of a date is the level of the latest, and by how much the date's own level lay from theirs in years before. Levels
+are log-odds of the mean label, or the logarithm of a mean amount. What is told of a date was known on it.
 """
 
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from datetime import date, datetime, timedelta
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 from models.propensity import Floats
@@ -25,16 +26,18 @@ _EDGE = 1e-9
 _LATEST = 4
 # A season has to prove itself on so many dates, over so long, by leaving at most this part of the error.
 _FEWEST, _SHORTEST, _MOST_LEFT = 6, timedelta(days=84), 0.8
-# Half of how a year before swung, where that is nearer: part of it was chance.
-_PARTS = (1.0, 0.5)
+# So many years before are looked at, and half of how they swung where that is nearer: part of it was chance.
+YEARS, _PARTS = 3, (1.0, 0.5)
+# No scores lie further from where they belong, in log-odds.
+_FURTHEST = 30.0
 
 
 @dataclass(frozen=True)
 class Season:
     """The level that is foreseen for each date (ISO, one every step); empty where there is no season.
 
-    `usual` is the level of the labels that the model learned from, from which it is moved. `left` is the mean error with which
-    levels of the past were foreseen so, and `before` that of taking the latest ones.
+    `usual` is the level of the scores that are moved: a model's own, since its features know some of the season. `left` is the mean
+    error with which levels of the past were foreseen so, and `before` that of taking the latest ones.
     """
 
     levels: Mapping[str, float] = field(default_factory=dict)
@@ -42,20 +45,30 @@ class Season:
     left: float = 0.0
     before: float = 0.0
 
-    def learned_from(self, label: pd.Series, *, is_amount: bool) -> "Season":
-        """Give the season as it moves a model of these labels."""
-        usual = levels_of(pd.Series([len(label)]), pd.Series([label.sum()]), is_amount=is_amount)[0]
-        return replace(self, usual=float(usual)) if self.levels and np.isfinite(usual) else NO_SEASON
+    def around(self, score: Floats, day: date, *, is_amount: bool) -> "Season":
+        """Give the season as it moves a model whose scores of `day` are these: their mean is then what is foreseen."""
+        if not self.levels or len(score) == 0 or not score.mean() > 0:
+            return NO_SEASON
+        foreseen = self._foreseen(day)
+        if is_amount:
+            return replace(self, usual=float(np.log(score.mean())))
+        odds = logit(np.clip(score, _EDGE, 1 - _EDGE))
+        shift = brentq(lambda moved: expit(odds + moved).mean() - expit(foreseen), -_FURTHEST, _FURTHEST)
+        return replace(self, usual=foreseen - shift)
 
     def moved(self, score: Floats, day: date, *, is_amount: bool) -> Floats:
-        """Move probabilities or amounts of a date by how far its level lies from the usual one; between two dates in proportion."""
+        """Move probabilities or amounts of a date by how far its level lies from the usual one."""
         if not self.levels:
             return score
-        told = [date.fromisoformat(known).toordinal() for known in self.levels]
-        shift = float(np.interp(day.toordinal(), told, list(self.levels.values()))) - self.usual
+        shift = self._foreseen(day) - self.usual
         if is_amount:
             return np.asarray(score * np.exp(shift))
         return np.asarray(expit(logit(np.clip(score, _EDGE, 1 - _EDGE)) + shift))
+
+    def _foreseen(self, day: date) -> float:
+        """Give the level of a date; between two dates in proportion."""
+        told = [date.fromisoformat(known).toordinal() for known in self.levels]
+        return float(np.interp(day.toordinal(), told, list(self.levels.values())))
 
     def since(self, day: date) -> "Season":
         """Leave out what is over, but for the date before `day`."""
@@ -110,19 +123,20 @@ def in_words(season: Season) -> str:
     """Say how well a season foresaw the level.
 
     >>> in_words(Season({"2024-01-01": 0.3}, left=0.1, before=0.25))
-    'the weeks a year before foresaw its level within a factor of 1.11 on average, the latest weeks alone within 1.28'
+    'the same weeks of years before foresaw its level within a factor of 1.11 on average, the latest weeks alone within 1.28'
     """
     left, before = np.exp([season.left, season.before])
     return (
-        f"the weeks a year before foresaw its level within a factor of {left:.2f} on average, "
+        f"the same weeks of years before foresaw its level within a factor of {left:.2f} on average, "
         f"the latest weeks alone within {before:.2f}"
     )
 
 
 def _foreseen(level: Floats, at: int, year: int, ago: int, part: float) -> float:
-    """Add to a part of the level of a year before how far the latest dates lay from that part of theirs."""
+    """Add to the level of the latest dates a part of how far the date's own lay from theirs in the years before, on average."""
     latest = min(at - ago, len(level) - 1)
-    those = range(latest - _LATEST + 1, latest + 1)
-    if those[0] < year or at - year >= len(level):
-        return float("nan")
-    return float(np.mean([level[one] - part * level[one - year] for one in those]) + part * level[at - year])
+    those = np.arange(latest - _LATEST + 1, latest + 1)
+    back = [year * years for years in range(1, YEARS + 1) if year * years <= those[0] and at - year * years < len(level)]
+    swings = [level[at - earlier] - level[those - earlier].mean() for earlier in back]
+    known = [swing for swing in swings if np.isfinite(swing)]
+    return float(level[those].mean() + part * np.mean(known)) if known else float("nan")

@@ -177,7 +177,8 @@ def _wrong(told: Card) -> Iterator[str]:
     off, scale = sum(_is_off(one) for one in known), _of_scores(told)
     yield (
         f"In {off} of {len(known)} groups the mean score lies outside the interval of what happened; by chance alone, about "
-        f"{(1 - told.confidence) * len(known):.1f} would. Worst first, at most {_MOST_SLICES}:"
+        f"{(1 - told.confidence) * len(known):.1f} would. Rows of all origins are taken together. Worst first, at most "
+        f"{_MOST_SLICES}:"
     )
     yield ""
     shown = known[:_MOST_SLICES]

@@ -17,7 +17,7 @@ from features.engines import keep
 from features.errors import GateError, listed
 from features.families.outcomes import on_trial_for, read_for, simple_rules
 from features.inventory import NOTHING, Inventory
-from features.labels import Target, active_users, build_labels, definition
+from features.labels import Target, active_users, build_labels, definition, eligible_users
 from features.snapshot import KEYS
 from features.windows import label as window_label
 from features.windows import words
@@ -26,7 +26,7 @@ from models.bundle import TargetBundle
 from models.ladder import Recipe
 from models.propensity import leaves_for
 from models.rounds import settled
-from models.season import NO_SEASON, Season, in_words, levels_of, season_of, years_before
+from models.season import NO_SEASON, YEARS, Season, in_words, levels_of, season_of, years_before
 from pipeline.events import EventLog, midnight, read_events
 from pipeline.frames import features_frame, shards
 from pipeline.progress import Narrator
@@ -63,6 +63,11 @@ class Past:
     def active(self) -> pd.DataFrame:
         """The features, on the night itself, of the users whose habits are known."""
         return self.features[self.features.cutoff == midnight(self.log.as_of)]
+
+    def asked_tonight(self, target: Target) -> pd.DataFrame:
+        """Give the features of whom a target asks about on the night itself, as far as their habits are known."""
+        users = self.log.engine.execute(eligible_users(self.log.events, target, [midnight(self.log.as_of)])).user_id
+        return self.active[self.active.user_id.isin(users)]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -201,7 +206,9 @@ def _season(
     """
     step, until = settings.training.step, midnight(log.as_of) - target.horizon
     year = years_before(step)
-    count = min((latest - log.since - settings.training.min_history) // step + 1, settings.training.max_cutoffs + 2 * year)
+    count = min(
+        (latest - log.since - settings.training.min_history) // step + 1, settings.training.max_cutoffs + (YEARS + 1) * year
+    )
     dates = [date for at in reversed(range(count)) if (date := latest - step * at) <= until]
     if len(dates) <= year:
         return NO_SEASON

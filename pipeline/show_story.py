@@ -63,7 +63,8 @@ def _who(told: Mapping[str, Any]) -> Iterator[str]:
 def _score_line(score: Mapping[str, Any], currency: str) -> str:
     meaning = f" ({score['meaning']})" if score["meaning"] else ""
     if score["score"] is None:
-        return f"{score['target']}{meaning}: " + ("no score" if score["is_asked"] else "no score, not eligible tonight")
+        why = {True: "", False: ", not eligible tonight", None: ", no model of it was in charge"}[score["is_asked"]]
+        return f"{score['target']}{meaning}: no score{why}"
     said = score_text(score["score"], currency if score["is_amount"] else None)
     place = "" if score["percentile"] is None else f", percentile {score['percentile']:.0f}"
     band = "" if score["band"] is None else f", {score['band'].replace('_', ' ')}"

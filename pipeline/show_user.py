@@ -14,6 +14,7 @@ from features.families.contacts import RECENCY
 from features.windows import label
 from pipeline.columns import PERSONA, PLAY, STAGE, TIER
 from pipeline.flow import as_of_night
+from pipeline.recorded import versions_in
 from pipeline.settings import Settings
 from pipeline.show import shown_night
 from pipeline.tables import memberships, read
@@ -124,6 +125,7 @@ def _behaviour(
 
 def _scores(settings: Settings, row: Mapping[str, Any], scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     by_target = {score["target"]: score for score in scores}
+    spoke = versions_in(row.get("model_version"))
     found = []
     for target in settings.targets:
         # A target that came into the config after this night was not asked then.
@@ -135,7 +137,8 @@ def _scores(settings: Settings, row: Mapping[str, Any], scores: Sequence[Mapping
                 "target": target.name,
                 "meaning": target.meaning,
                 "is_amount": target.kind == "value",
-                "is_asked": bool(own),
+                # Without a model nobody was asked.
+                "is_asked": bool(own) if target.name in spoke or not spoke else None,
                 **{name: own.get(name) for name in ("score", "percentile", "band", "method", "model_version")},
                 "reasons": own.get("reasons") or [],
             }

@@ -230,7 +230,10 @@ def _personas(past: Past, former: Personas | None) -> tuple[Personas, Matching |
 def _bundle(past: Past, made: Tested, model: Model) -> TargetBundle:
     groups = past.groups
     read = past.rows(made.target)[list(model.features)]
-    season = past.seasons[made.target.name].learned_from(past.labels[made.target.name].label, is_amount=made.target.is_amount)
+    season = past.seasons[made.target.name]
+    if season.levels:
+        tonight = model.raw(past.asked_tonight(made.target))
+        season = season.around(tonight, past.log.as_of, is_amount=made.target.is_amount)
     # What most do not have, such as a day of something that never happened to them, is typical of nobody.
     medians = read.median()[read.notna().mean() >= 0.5]
     return TargetBundle(

@@ -87,7 +87,7 @@ def test_every_measure_of_amounts() -> None:
     found = measures(label, score, is_amount=True)
     # Tenths of four rows: 0.4 of a row each; the third holds half of the first row and half of the second.
     tenths = [4, 4, 2 - 4, 8, 8, 1.2, 1.2, 1.2, 1.2, 1.2]
-    assert found.pop("decile_total_error") == pytest.approx(np.abs(tenths).mean() / 36)
+    assert found.pop("decile_total_error") == pytest.approx(np.abs(tenths).sum() / 36)
     assert found == pytest.approx(expected)
     assert list(found) == list(expected)
 

@@ -75,18 +75,39 @@ def test_what_takes_more_than_a_year_has_no_season() -> None:
     assert season_of(yearly(200), timedelta(days=364), before=datetime(2030, 1, 1)) != NO_SEASON
 
 
-def test_scores_are_moved_from_what_the_model_learned_to_what_is_foreseen() -> None:
+def test_scores_are_moved_from_where_the_model_has_them_to_what_is_foreseen() -> None:
     season = Season({"2024-01-01": logit(0.4), "2024-01-15": logit(0.2)})
-    own = season.learned_from(pd.Series([1.0] * 300 + [0.0] * 700), is_amount=False)
-    assert own.moved(np.array([0.3]), date(2024, 1, 15), is_amount=False) == pytest.approx([0.2], abs=1e-3)
+    said = np.array([0.05, 0.3, 0.6, 0.9])
+    own = season.around(said, date(2024, 1, 15), is_amount=False)
+    moved = own.moved(said, date(2024, 1, 15), is_amount=False)
+    assert moved.mean() == pytest.approx(0.2)
+    assert np.ptp(logit(moved) - logit(said)) == pytest.approx(0.0, abs=1e-9)
+    # A model that knows the season itself stays as it is.
+    assert season.around(moved, date(2024, 1, 15), is_amount=False).moved(
+        moved, date(2024, 1, 15), is_amount=False
+    ) == pytest.approx(moved)
     # Between two dates in proportion, beyond them as at the ends; a datetime is of its date.
+    one = season.around(np.array([0.2]), date(2024, 1, 15), is_amount=False)
     half = expit((logit(0.4) + logit(0.2)) / 2)
-    assert own.moved(np.array([0.3]), datetime(2024, 1, 8, 13), is_amount=False) == pytest.approx([half], abs=1e-3)
-    assert own.moved(np.array([0.3]), date(2023, 1, 1), is_amount=False) == pytest.approx([0.4], abs=1e-3)
-    amounts = Season({"2024-01-01": np.log(20.0)}).learned_from(pd.Series([5.0, 15.0]), is_amount=True)
+    assert one.moved(np.array([0.2]), datetime(2024, 1, 8, 13), is_amount=False) == pytest.approx([half])
+    assert one.moved(np.array([0.2]), date(2023, 1, 1), is_amount=False) == pytest.approx([0.4])
+    amounts = Season({"2024-01-01": np.log(20.0)}).around(np.array([5.0, 15.0]), date(2024, 1, 1), is_amount=True)
     assert amounts.moved(np.array([10.0, 1.0]), date(2024, 1, 1), is_amount=True) == pytest.approx([20.0, 2.0])
-    # A model that learned nothing but zeros has no level to move from.
-    assert Season({"2024-01-01": 1.0}).learned_from(pd.Series([0.0]), is_amount=True) == NO_SEASON
+    # Nothing can be moved from nobody, nor from amounts that are all nothing.
+    for nothing in (np.zeros(0), np.zeros(3)):
+        assert Season({"2024-01-01": 1.0}).around(nothing, date(2024, 1, 1), is_amount=True) == NO_SEASON
+
+
+def test_an_odd_week_of_one_year_is_held_against_the_years_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = yearly(130)
+    day, odd = f"{levels.index[116].date()}", levels.copy()
+    odd.iloc[116 - 26] += 1.5
+    errors = {}
+    for years in (1, 3):
+        monkeypatch.setattr("models.season.YEARS", years)
+        found = season_of(odd[:112], HORIZON, before=levels.index[110].to_pydatetime())
+        errors[years] = abs(found.levels[day] - levels.iloc[116])
+    assert errors[3] < 0.5 * errors[1]
 
 
 def test_levels_are_of_shares_and_of_mean_amounts() -> None:
@@ -129,7 +150,7 @@ def test_a_shop_with_a_yearly_swing_is_scored_by_it(tmp_path: Path) -> None:
     targets = [{"name": "churn_28d", "kind": "absence", "horizon": "28d", "eligible": {"active_within": "56d"}}]
     config = shop_config(tmp_path, targets=targets, segments=[], training={"max_cutoffs": 30})
     past = gather(read_settings(config), date(2023, 9, 27), Narrator(Console(file=said, width=200)))
-    assert "churn_28d: scores go by the season, since the weeks a year before" in said.getvalue()
+    assert "churn_28d: scores go by the season, since the same weeks of years before" in said.getvalue()
     season = past.seasons["churn_28d"]
     assert season.left < 0.8 * season.before
     # In winter it is less likely that nobody comes, as far ahead as a year before is known.
