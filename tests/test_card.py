@@ -116,7 +116,7 @@ In 1 of 2 bands, what happened lies inside what the scores stated.
 ## Where it is wrong
 
 In 1 of 2 groups the mean score lies outside the interval of what happened; by chance alone, about 0.1 would. \
-Worst first, at most 15:
+Rows of all origins are taken together. Worst first, at most 15:
 
 | group | rows | mean score | realised rate | off | auc |
 |---|---|---|---|---|---|
