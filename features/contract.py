@@ -59,7 +59,8 @@ def conform(raw: ir.Table, source: str) -> ir.Table:
     """Cast a source's rows to the contract's columns; rows that cannot be cast keep what came (JSON) and what is wrong with it.
 
     Gives every column of the contract (null where the source has none), `source_name`, `broken` (a reason, or null) and `came_as`.
-    Time: strings and zoned timestamps become UTC; a timestamp without a zone is taken as UTC.
+    Time: strings and zoned timestamps become UTC; a timestamp without a zone is taken as UTC. A date is midnight UTC of that day,
+    and that day in local time: in no zone is it known earlier.
 
     Raises ConfigError when a required column is missing, a column is not an event column, or a type cannot be meant.
     """
@@ -74,6 +75,8 @@ def conform(raw: ir.Table, source: str) -> ir.Table:
             raise ConfigError(f"sources.{source}.sql gives {name!r}, which is not an event column: {did_you_mean(name, COLUMNS)}")
     refuse_no_time(raw.event_ts, f"sources.{source}.sql gives event_ts")
     cast = {name: _cast(raw[name], kind) if name in raw.columns else ibis.null(kind) for name, kind in COLUMNS.items()}
+    if raw.event_ts.type().is_date():
+        cast["utc_offset_minutes"] = ibis.coalesce(cast["utc_offset_minutes"], 0)
     unreadable = [
         (_is_given(raw[name]) & cast[name].isnull(), f"{name} is not a number")
         for name, kind in OPTIONAL.items()

@@ -237,15 +237,18 @@ def _check_sources(judged: ir.Table, rejected: pa.Table, settings: Settings, bou
     A larger source would hide the first two.
     """
     known = _.broken.isnull() & (_.event_ts < ibis.literal(bounds.as_of))
-    has_time = (_.event_ts != _.event_ts.truncate("D")) | _.utc_offset_minutes.notnull()
+    local = _.event_ts + _.utc_offset_minutes.fill_null(0).as_interval("m")
     found = judged.group_by("source_name").agg(
-        rows=_.count(), newest=_.event_ts.max(where=known), timed=_.count(where=known & has_time)
+        rows=_.count(),
+        newest=_.event_ts.max(where=known),
+        timed=_.count(where=known & (local != local.truncate("D"))),
+        zoned=_.count(where=known & _.utc_offset_minutes.isnull()),
     )
     odd = []
     for source in found.order_by("source_name").execute().itertuples():
         name, newest = source.source_name, source.newest
         if source.timed == 0 and not pd.isna(newest):
-            odd.append(_without_times(name, settings.time_zone, bounds))
+            odd.append(_without_times(name, settings.time_zone if source.zoned else "UTC", bounds))
         if len(settings.sources) < 2:
             continue
         _refuse_bad_source(name, int(source.rows), rejected, settings)
@@ -262,7 +265,7 @@ def _without_times(source: str, zone: str, bounds: Bounds) -> str:
     told = f"{source} gives dates without times"
     if not any(minutes for _at, minutes in offset_changes(zone, bounds.as_of - _YEAR, bounds.as_of)):
         return f"{told}: features of hours leave its events aside"
-    return f"{told}, read as midnight UTC and not in {zone}: let its SQL write the date `at time zone '{zone}'`"
+    return f"{told}, read as midnight UTC, which is another hour in {zone}: let its SQL give dates, as in `cast(… as date)`"
 
 
 def _longest_pause(events: ir.Table) -> timedelta:

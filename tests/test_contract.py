@@ -307,3 +307,11 @@ def test_no_row_is_lost_whatever_comes_in_whatever_order(kind: str, rows: list[d
 
 def counted(frame: pd.DataFrame) -> Counter[tuple[str, ...]]:
     return Counter(tuple(map(str, row)) for row in frame.drop(columns="row").itertuples(index=False))
+
+
+def test_a_date_is_that_day_in_every_zone(engine: SQLBackend) -> None:
+    column = pa.array([at("2024-03-01").date()], pa.date32())
+    table = load(engine, pa.table({"user_id": ["ann"], "event_ts": column, "event_type": ["purchase"]}))
+    told = judge(conform(table, "orders"), BOUNDS, has_ids=False)
+    events = engine.execute(accepted(told, BOUNDS, zone="America/Lima", since=at("2024-01-01")))
+    assert events.event_ts.tolist() == events.local_ts.tolist() == [at("2024-03-01")]
