@@ -172,8 +172,8 @@ def test_columns_that_no_source_gives_switch_them_off() -> None:
     asked = Wanted(WINDOWS, families=(), outcomes=(Outcome(ITALIAN),))
     columns = ["user_id", "event_ts", "event_type"]
     assert declared(asked, columns).features == ()
-    assert switched_off(asked, [*columns, "quantity"], KNOWN) == {"category": len(named(Outcome(ITALIAN)))}
-    assert switched_off(asked, [*columns, "category"], KNOWN) == {"quantity": 3}
+    assert switched_off(asked, [*columns, "quantity"], KNOWN) == {"category": len(named(Outcome(ITALIAN, has_quantity=False)))}
+    assert switched_off(asked, [*columns, "category"], KNOWN) == {}
 
 
 def _rfm(what: str, *more: str) -> tuple[str, ...]:

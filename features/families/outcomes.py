@@ -3,9 +3,9 @@
 Built for the event types of the log that the other families do not know (the 20 most frequent) and the conditions of
 `features.events`, which all models read; and for the conditions `events` and `eligible.events` of the targets that no family
 describes, which the models of that target read. Sums that a target asks for are told where no family does, of a growth target also
-over its trailing window and against the usual. All are told with their rhythm, and where
-events have a quantity, with how long the last one is enough; what makes users active (`eligible.events`), described by a family
-or not, also with its runs. Near misses are like the events of a condition in all but their type.
+over its trailing window and against the usual. All are told with their rhythm, and what is paid for by quantity with how long the
+last one is enough; what makes users active (`eligible.events`), described by a family or not, also with its runs. Near misses are
+like the events of a condition in all but their type.
 Event types that no family knows are told with their trend, with sums and means of the columns that tell their events apart, and by
 the 8 categories of each type that most users have, 20 users at least. Purchases whose quantities differ are told by category as
 well, without counts. What a probability is asked about, described by a family or not, is also told by its level among all users.
@@ -163,18 +163,21 @@ def habits_of(told: Sequence[Outcome]) -> tuple[Outcome, ...]:
 def with_inventory(asked: Sequence[Outcome], inventory: Inventory) -> tuple[Outcome, ...]:
     """Add outcomes for what a log holds, which every model may read; those that targets ask about become such."""
     held = {}
+    # What is paid for by number is used up one day; marks, clicks or minutes are not.
+    lasting = {name for name, measures in inventory.measures.items() if {"amount", "quantity"} <= set(measures)} | {PURCHASE}
     for name, measures in inventory.measures.items():
         condition = asking(event_type=name)
-        held[condition] = Outcome(condition, for_all=True, carried=frozenset(measures), has_quantity="quantity" in measures)
+        held[condition] = Outcome(condition, for_all=True, carried=frozenset(measures), has_quantity=name in lasting)
     for name, values in inventory.categories.items():
         # Purchases are told by category for their quantities (see `features.inventory`).
         is_bought = name == PURCHASE
         if is_bought:
             condition = asking(event_type=name)
             held[condition] = Outcome(condition, for_all=True, is_part=True, on_trial=True)
-        has_quantity = is_bought or "quantity" in inventory.measures.get(name, ())
+        has_quantity = name in lasting
         for condition in (asking(event_type=name, category=value) for value in values):
             held[condition] = Outcome(condition, for_all=True, has_quantity=has_quantity, is_part=True, on_trial=is_bought)
+    asked = [replace(told, has_quantity=not told.types or bool(told.types & lasting)) for told in asked]
     own = [_also_held(told, held.pop(told.condition, None)) for told in asked]
     return (*own, *held.values())
 
@@ -347,9 +350,12 @@ def _features_of(
         features += [*_rhythm(outcome), *(_supply(outcome) if outcome.has_quantity else [])]
     if outcome.for_all and not outcome.is_part:
         features += _trend(outcome, "count", "events per day", recent)
+    longest = feature_name(outcome.name, "count", windows[-1])
     if is_named:
-        longest = feature_name(outcome.name, "count", windows[-1])
         features = [replace(one, high="keen", low="occasional") if one.name == longest else one for one in features]
+    elif outcome.for_all and outcome.types:
+        # Personas are told apart by what a log holds besides, and named after it: comment-heavy users.
+        features = [replace(one, high=f"{outcome.name}-heavy") if one.name == longest else one for one in features]
     return features, measures
 
 
