@@ -148,8 +148,13 @@ def possible(label: pd.Series, recipe: Recipe, *, is_amount: bool) -> tuple[Rung
 def fit_rungs(
     x: pd.DataFrame, y: pd.Series, rungs: Sequence[Rung], recipe: Recipe, *, is_amount: bool, seed: int
 ) -> dict[Rung, Model]:
-    """Fit some rungs on the same rows; a blend shares its parts with the rungs below it. `recipe.rung` is left aside."""
+    """Fit some rungs on the same rows; a blend shares its parts with the rungs below it. `recipe.rung` is left aside.
+
+    Where `x` has a column `cutoff`, models of a probability do not learn what changed from one to the other: it would be put down
+    to what users had more of at the later ones, such as a longer history.
+    """
     found: dict[Rung, Model] = {}
+    levels = None if is_amount or "cutoff" not in x else _levels(y, x["cutoff"])
     for rung in RUNGS:
         needed = rung in rungs or ("blend" in rungs and rung in ("logistic", "lightgbm"))
         if not needed:
@@ -162,12 +167,19 @@ def fit_rungs(
                 found[rung] = fit_linear(x[names], y, is_amount=is_amount, strength=WEAK, seed=seed)
             case "logistic":
                 found[rung] = fit_linear(
-                    x[names], y, is_amount=is_amount, strength=STRONG, seed=seed, monotone=recipe.monotone, stays_within=True
+                    x[names],
+                    y,
+                    is_amount=is_amount,
+                    strength=STRONG,
+                    seed=seed,
+                    monotone=recipe.monotone,
+                    stays_within=True,
+                    levels=levels,
                 )
             case "lightgbm":
                 # One, as in the fits beside it: LightGBM has one number of threads for all, and one that changes while another fit
                 # fills its bins ends the process.
-                found[rung] = Trees(_booster(x[names], y, recipe, is_amount=is_amount, seed=seed), threads=1)
+                found[rung] = Trees(_booster(x[names], y, recipe, levels, is_amount=is_amount, seed=seed), threads=1)
             case "blend":
                 trees, linear = found["lightgbm"], found["logistic"]
                 assert isinstance(trees, Trees) and isinstance(linear, Linear)
@@ -180,9 +192,26 @@ def fit_recipe(x: pd.DataFrame, y: pd.Series, recipe: Recipe, *, is_amount: bool
     return fit_rungs(x, y, [recipe.rung], recipe, is_amount=is_amount, seed=seed)[recipe.rung]
 
 
-def _booster(x: pd.DataFrame, y: pd.Series, recipe: Recipe, *, is_amount: bool, seed: int) -> lightgbm.Booster:
+def _levels(y: pd.Series, cutoffs: pd.Series) -> Floats | None:
+    """Give each row the log-odds of all rows of its cutoff; None where there is one cutoff alone."""
+    by_cutoff = y.groupby(cutoffs)
+    if by_cutoff.ngroups < 2:
+        return None
+    return np.asarray(logit((by_cutoff.transform("sum") + 0.5) / (by_cutoff.transform("size") + 1.0)), dtype=np.float64)
+
+
+def _booster(
+    x: pd.DataFrame, y: pd.Series, recipe: Recipe, levels: Floats | None, *, is_amount: bool, seed: int
+) -> lightgbm.Booster:
     return fit_booster(
-        x, y, is_amount=is_amount, seed=seed, rounds=recipe.rounds, parameters=recipe.settings, monotone=recipe.monotone
+        x,
+        y,
+        is_amount=is_amount,
+        seed=seed,
+        rounds=recipe.rounds,
+        parameters=recipe.settings,
+        monotone=recipe.monotone,
+        levels=levels,
     )
 
 

@@ -96,19 +96,21 @@ def fit_linear(
     seed: int,
     monotone: Mapping[str, int] | None = None,
     stays_within: bool = False,
+    levels: Floats | None = None,
 ) -> Linear:
     """Fit `y` (0/1, or an amount) on every column of `x` (null allowed) with a ridge penalty of `strength` per row.
 
     A feature whose weight would go against `monotone` (1: only up, -1: only down) is left out, and the rest fitted anew. Not
     knowing a feature gets a weight of its own where that is so for 1 % to 99 % of the rows. Constant and empty columns are left
     out. With `stays_within` no column goes further than what it was learned from, which takes weights that are held small: two
-    large ones that cancel each other would no longer do so. Of more than 30,000 rows so many are drawn, of a rare answer all that
+    large ones that cancel each other would no longer do so. What the `levels` of the rows' cutoffs (log-odds) tell is not put down
+    to features, and everybody is scored at the mean level. Of more than 30,000 rows so many are drawn, of a rare answer all that
     fit, and each row then stands for as many as it was drawn from.
     """
     weight = np.ones(len(x))
     if len(x) > MOST_ROWS:
         chosen, weight = _drawn(y.to_numpy(dtype=np.float64), is_amount=is_amount, seed=seed)
-        x, y = x.iloc[chosen], y.iloc[chosen]
+        x, y, levels = x.iloc[chosen], y.iloc[chosen], None if levels is None else levels[chosen]
     scales, parts = [], []
     for name in x.columns:
         values = x[name].to_numpy(dtype=np.float64)
@@ -130,6 +132,8 @@ def fit_linear(
     if not parts:
         mean = float(np.average(y.clip(lower=0), weights=weight))
         return Linear((), float(np.log(max(mean, 1e-9)) if is_amount else np.log(max(mean, 1e-9) / max(1 - mean, 1e-9))), is_amount)
+    if levels is not None:
+        parts.append((levels - levels.mean()) / (levels.std() or 1.0))
     weights, intercept = _fitted(np.stack(parts, axis=1), y, weight, is_amount=is_amount, strength=strength)
     columns, at = [], 0
     for name, is_logged, centre, spread, has_unknown, low, high in scales:
@@ -150,6 +154,7 @@ def fit_linear(
             seed=seed,
             monotone=monotone,
             stays_within=stays_within,
+            levels=levels,
         )
     return Linear(tuple(columns), intercept, is_amount)
 

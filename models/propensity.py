@@ -7,6 +7,7 @@ import lightgbm
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import logit
 
 Floats = npt.NDArray[np.float64]
 
@@ -54,6 +55,7 @@ def fit_booster(
     rounds: int = ROUNDS,
     parameters: Mapping[str, Any] | None = None,
     monotone: Mapping[str, int] | None = None,
+    levels: Floats | None = None,
     threads: int = 1,
 ) -> lightgbm.Booster:
     """Fit `y` (0/1, or a non-negative amount) on `x` (float features, null allowed); one row a user and cutoff.
@@ -61,6 +63,9 @@ def fit_booster(
     `parameters` replace some of `PARAMETERS`; `monotone` gives features with which the score may only rise (1) or fall (-1).
     No class weights: they would move probabilities. A negative amount (more refunded than bought) is learned as zero. `seed` and
     one thread count give one model. Somebody must have an amount.
+
+    With the `levels` of the rows' cutoffs (log-odds), a probability is learned as how far a user lies from all users of that date,
+    and told at the level of all rows.
 
     An amount is whether there is any (Poisson's deviance) times how much it is then (a Tweedie deviance, of the rows with one):
     trees of the former, then of the latter, `rounds` of each. Both add up on the scale of logarithms, so that it is one booster
@@ -77,7 +82,10 @@ def fit_booster(
         return lightgbm.train(told, data, num_boost_round=rounds, init_model=after)
 
     if not is_amount:
-        return fit(_PROBABILITY, lightgbm.Dataset(x, y), len(x))
+        if levels is None:
+            return fit(_PROBABILITY, lightgbm.Dataset(x, y), len(x))
+        booster = fit(_PROBABILITY, lightgbm.Dataset(x, y, init_score=levels), len(x))
+        return _raised(booster, float(logit((y.sum() + 0.5) / (len(y) + 1.0))))
     label = y.clip(lower=0).to_numpy(dtype=np.float64)
     some = label > 0
     # Weights divide the mean out: regularisation means the same for pence and for thousands.
@@ -87,6 +95,13 @@ def fit_booster(
     said = np.exp(np.asarray(whether.predict(x[some], raw_score=True, num_threads=threads)))
     sized = lightgbm.Dataset(x[some], label[some] * said / mean, weight=said ** (_POWER - 2))
     return fit(_HOW_MUCH, sized, int(some.sum()), after=whether)
+
+
+def _raised(booster: lightgbm.Booster, level: float) -> lightgbm.Booster:
+    """Put what training was told from outside into the first tree, as LightGBM does with a mean of its own."""
+    for leaf in range(booster.dump_model(num_iteration=1)["tree_info"][0]["num_leaves"]):
+        booster.set_leaf_output(0, leaf, booster.get_leaf_output(0, leaf) + level)
+    return booster
 
 
 def raw_scores(booster: lightgbm.Booster, x: pd.DataFrame, *, threads: int = 0) -> Floats:
