@@ -133,7 +133,7 @@ def fit_linear(
         mean = float(np.average(y.clip(lower=0), weights=weight))
         return Linear((), float(np.log(max(mean, 1e-9)) if is_amount else np.log(max(mean, 1e-9) / max(1 - mean, 1e-9))), is_amount)
     if levels is not None:
-        parts.append((levels - levels.mean()) / (levels.std() or 1.0))
+        parts.append((levels - np.average(levels, weights=weight)) / (levels.std() or 1.0))
     weights, intercept = _fitted(np.stack(parts, axis=1), y, weight, is_amount=is_amount, strength=strength)
     columns, at = [], 0
     for name, is_logged, centre, spread, has_unknown, low, high in scales:

@@ -1,5 +1,6 @@
 """Figures of a target's test origins: whether it is right, whether it is honest, and what moves it."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -60,7 +61,10 @@ def beeswarm(values: Floats, x: pd.DataFrame, *, title: str) -> Figure:
 
     pyplot.close("all")
     explanation = shap.Explanation(values=values, data=x.to_numpy(), feature_names=list(x.columns))
-    shap.plots.beeswarm(explanation, max_display=15, show=False, plot_size=(10, 7))
+    with warnings.catch_warnings():
+        # What is not known of anybody tonight has no range to be coloured by.
+        warnings.filterwarnings("ignore", "All-NaN slice encountered", RuntimeWarning)
+        shap.plots.beeswarm(explanation, max_display=15, show=False, plot_size=(10, 7))
     figure = pyplot.gcf()
     figure.axes[0].set_title(f"{title}\nwhat moves the score, {len(x):,} users", fontsize=11)
     figure.tight_layout()

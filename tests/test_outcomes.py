@@ -1,5 +1,6 @@
 """What targets ask about: which features it gives, what they are called, who reads them, and the rules a model has to beat."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -74,6 +75,21 @@ def test_names_say_what_a_condition_asks_for() -> None:
         *(f"lesson_done_quantity_sum_{days}d" for days in (7, 28)),
         "lesson_done_quantity_sum",
     ]
+
+
+def test_growth_is_told_against_the_usual() -> None:
+    """What a target sets its sum against is seen by its models, unless a family tells it."""
+    growth = replace(target(VIEW, kind="growth", measure="quantity", active=VIEW), trailing=timedelta(days=14))
+    told = outcome_features(outcomes([growth]), WINDOWS).features
+    own = [feature.name for feature in told if feature.outcome in read_for(growth) and "sum" in feature.name]
+    assert own == [*(f"view_quantity_sum_{days}d" for days in (7, 14, 28)), "view_quantity_sum_14d_vs_28d"]
+    assert not any(feature.for_all for feature in told if feature.name in own)
+    bought = replace(target(PURCHASE, kind="growth"), trailing=timedelta(days=28))
+    assert [feature.name for feature in declared(Wanted(WINDOWS, outcomes=outcomes([bought])), COLUMNS).features].count(
+        "purchase_amount_sum_28d"
+    ) == 1
+    apart = declared(Wanted(WINDOWS, outcomes=outcomes([replace(bought, trailing=timedelta(days=21))])), COLUMNS)
+    assert "purchase_amount_sum_21d" in apart.names and timedelta(days=21) in apart.windows
 
 
 def test_near_misses_are_events_of_another_type() -> None:

@@ -502,6 +502,14 @@ def test_personas_are_everybody(shop: Path) -> None:
     assert [row["users"] for row in whole] == [row["users"] for row in found["personas"]]
 
 
+def test_who_has_no_score_is_told_why() -> None:
+    asked, unasked = ANN["scores"]
+    nothing = dict.fromkeys(("score", "percentile", "band", "method", "model_version"))
+    told = story(ANN | {"scores": [asked | nothing, unasked, unasked | {"is_asked": None}]})
+    lines = [line for line in told if "no score" in line]
+    assert [line.partition("no score")[2] for line in lines] == ["", ", not eligible tonight", ", no model of it was in charge"]
+
+
 def of_user(shop: Path, user: str) -> None:
     """Compare what is told of a user with the tables."""
     found, row = told(shop, "user", user), night(shop).loc[user]
