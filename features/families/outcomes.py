@@ -50,8 +50,8 @@ class Outcome:
     Where it is asked whether a sum grows, that of the `trailing` window is told. Of what a probability is asked about (`has_level`)
     its level among all users is told. What is `for_all` is read by the models of all targets, with sums and means of the columns
     that are `carried`; of a part of an event type only how often and how lately, and where events have a quantity, their rhythm and
-    whether that is used up. What is `on_trial` may be of no use to them (see
-    `Feature`), and is not counted. Where others than its own target read less of it, as of a part, that is `shared`.
+    whether that is used up. What is `on_trial` may be of no use to them (see `Feature`), and is not counted. Where others than its
+    own target read less of it, as of a part, that is `shared`.
     """
 
     condition: str
@@ -355,7 +355,9 @@ def _features_of(
         features = [replace(one, high="keen", low="occasional") if one.name == longest else one for one in features]
     elif outcome.for_all and outcome.types:
         # Personas are told apart by what a log holds besides, and named after it: comment-heavy users.
-        features = [replace(one, high=f"{outcome.name}-heavy") if one.name == longest else one for one in features]
+        features = [
+            replace(one, high=f"{outcome.name.replace('_', '-')}-heavy") if one.name == longest else one for one in features
+        ]
     return features, measures
 
 
