@@ -109,6 +109,8 @@ def _open(engine: SQLBackend, source: Source, alias: str, files: list[str]) -> s
 
 
 def _told(error: duckdb.Error) -> str:
+    if "not utf-8" in str(error).lower():
+        return "it is not in UTF-8; convert it, as `iconv -f latin1 -t utf-8` does"
     if "sniffing" not in str(error):
         return first_line(error)
     return "its lines do not make one table (line ends of two kinds, an open quote, or more columns than in the first line)"

@@ -284,9 +284,11 @@ def _refuse_bad_source(source: str, rows: int, rejected: pa.Table, settings: Set
 def _refuse_bad_share(broken: int, rows: int, what: str, rejected: pa.Table, settings: Settings) -> None:
     share, allowed = broken / max(rows, 1), settings.contract.max_bad_share
     if share > allowed:
+        reasons = listed(_reasons(rejected))
+        later = ", or contract.max_future where these are good events of later nights" if "max_future" in reasons else ""
         raise DataError(
             f"{broken:,} of {rows:,} {what} ({share:.1%}) break the contract, contract.max_bad_share allows "
-            f"{allowed:.1%}. Reasons: {listed(_reasons(rejected))}. Mend the source, or raise the limit"
+            f"{allowed:.1%}. Reasons: {reasons}. Mend the source, or raise the limit{later}"
         )
 
 

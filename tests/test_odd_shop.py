@@ -145,6 +145,15 @@ def test_dates_without_times_are_told(shop: Path) -> None:
     assert "dates without times" not in run("validate", "--config", shop, "--as-of", NIGHT).stderr
 
 
+def test_a_night_of_long_ago_says_what_to_raise(shop: Path) -> None:
+    folder = shop.parent / "long_ago"
+    folder.mkdir()
+    (folder / "orders.csv").write_bytes((shop.parent / "orders.csv").read_bytes())
+    refused = run("validate", "--config", shop_config(folder, contract={"max_future": "1d"}), "--as-of", "2024-03-01")
+    assert refused.exit_code != 0
+    assert "or contract.max_future where these are good events of later nights" in refused.stderr
+
+
 def test_attributes_of_which_too_many_are_broken_stop_the_night(shop: Path) -> None:
     folder = shop.parent / "broken_attributes"
     folder.mkdir()

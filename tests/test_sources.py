@@ -134,6 +134,12 @@ def test_lines_that_do_not_make_a_table_are_refused(engine: SQLBackend, tmp_path
         read(engine, tmp_path / "orders.csv")
 
 
+def test_another_encoding_is_named(engine: SQLBackend, tmp_path: Path) -> None:
+    (tmp_path / "orders.csv").write_bytes("user_id,event_ts,event_type\nJosé,2024-03-01,purchase\n".encode("latin1"))
+    with pytest.raises(DataError, match="orders.csv is not what its name says: it is not in UTF-8; convert it"):
+        read(engine, tmp_path / "orders.csv")
+
+
 def test_truncated_parquet_is_refused(engine: SQLBackend, tmp_path: Path) -> None:
     path = tmp_path / "orders.parquet"
     ORDERS.dropna(axis="columns").to_parquet(path)
