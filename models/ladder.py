@@ -35,7 +35,8 @@ class Recipe:
 
     `leaves` and `rounds` are LightGBM's for as much as there is to learn from; `parameters` replace some of its settings.
     `monotone` maps features to 1 (the score may only rise) or -1. `recency` and `rfm` are what the rungs of these names read, as
-    far as it is among the features.
+    far as it is among the features. `within_dates` tells whether models of a probability leave aside what changed from one cutoff
+    to another, instead of putting it down to what users had more of at the later ones, such as a longer history.
     """
 
     rung: Rung
@@ -46,6 +47,7 @@ class Recipe:
     monotone: Mapping[str, int] = field(default_factory=dict)
     recency: tuple[str, ...] = RFM[:1]
     rfm: tuple[str, ...] = RFM
+    within_dates: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -150,11 +152,10 @@ def fit_rungs(
 ) -> dict[Rung, Model]:
     """Fit some rungs on the same rows; a blend shares its parts with the rungs below it. `recipe.rung` is left aside.
 
-    Where `x` has a column `cutoff`, models of a probability do not learn what changed from one to the other: it would be put down
-    to what users had more of at the later ones, such as a longer history.
+    `x` has the features, and `cutoff` where the recipe is `within_dates`.
     """
     found: dict[Rung, Model] = {}
-    levels = None if is_amount or "cutoff" not in x else _levels(y, x["cutoff"])
+    levels = _levels(y, x["cutoff"]) if recipe.within_dates and not is_amount else None
     for rung in RUNGS:
         needed = rung in rungs or ("blend" in rungs and rung in ("logistic", "lightgbm"))
         if not needed:

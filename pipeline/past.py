@@ -149,7 +149,9 @@ def settled_recipes(past: Past, champions: Mapping[str, TargetBundle | None], na
         for target, recipe in zip(past.targets, made, strict=True):
             found[target.name] = recipe
             step.advance()
-        step.note(", ".join(f"{name}: {len(recipe.features)} read" for name, recipe in found.items()))
+        step.note(
+            ", ".join(f"{name}: {len(made.features)} read{' within dates' * made.within_dates}" for name, made in found.items())
+        )
     for name, recipe in found.items():
         if recipe.parameters:
             narrator.say(f"  {name}: LightGBM's settings are those that the champion was tuned to")

@@ -259,6 +259,7 @@ def _log_target(tracker: Tracker, past: Past, made: Tested, model: Model, champi
         told = {name: value for name, value in definition(target).items() if name != "eligible"}
         told |= {f"eligible_{name}": value for name, value in definition(target)["eligible"].items()}
         told |= {"rounds": made.recipe.rounds, "method": bundle.method, "rung": made.recipe.rung}
+        told |= {"within_dates": made.recipe.within_dates}
         told |= {"season": in_words(bundle.season) if bundle.season.levels else "none"}
         told |= {"rows": len(past.labels[target.name]), "test_origins": len(report.by_origin)}
         tracker.log(run_id, params={**made.recipe.settings, **told}, metrics=dict(_metrics(made)))

@@ -51,23 +51,26 @@ def test_what_changed_between_dates_is_not_put_down_to_users() -> None:
     # Users of a log that began with them have longer histories at later dates, at which fewer come.
     x = pd.DataFrame({"a": random.normal(size=len(date)), "b": 14.0 * date + random.normal(0, 20, len(date))})
     y = pd.Series((random.random(len(date)) < expit(1.5 - 0.4 * date + x.a)).astype(float))
-    recipe = Recipe("blend", ("a", "b"), rounds=60)
+    rows = x.assign(cutoff=pd.Timestamp("2024-01-01") + pd.to_timedelta(14 * date, "D"))
     spread = {}
-    for name, rows in (("dated", x.assign(cutoff=pd.Timestamp("2024-01-01") + pd.to_timedelta(14 * date, "D"))), ("pooled", x)):
+    for within in (True, False):
+        recipe = Recipe("blend", ("a", "b"), rounds=60, within_dates=within)
         for rung, model in fit_rungs(rows, y, ("logistic", "lightgbm"), recipe, is_amount=False, seed=1).items():
             asked = pd.DataFrame({"a": 0.0, "b": [0.0, 100.0]})
-            spread[name, rung] = np.ptp(logit(model.raw(asked)))
+            spread[within, rung] = np.ptp(logit(model.raw(asked)))
             assert model.raw(x).mean() == pytest.approx(y.mean(), abs=0.06)
             assert np.corrcoef(model.raw(x), x.a)[0, 1] > 0.5
     for rung in ("logistic", "lightgbm"):
-        assert spread["dated", rung] < 0.4 * spread["pooled", rung]
+        assert spread[True, rung] < 0.4 * spread[False, rung]
 
 
 def test_one_date_is_learned_as_it_is() -> None:
     x, y = table()
-    one = fit_recipe(x.assign(cutoff=pd.Timestamp("2024-01-01")), y, Recipe("lightgbm", NAMES, rounds=20), is_amount=False, seed=1)
-    same = fit_recipe(x, y, Recipe("lightgbm", NAMES, rounds=20), is_amount=False, seed=1)
-    np.testing.assert_array_equal(one.raw(x), same.raw(x))
+    rows, recipe = x.assign(cutoff=pd.Timestamp("2024-01-01")), Recipe("lightgbm", NAMES, rounds=20)
+    one, same = (
+        fit_recipe(rows, y, replace(recipe, within_dates=within), is_amount=False, seed=1).raw(x) for within in (True, False)
+    )
+    np.testing.assert_array_equal(one, same)
 
 
 @pytest.mark.parametrize("is_amount", [False, True])

@@ -119,3 +119,16 @@ def test_features_on_trial_stay_where_they_prove_their_worth() -> None:
     plan, short = plan_origins(CUTOFFS, HORIZON, tests=1, calibrations=1), [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)]
     assert settled(told, plan, recipe, HORIZON, on_trial=on_trial, is_amount=True, seed=1).features == recipe.features
     assert settled(told, short, recipe, HORIZON, on_trial=on_trial, is_amount=False, seed=1).features == ("strength", "forced")
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_dates_are_left_aside_where_they_would_be_put_down_to_users(moves: bool) -> None:
+    random = np.random.default_rng(8)
+    at = np.repeat(np.arange(len(CUTOFFS)), 600)
+    # The longer history of later dates tells the user apart the other way round: who has one longer comes.
+    frame = pd.DataFrame({"history": 14.0 * at + random.exponential(60, len(at)), "strength": random.normal(size=len(at))})
+    frame["cutoff"] = np.array(CUTOFFS, dtype="datetime64[us]")[at]
+    odds = frame.strength + 0.02 * frame.history - (0.7 * at if moves else 0.28 * at)
+    frame["label"] = (random.random(len(at)) < 1 / (1 + np.exp(-odds))).astype(float)
+    early, late = frame[at < 6], frame[at >= 6]
+    assert settled_on(early, late, Recipe("lightgbm", ("history", "strength")), seed=1).within_dates == moves
