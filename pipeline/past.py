@@ -149,9 +149,8 @@ def settled_recipes(past: Past, champions: Mapping[str, TargetBundle | None], na
         for target, recipe in zip(past.targets, made, strict=True):
             found[target.name] = recipe
             step.advance()
-        step.note(
-            ", ".join(f"{name}: {len(made.features)} read{' within dates' * made.within_dates}" for name, made in found.items())
-        )
+        within = {True: ", within dates", False: ""}
+        step.note("; ".join(f"{name}: {len(told.features)}{within[told.within_dates]}" for name, told in found.items()))
     for name, recipe in found.items():
         if recipe.parameters:
             narrator.say(f"  {name}: LightGBM's settings are those that the champion was tuned to")
