@@ -17,7 +17,7 @@ from scipy.special import expit, logit
 
 from features.families.outcomes import RFM
 from models.linear import Linear, fit_linear
-from models.propensity import LEAVES, PARAMETERS, ROUNDS, Floats, fit_booster, raw_scores
+from models.propensity import LEAVES, PARAMETERS, ROUNDS, Floats, fit_booster, log_odds, raw_scores
 from models.reasons import contributions
 
 Rung = Literal["base_rate", "recency", "rfm", "logistic", "lightgbm", "blend"]
@@ -198,7 +198,7 @@ def _levels(y: pd.Series, cutoffs: pd.Series) -> Floats | None:
     by_cutoff = y.groupby(cutoffs)
     if by_cutoff.ngroups < 2:
         return None
-    return np.asarray(logit((by_cutoff.transform("sum") + 0.5) / (by_cutoff.transform("size") + 1.0)), dtype=np.float64)
+    return log_odds(by_cutoff.transform("sum"), by_cutoff.transform("size"))
 
 
 def _booster(

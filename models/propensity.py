@@ -85,7 +85,7 @@ def fit_booster(
         if levels is None:
             return fit(_PROBABILITY, lightgbm.Dataset(x, y), len(x))
         booster = fit(_PROBABILITY, lightgbm.Dataset(x, y, init_score=levels), len(x))
-        return _raised(booster, float(logit((y.sum() + 0.5) / (len(y) + 1.0))))
+        return _raised(booster, float(log_odds(y.sum(), len(y))))
     label = y.clip(lower=0).to_numpy(dtype=np.float64)
     some = label > 0
     # Weights divide the mean out: regularisation means the same for pence and for thousands.
@@ -95,6 +95,11 @@ def fit_booster(
     said = np.exp(np.asarray(whether.predict(x[some], raw_score=True, num_threads=threads)))
     sized = lightgbm.Dataset(x[some], label[some] * said / mean, weight=said ** (_POWER - 2))
     return fit(_HOW_MUCH, sized, int(some.sum()), after=whether)
+
+
+def log_odds(total: pd.Series | float, rows: pd.Series | float) -> Floats:
+    """Give the log-odds of `total` labels of 1 among so many rows, a little towards the middle where they are few."""
+    return np.asarray(logit((total + 0.5) / (rows + 1.0)), dtype=np.float64)
 
 
 def _raised(booster: lightgbm.Booster, level: float) -> lightgbm.Booster:

@@ -1,8 +1,9 @@
 """How many rounds LightGBM makes, and which of many features are read: by what was known before the first test origin."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -66,36 +67,59 @@ def settled_on(
     stay by which the trees gained most, what the simple rules read, and those that `monotone` names.
     """
     on_trial = on_trial or {}
-    proven = replace(recipe, rung="lightgbm", rounds=_MOST, features=_without(on_trial, recipe))
-    trees = _grown(earlier, proven, seed=seed)
-    losses = _losses(trees, later)
-    for purpose in (None, *sorted(set(on_trial.values()))):
-        if purpose is None:
-            tried = replace(proven, within_dates=True)
-        else:
-            others = {name for name, other in on_trial.items() if other != purpose and name not in proven.features}
-            tried = replace(proven, features=_without(others, recipe))
-        if tried != proven and _is_worth(tried, proven, earlier, later, losses, seed=seed):
-            proven, trees = tried, _grown(earlier, tried, seed=seed)
-            losses = _losses(trees, later)
-    rounds = min(losses, key=losses.__getitem__)
-    return replace(recipe, rounds=rounds, features=_features(trees, recipe), within_dates=proven.within_dates)
+    given = replace(recipe, rung="lightgbm", rounds=_MOST, features=_without(on_trial, recipe))
+    best = _Proven(given, earlier, later, seed)
+    best = best.or_better(replace(best.recipe, within_dates=True))
+    for purpose in sorted(set(on_trial.values())):
+        others = {name for name, other in on_trial.items() if other != purpose and name not in best.recipe.features}
+        best = best.or_better(replace(best.recipe, features=_without(others, recipe)))
+    return replace(recipe, rounds=best.rounds, features=_features(best.trees, recipe), within_dates=best.recipe.within_dates)
 
 
-def _is_worth(
-    tried: Recipe, proven: Recipe, earlier: pd.DataFrame, later: pd.DataFrame, losses: Mapping[int, float], *, seed: int
-) -> bool:
-    """Whether a recipe leaves less wrong than another, after as many rounds as are best for that: they are its `losses`."""
-    rounds = min(losses, key=losses.__getitem__)
-    seeds = range(seed, seed + _SEEDS)
-    before = [losses[rounds], *(_left(earlier, later, replace(proven, rounds=rounds), seed=s) for s in seeds[1:])]
-    after = [_left(earlier, later, replace(tried, rounds=rounds), seed=s) for s in seeds]
-    return float(np.mean(after)) < (1 - _WORTH) * float(np.mean(before))
+@dataclass(frozen=True)
+class _Proven:
+    """The recipe that others are held against, and what it leaves wrong on the later rows."""
 
+    recipe: Recipe
+    earlier: pd.DataFrame
+    later: pd.DataFrame
+    seed: int
 
-def _left(earlier: pd.DataFrame, later: pd.DataFrame, recipe: Recipe, *, seed: int) -> float:
-    raw = _grown(earlier, recipe, seed=seed).raw(later)
-    return calibrated_loss(raw, later.label.to_numpy(dtype=np.float64))
+    @cached_property
+    def trees(self) -> Trees:
+        """Trees of the most rounds."""
+        return _grown(self.earlier, self.recipe, seed=self.seed)
+
+    @cached_property
+    def losses(self) -> dict[int, float]:
+        """What is left after each number of rounds."""
+        return _losses(self.trees, self.later)
+
+    @property
+    def rounds(self) -> int:
+        """After how many rounds least is left."""
+        return min(self.losses, key=self.losses.__getitem__)
+
+    @cached_property
+    def left(self) -> float:
+        """What is left after so many rounds, on average over the seeds."""
+        others = (self._left(self.recipe, seed) for seed in self._seeds[1:])
+        return float(np.mean([self.losses[self.rounds], *others]))
+
+    def or_better(self, tried: Recipe) -> "_Proven":
+        """Give way to a recipe that leaves enough less after as many rounds as are best here."""
+        if tried == self.recipe:
+            return self
+        left = float(np.mean([self._left(tried, seed) for seed in self._seeds]))
+        return replace(self, recipe=tried) if left < (1 - _WORTH) * self.left else self
+
+    @property
+    def _seeds(self) -> range:
+        return range(self.seed, self.seed + _SEEDS)
+
+    def _left(self, recipe: Recipe, seed: int) -> float:
+        raw = _grown(self.earlier, replace(recipe, rounds=self.rounds), seed=seed).raw(self.later)
+        return calibrated_loss(raw, self.later.label.to_numpy(dtype=np.float64))
 
 
 def _without(on_trial: Collection[str], recipe: Recipe) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
-from models.propensity import Floats
+from models.propensity import Floats, log_odds
 
 # Of whole weeks, so that weekdays meet weekdays.
 YEAR = timedelta(days=364)
@@ -84,7 +84,7 @@ def levels_of(rows: pd.Series, total: pd.Series, *, is_amount: bool) -> pd.Serie
     """Give the level of so many labels that add up to `total`; null where there are none, or no amount was spent."""
     if is_amount:
         return np.log((total / rows).where(total > 0))
-    return pd.Series(logit((total + 0.5) / (rows + 1.0)), index=rows.index)
+    return pd.Series(log_odds(total, rows), index=rows.index)
 
 
 def years_before(step: timedelta) -> int:

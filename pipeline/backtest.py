@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import partial
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 
 from features.errors import GateError, StoreError, listed
 from features.labels import Target
@@ -29,7 +29,7 @@ from models.metrics import Contact
 from models.report import Report, importances, report
 from pipeline.past import Past, gather, settings_of, settled_recipes
 from pipeline.past_segments import with_segments
-from pipeline.progress import Narrator
+from pipeline.progress import Narrator, side_by_side
 from pipeline.settings import Settings
 from pipeline.tracking import Tracker
 
@@ -104,9 +104,9 @@ def test(
         # Every rung where rungs are compared; then the chosen one at the origins before, to calibrate it.
         for of_all in (True, False):
             jobs = [(target, origin) for target, origin in asked if (origin.is_test or target.is_amount) == of_all]
-            # Threads, not processes: LightGBM lets go of the interpreter, and nothing is copied.
-            found = Parallel(n_jobs=settings.training.jobs, prefer="threads", return_as="generator")(
-                delayed(_predicted)(
+            calls = (
+                partial(
+                    _predicted,
                     past,
                     target,
                     recipes[target.name],
@@ -116,9 +116,9 @@ def test(
                 )
                 for target, origin in jobs
             )
+            found = side_by_side(calls, step, jobs=settings.training.jobs)
             for (target, _), part in zip(jobs, found, strict=True):
                 predicted[target.name].append(part)
-                step.advance()
             if of_all:
                 by_rung = {target.name: _worth(target, predicted[target.name], settings) for target in past.targets}
         origins = sorted({sum(origin.is_test for origin in past.plans[target.name]) for target in past.targets})

@@ -3,14 +3,13 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import ibis
 import ibis.expr.types as ir
 import pandas as pd
 from ibis import _
-from joblib import Parallel, delayed
 
 from features.build import steps
 from features.engines import keep
@@ -29,7 +28,7 @@ from models.rounds import settled
 from models.season import NO_SEASON, YEARS, Season, in_words, levels_of, season_of, years_before
 from pipeline.events import EventLog, midnight, read_events
 from pipeline.frames import features_frame, shards
-from pipeline.progress import Narrator
+from pipeline.progress import Narrator, side_by_side
 from pipeline.settings import Settings
 from pipeline.target_settings import TargetSettings
 
@@ -142,13 +141,9 @@ def settled_recipes(past: Past, champions: Mapping[str, TargetBundle | None], na
     Raises GateError when the config's `monotone` names a feature that is not built.
     """
     with narrator.step("choosing features", total=len(past.targets)) as step:
-        made = Parallel(n_jobs=past.settings.training.jobs, prefer="threads", return_as="generator")(
-            delayed(_recipe)(past, target, champions.get(target.name)) for target in past.targets
-        )
-        found = {}
-        for target, recipe in zip(past.targets, made, strict=True):
-            found[target.name] = recipe
-            step.advance()
+        calls = (partial(_recipe, past, target, champions.get(target.name)) for target in past.targets)
+        made = side_by_side(calls, step, jobs=past.settings.training.jobs)
+        found = {target.name: recipe for target, recipe in zip(past.targets, made, strict=True)}
         within = {True: ", within dates", False: ""}
         step.note("; ".join(f"{name}: {len(told.features)}{within[told.within_dates]}" for name, told in found.items()))
     for name, recipe in found.items():

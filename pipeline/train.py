@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from platform import python_version
@@ -10,7 +11,6 @@ from platform import python_version
 import lightgbm
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from matplotlib.figure import Figure
 
 from features.catalogue import feature_name
@@ -40,7 +40,7 @@ from pipeline.figures import (
 from pipeline.past import Past, gather, settled_recipes
 from pipeline.persona_figures import persona_figures
 from pipeline.persona_page import PERSONA_OUTPUTS, change_params, persona_metrics, persona_page, told_changes
-from pipeline.progress import Narrator
+from pipeline.progress import Narrator, side_by_side
 from pipeline.settings import PERSONAS, Settings
 from pipeline.tables import exclusive
 from pipeline.tracking import Tracker
@@ -184,13 +184,9 @@ def _tuned(past: Past, target: Target, recipe: Recipe, tracker: Tracker, narrato
 
 def _final_models(past: Past, tested: Sequence[Tested], narrator: Narrator) -> dict[str, Model]:
     with narrator.step("fitting final models", total=len(tested)) as step:
-        found = Parallel(n_jobs=past.settings.training.jobs, prefer="threads", return_as="generator")(
-            delayed(_final_model)(past, made) for made in tested
-        )
-        models = {}
-        for made, model in zip(tested, found, strict=True):
-            models[made.target.name] = model
-            step.advance()
+        calls = (partial(_final_model, past, made) for made in tested)
+        found = side_by_side(calls, step, jobs=past.settings.training.jobs)
+        models = {made.target.name: model for made, model in zip(tested, found, strict=True)}
         step.note(f"on {sum(map(len, past.labels.values())):,} rows")
     return models
 

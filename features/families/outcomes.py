@@ -174,9 +174,8 @@ def with_inventory(asked: Sequence[Outcome], inventory: Inventory) -> tuple[Outc
         if is_bought:
             condition = asking(event_type=name)
             held[condition] = Outcome(condition, for_all=True, is_part=True, on_trial=True)
-        has_quantity = name in lasting
         for condition in (asking(event_type=name, category=value) for value in values):
-            held[condition] = Outcome(condition, for_all=True, has_quantity=has_quantity, is_part=True, on_trial=is_bought)
+            held[condition] = Outcome(condition, for_all=True, has_quantity=name in lasting, is_part=True, on_trial=is_bought)
     asked = [replace(told, has_quantity=not told.types or bool(told.types & lasting)) for told in asked]
     own = [_also_held(told, held.pop(told.condition, None)) for told in asked]
     return (*own, *held.values())
@@ -351,14 +350,11 @@ def _features_of(
     if outcome.for_all and not outcome.is_part:
         features += _trend(outcome, "count", "events per day", recent)
     longest = feature_name(outcome.name, "count", windows[-1])
-    if is_named:
-        features = [replace(one, high="keen", low="occasional") if one.name == longest else one for one in features]
-    elif outcome.for_all and outcome.types:
+    high, low = ("keen", "occasional") if is_named else (None, None)
+    if outcome.for_all and outcome.types and not is_named:
         # Personas are told apart by what a log holds besides, and named after it: comment-heavy users.
-        features = [
-            replace(one, high=f"{outcome.name.replace('_', '-')}-heavy") if one.name == longest else one for one in features
-        ]
-    return features, measures
+        high = f"{outcome.name.replace('_', '-')}-heavy"
+    return [replace(one, high=high, low=low) if one.name == longest else one for one in features], measures
 
 
 def _sums(
