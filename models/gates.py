@@ -115,34 +115,34 @@ def amounts_told(error: Interval | None) -> Verdict:
     )
 
 
-def stable(
-    values: Mapping[datetime, float], *, measure: str, max_swing: float, references: Mapping[datetime, float] | None = None
-) -> Verdict:
-    """Refuse a model whose worst test origin falls below `(1 - max_swing)` times the mean of the others.
+def stable(found: Mapping[datetime, Interval], *, measure: str, max_swing: float, references: Mapping[datetime, float]) -> Verdict:
+    """Refuse a model whose skill at the worst test origin is surely below `(1 - max_swing)` times the mean of the others.
 
-    `values` has `measure` by origin. `references` has what knowing nothing but the base rate would score at each, and values are
-    taken relative to it: average precision rises with the base rate, and so do log loss, Brier score and mean error, so a base
-    rate that varies is no swing. Of a measure that is better when lower, the worst origin may not lie above the mean of the
-    others over `(1 - max_swing)`. Origins without a value are left out; with fewer than three there is nothing to tell.
+    `found` has `measure` by origin, and `references` what saying the base rate to everybody scores there. Skill is how much of the
+    way from that to being always right a model goes (Murphy, 1988): 0 is the base rate, 1 no error. Measures as they are, and
+    their ratio to the base rate's, swing with the base rate however good the model is. Origins without a value or a way to go are
+    left out; with fewer than three there is nothing to tell.
 
     >>> days = [datetime(2024, month, 1) for month in (1, 2, 3)]
-    >>> stable(dict(zip(days, [0.8, 0.3, 0.8])), measure="auc", max_swing=0.5).said
-    'auc at the worst origin (2024-02-01) is 0.300, the others have 0.800 on average: worse by 62%, 50% is allowed'
+    >>> sure = {day: Interval(value, value, value) for day, value in zip(days, [0.9, 0.6, 0.9])}
+    >>> stable(sure, measure="auc", max_swing=0.5, references=dict.fromkeys(days, 0.5)).passed
+    False
     """
-    told = _relative(values, references)
+    told = _skills(found, references, perfect=0.0 if measure in LOWER_IS_BETTER else 1.0)
     if len(told) < _FEWEST_ORIGINS:
         return Verdict("stability", True, f"{len(told)} test origins are too few to tell ({_FEWEST_ORIGINS} are needed)")
-    is_lower = measure in LOWER_IS_BETTER
-    worst = (max if is_lower else min)(told, key=lambda origin: told[origin])
-    others = sum(value for origin, value in told.items() if origin != worst) / (len(told) - 1)
-    passed = told[worst] * (1 - max_swing) <= others if is_lower else told[worst] >= (1 - max_swing) * others
-    ratio = _share(others, told[worst]) if is_lower else _share(told[worst], others)
-    name = measure if references is None else f"{measure} relative to the base rate's"
+    worst = min(told, key=lambda origin: told[origin].value)
+    others = sum(skill.value for origin, skill in told.items() if origin != worst) / (len(told) - 1)
+    # Where the others have no skill either, a model may still not be worse than the base rate.
+    least = max((1 - max_swing) * others, 0.0)
+    skill = told[worst]
+    passed = skill.high >= least
+    found_out = f"{least:.3f} is asked" if passed else f"surely below the {least:.3f} asked"
     return Verdict(
         "stability",
         passed,
-        f"{name} at the worst origin ({worst:%Y-%m-%d}) is {told[worst]:.3f}, the others have {others:.3f} on average: "
-        f"worse by {max(0.0, 1 - ratio):.0%}, {max_swing:.0%} is allowed",
+        f"skill in {measure} (0: the base rate, 1: no error) at the worst origin ({worst:%Y-%m-%d}) is {skill.value:.3f} "
+        f"({skill.low:.3f} to {skill.high:.3f}), the others have {others:.3f} on average: {found_out}",
     )
 
 
@@ -171,18 +171,16 @@ def because(verdicts: Sequence[Verdict]) -> str:
     return "; ".join(f"{verdict.gate}: {verdict.said}" for verdict in refusing or verdicts)
 
 
-def _relative(values: Mapping[datetime, float], references: Mapping[datetime, float] | None) -> dict[datetime, float]:
-    if references is not None:
-        values = {
-            origin: value / references[origin]
-            for origin, value in values.items()
-            if origin in references and references[origin] > 0
-        }
-    return {origin: value for origin, value in sorted(values.items()) if isfinite(value)}
-
-
-def _share(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else 1.0
+def _skills(
+    found: Mapping[datetime, Interval], references: Mapping[datetime, float], *, perfect: float
+) -> dict[datetime, Interval]:
+    skills = {}
+    for origin in sorted(found.keys() & references.keys()):
+        measured, reference = found[origin], references[origin]
+        if isfinite(measured.value) and reference != perfect:
+            ends = [(end - reference) / (perfect - reference) for end in (measured.low, measured.high)]
+            skills[origin] = Interval((measured.value - reference) / (perfect - reference), min(ends), max(ends))
+    return skills
 
 
 def _told(difference: Interval) -> str:

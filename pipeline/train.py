@@ -152,15 +152,12 @@ def judge(past: Past, tested: Tested, champions: Mapping[str, TargetBundle | Non
         undefined = Interval(float("nan"), float("nan"), float("nan"))
         compared = gates.not_worse(difference or undefined if has_champion else None, measure=measure)
     # An origin with a handful of either label says more about chance than about the model.
-    known = {
-        origin: found
-        for origin, found in report.by_origin.items()
-        if is_amount or min(found["positives"], found["users"] - found["positives"]) >= _ENOUGH
+    at_origins = {
+        origin: found[measure]
+        for origin, found in report.at_origins.items()
+        if measure in found and (is_amount or _has_both(report.by_origin[origin]))
     }
-    values = {origin: found[measure] for origin, found in known.items() if measure in found}
-    # Most measures move with the base rate: what counts is how they compare with saying it to everybody.
-    plain = tested.backtest.by_origin("base_rate") if measure != "auc" else {}
-    references = {origin: found[measure] for origin, found in plain.items() if measure in found and origin in values}
+    plain = {origin: found[measure] for origin, found in tested.backtest.by_origin("base_rate").items() if measure in found}
     rejected = len(past.log.rejected) / max(1, len(past.log.rejected) + past.log.count + past.log.later)
     return (
         compared,
@@ -170,9 +167,13 @@ def judge(past: Past, tested: Tested, champions: Mapping[str, TargetBundle | Non
         gates.amounts_told(report.pooled.get("decile_total_error"))
         if is_amount
         else gates.calibrated(report.pooled.get("expected_calibration_error"), most=told.max_calibration_error),
-        gates.stable(values, measure=measure, max_swing=told.max_swing, references=references or None),
+        gates.stable(at_origins, measure=measure, max_swing=told.max_swing, references=plain),
         gates.sound_data(rejected, allowed=past.settings.contract.max_bad_share, beyond_history=past.log.beyond_history),
     )
+
+
+def _has_both(found: Mapping[str, float]) -> bool:
+    return min(found["positives"], found["users"] - found["positives"]) >= _ENOUGH
 
 
 def _tuned(past: Past, target: Target, recipe: Recipe, tracker: Tracker, narrator: Narrator, *, tune: int) -> Recipe:

@@ -45,7 +45,10 @@ class GateSettings(Strict):
         0.05, gt=0, le=1, description="Calibration error of the pooled test origins that may not be exceeded for sure."
     )
     max_swing: float = Field(
-        0.5, gt=0, le=1, description="How far the worst test origin may fall below the mean of the others, as a share of it."
+        0.5,
+        gt=0,
+        le=1,
+        description="How far skill at the worst test origin may surely fall below the mean of the others, as a share of it.",
     )
 
 

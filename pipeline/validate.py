@@ -12,6 +12,7 @@ from features.labels import active_users
 from models.personas import refuse_few
 from pipeline.columns import segments_schema
 from pipeline.events import EventLog, midnight
+from pipeline.past import training_cutoffs
 from pipeline.progress import Narrator
 from pipeline.rule_checks import RuleCheck, check_rules, needing_models
 from pipeline.score import NightRun, answer, compute_features, load_champions, load_events, recorded_nights, refuse_missing
@@ -24,14 +25,15 @@ from pipeline.tracking import Tracker
 class Validation:
     """What the night of a date would read, and what the rules say of it.
 
-    `few` says that users are too few to train personas, `unscored` why nobody could be scored; None where all is well. `unseen`
-    says of conditions of targets and features that no event meets them.
+    `few` says that users are too few to train personas, `short` that history is too short to train at all, `unscored` why nobody
+    could be scored; None where all is well. `unseen` says of conditions of targets and features that no event meets them.
     """
 
     as_of: date
     log: EventLog
     rules: RuleCheck
     few: str | None
+    short: str | None
     unseen: tuple[str, ...]
     unscored: str | None
 
@@ -40,7 +42,7 @@ class Validation:
         log = self.log
         counts = {"events": log.count, "users": log.users, "rejected": len(log.rejected), "later": log.later}
         dates = {"first_event": log.first.isoformat(), "history_from": log.since.isoformat(), "last_event": log.last.isoformat()}
-        warnings = [*self.unseen, *([self.few] if self.few else []), *self.rules.warnings]
+        warnings = [*self.unseen, *(said for said in (self.few, self.short) if said), *self.rules.warnings]
         rules = {"rules": dict(self.rules.met), "members": dict(self.rules.members), "warnings": warnings}
         unchecked = {"unchecked": self.rules.unchecked, "unchecked_because": self.unscored if self.rules.unchecked else None}
         return {"as_of": self.as_of.isoformat(), **counts, **dates, "features": len(log.features.features), **rules, **unchecked}
@@ -76,7 +78,7 @@ def validate(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrat
             checked = check_rules(night.users, settings, forming, {}, left_out=needing_models(settings))
         left = f", {len(checked.unchecked)} not checked" if checked.unchecked else ""
         step.note(f"{how_many(len(checked.met), 'rule')}{left}, {how_many(len(checked.warnings), 'warning')}")
-    return Validation(as_of, night.events, checked, few.said if few else None, tuple(_unseen(night)), unscored)
+    return Validation(as_of, night.events, checked, few.said if few else None, _short(night), tuple(_unseen(night)), unscored)
 
 
 def _with_champions(night: NightRun) -> tuple[NightRun, str | None]:
@@ -105,6 +107,15 @@ def _few(night: NightRun) -> _Few | None:
         refuse_few(users, fewest=night.settings.personas.fewest)
     except GateError as error:
         return _Few(users, str(error))
+    return None
+
+
+def _short(night: NightRun) -> str | None:
+    """Say what training would say of a history that leaves no date to test on; a night with champions does without."""
+    try:
+        training_cutoffs(night.events, night.settings, night.settings.specs())
+    except GateError as error:
+        return str(error)
     return None
 
 

@@ -375,3 +375,8 @@ def test_a_condition_that_no_event_meets_is_a_warning(trained: Path) -> None:
 def test_too_few_users_to_train_personas_are_a_warning(trained: Path) -> None:
     told = validated(shop(trained, personas={"fewest": 20, "most": 20}))
     assert told["warnings"][0].startswith("personas.fewest: ") and "too few for 20 personas: at least 200" in told["warnings"][0]
+
+
+def test_a_history_too_short_to_train_is_a_warning(trained: Path) -> None:
+    told = validated(shop(trained, training={"min_history": "900d"}))
+    assert told["warnings"][0].startswith("the history before ") and "training.min_history (900d)" in told["warnings"][0]
