@@ -25,6 +25,9 @@ _TAIL = 0.05
 _MOST_STEPS = 100
 _FLATTEST = 0.05
 _MOST_SCORES = 10_000
+# Standard errors by which a map must be better than a simpler one: blocks are few and near each other, and what a map says of the
+# level is soon of the past. Amounts are moved by one number alone.
+_ERRORS, _ERRORS_OF_AMOUNTS = 2.0, 1.0
 
 MINIMUM_OF_EACH_CLASS = 30
 # One alone cannot say what helps on another.
@@ -111,8 +114,8 @@ def fit_calibrator(
     is that of another, and blocks whose `horizon` overlaps are one: they may only shrink. Else `none`, `shrunk`, `platt`, `beta`
     (from 100 of each class: one more number to learn) and `isotonic` (from 500 of each: below about 1,000 pairs it learns noise,
     Niculescu-Mizil and Caruana, 2005) are each fitted without one block and those that overlap it, and measured by log loss on it,
-    block by block. The simplest wins that is within one standard error of the best (Breiman et al., 1984); the error is that of the
-    paired differences, since blocks differ more than maps do.
+    block by block. The simplest wins that is within two standard errors of the best (Breiman et al., 1984, took one); the error is
+    that of the paired differences, since blocks differ more than maps do.
     """
     raw, label = np.asarray(raw, dtype=float), np.asarray(label, dtype=float)
     known = np.isfinite(raw) & np.isfinite(label)
@@ -133,7 +136,7 @@ def fit_calibrator(
         return _shrunk(everything)
     candidates = [fit for fewest, fit in _LADDER if everything.fewest >= fewest]
     losses = [[_log_loss(told[at], fit(rest)) for fit in candidates] for at, rest in others.items()]
-    return candidates[_simplest(np.array(losses))](everything)
+    return candidates[_simplest(np.array(losses), errors=_ERRORS)](everything)
 
 
 def _are_apart(one: Any, other: Any, horizon: timedelta) -> bool:
@@ -154,7 +157,7 @@ def _scaled(raw: Floats, label: Floats, block: npt.NDArray[np.intp], apart: list
         return Calibrator()
     losses = np.array([[loss(part, 1.0), loss(part, scale(rest))] for part, rest in parts.values()])
     everything = np.ones(len(raw), dtype=bool)
-    return Calibrator("scale", slope=scale(everything)) if _simplest(losses) == 1 else Calibrator()
+    return Calibrator("scale", slope=scale(everything)) if _simplest(losses, errors=_ERRORS_OF_AMOUNTS) == 1 else Calibrator()
 
 
 def calibrated_loss(raw: Floats, label: Floats) -> float:
@@ -217,10 +220,10 @@ def _log_loss(pairs: _Pairs, calibrate: Calibrator) -> float:
     return -float((xlogy(pairs.hits, score) + xlog1py(pairs.misses, -score)).sum() / (pairs.hits + pairs.misses).sum())
 
 
-def _simplest(losses: Floats) -> int:
-    """Choose a column; they are ordered from simple to flexible."""
+def _simplest(losses: Floats, *, errors: float) -> int:
+    """Choose a column, of those ordered from simple to flexible, that is within so many standard `errors` of the best."""
     worse = losses - losses[:, [losses.mean(axis=0).argmin()]]
-    return int(np.argmax(worse.mean(axis=0) <= worse.std(axis=0, ddof=1) / np.sqrt(len(losses))))
+    return int(np.argmax(worse.mean(axis=0) <= errors * worse.std(axis=0, ddof=1) / np.sqrt(len(losses))))
 
 
 def _none(_pairs: _Pairs) -> Calibrator:

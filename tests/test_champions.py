@@ -20,7 +20,7 @@ from features.inventory import Inventory
 from features.labels import definition
 from models.bundle import TargetBundle
 from models.gates import Verdict
-from pipeline.backtest import Tested
+from pipeline import backtest
 from pipeline.cli import app
 from pipeline.past import Past, gather, settled_recipes
 from pipeline.progress import Narrator
@@ -39,7 +39,7 @@ REFUSED = ("churn_28d", "value_28d")
 def a_gate_refuses_them() -> Iterator[None]:
     """Let one gate refuse the models of `REFUSED`, whatever they are worth."""
 
-    def judged(past: Past, tested: Tested, champions: Mapping[str, TargetBundle | None]) -> tuple[Verdict, ...]:
+    def judged(past: Past, tested: backtest.Tested, champions: Mapping[str, TargetBundle | None]) -> tuple[Verdict, ...]:
         verdicts = judge(past, tested, champions)
         return (*verdicts, Verdict("stability", False, "shaky")) if tested.target.name in REFUSED else verdicts
 
