@@ -23,6 +23,10 @@ TENURE, STAGE = "known_days", "journey_stage"
 _EXPLAINED = 500
 # Scores that are further from what happened at an origin, as a factor, are worth a word.
 _LEVEL_OFF = 1.2
+# With fewer at an origin, a bootstrap knows too little of how few there might have been.
+_FEWEST_POSITIVES = 10
+# By how much calibration has to have moved scores to be worth a word.
+_CALIBRATED = 0.05
 # Share of the bands that are as stated below which it is told; chance alone leaves nine of ten or more.
 _AS_STATED = 0.6
 
@@ -109,7 +113,7 @@ def report(
             *suspicions(tested, groups, asked, auc.value if auc else None),
             *_uncalibrated(backtest),
             *_not_as_stated(bands),
-            *_level_off(tested, own.by_origin),
+            *_level_off(tested, own.by_origin, backtest),
         ),
         importance=importance,
         rows=len(tested),
@@ -136,20 +140,24 @@ def _not_as_stated(bands: Sequence[ScoreBand]) -> list[str]:
     return [said] if stated < _AS_STATED * count else []
 
 
-def _level_off(tested: pd.DataFrame, at_origins: Mapping[datetime, Mapping[str, Interval]]) -> list[str]:
+def _level_off(tested: pd.DataFrame, at_origins: Mapping[datetime, Mapping[str, Interval]], backtest: Backtest) -> list[str]:
     """Say at which origin scores were furthest from what happened, where that is far for sure: over origins it may cancel."""
     worst, most = "", _LEVEL_OFF
-    for origin, scores in tested.groupby("cutoff").score:
+    for origin, rows in tested.groupby("cutoff"):
         found = at_origins[origin.to_pydatetime()]
         happened = found.get("base_rate") or found.get("mean_label")
-        if happened is None or happened.low <= 0 or not scores.mean() > 0:
+        if happened is None or happened.low <= 0 or not rows.score.mean() > 0:
             continue
-        ratios = [scores.mean() / bound for bound in (happened.value, happened.high, happened.low)]
+        if not backtest.is_amount and rows.label.sum() < _FEWEST_POSITIVES:
+            continue
+        ratios = [rows.score.mean() / bound for bound in (happened.value, happened.high, happened.low)]
         # By the bound that is nearer to being right.
         off = max(ratios[1], 1 / ratios[2])
         if off > most:
             most = off
             worst = f"at {origin:%Y-%m-%d} scores were {ratios[0]:.2f} times what happened ({ratios[1]:.2f} to {ratios[2]:.2f})"
+            raw = rows[backtest.rung].mean() / happened.value
+            worst += f", before calibration {raw:.2f} times" if abs(raw / ratios[0] - 1) > _CALIBRATED else ""
     return [f"{worst}: look for what the origins before had not shown, such as a season or an offer"] if worst else []
 
 

@@ -17,7 +17,9 @@ from models.propensity import ROUNDS
 # Blocks of time that are looked at together: one alone says little.
 _WATCHED = 3
 _FEWEST, _MOST, _STEP = 50, 400, 10
-# More of them gain nothing, and every fit and every night pays for them (decision 76).
+# Twice the leaves are tried up to here: beyond, trees have had rows enough to ask for theirs (see `models.propensity`).
+_MOST_LEAVES = 32
+# More of them mostly gain nothing, and every fit and every night pays for them (decisions 76 and 100).
 ENOUGH_FEATURES = 100
 # Of each part. A few large amounts, such as yearly renewals that no earlier block has seen, would stop them at once, and 200 to
 # 400 are much the same.
@@ -62,18 +64,23 @@ def settled_on(
 
     Rounds, by tens, are those that leave least wrong when the scores are calibrated on the later rows: they are calibrated later on
     anyway, and a block of another level would stop trees that still learn the order. Bounded to 50 to 400: one block of time says
-    little about the last few rounds. Models are fitted within dates, and features `on_trial` (name to what for) stay, where that,
-    or those for one purpose together, leave a fifth of a percent less, on average over three seeds. Of more than 100 features those
-    stay by which the trees gained most, what the simple rules read, and those that `monotone` names.
+    little about the last few rounds. Models are fitted within dates, trees have twice the leaves (up to 32), and features stay that
+    are `on_trial` (name to what for), where that, or those for one purpose together, leave a fifth of a percent less, on average
+    over three seeds. Of more than 100 features those stay by which the trees gained most, what the simple rules read, and those
+    that `monotone` names, unless all leave as much less than these.
     """
     on_trial = on_trial or {}
     given = replace(recipe, rung="lightgbm", rounds=_MOST, features=_without(on_trial, recipe))
     best = _Proven(given, earlier, later, seed)
     best = best.or_better(replace(best.recipe, within_dates=True))
+    if 2 * recipe.leaves <= _MOST_LEAVES and "num_leaves" not in recipe.parameters:
+        best = best.or_better(replace(best.recipe, leaves=2 * recipe.leaves))
     for purpose in sorted(set(on_trial.values())):
         others = {name for name, other in on_trial.items() if other != purpose and name not in best.recipe.features}
         best = best.or_better(replace(best.recipe, features=_without(others, recipe)))
-    return replace(recipe, rounds=best.rounds, features=_features(best.trees, recipe), within_dates=best.recipe.within_dates)
+    fewer = replace(best.recipe, features=_features(best.trees, recipe))
+    features = best.recipe.features if best.is_better_than(fewer) else fewer.features
+    return replace(best.recipe, rung=recipe.rung, rounds=best.rounds, features=features)
 
 
 @dataclass(frozen=True)
@@ -108,10 +115,15 @@ class _Proven:
 
     def or_better(self, tried: Recipe) -> "_Proven":
         """Give way to a recipe that leaves enough less after as many rounds as are best here."""
-        if tried == self.recipe:
-            return self
-        left = float(np.mean([self._left(tried, seed) for seed in self._seeds]))
-        return replace(self, recipe=tried) if left < (1 - _WORTH) * self.left else self
+        is_less = tried != self.recipe and self._left_by(tried) < (1 - _WORTH) * self.left
+        return replace(self, recipe=tried) if is_less else self
+
+    def is_better_than(self, other: Recipe) -> bool:
+        """Whether another recipe leaves enough more after as many rounds."""
+        return other != self.recipe and self.left < (1 - _WORTH) * self._left_by(other)
+
+    def _left_by(self, recipe: Recipe) -> float:
+        return float(np.mean([self._left(recipe, seed) for seed in self._seeds]))
 
     @property
     def _seeds(self) -> range:

@@ -48,7 +48,9 @@ def suspicions(rows: pd.DataFrame, groups: Mapping[str, str], asked: Collection[
     said = []
     if auc is not None and auc >= TOO_GOOD:
         likely = ", ".join(knowing or [f"{name} (alone AUC {value:.3f})" for name, value in alone[:3]])
-        said.append(f"AUC {auc:.3f} is too good to be honest; look first at {likely}")
+        said.append(
+            f"AUC {auc:.3f} is too good to be honest, unless it is agreed beforehand, like a standing order; look first at {likely}"
+        )
     elif knowing:
         said.append(f"these features almost tell the label alone, as a leak would: {', '.join(knowing)}")
     elif alone and is_known and alone[0][1] >= _GOOD:

@@ -16,15 +16,16 @@ from ibis.backends.sql import SQLBackend
 
 from features.attributes import held, read_attributes
 from features.catalogue import how_many
+from features.conditions import choices_of
 from features.contract import COLUMNS, PURCHASE, Bounds, accepted, conform, judge
 from features.declare import FeatureSet, declared, switched_off
 from features.engines import engine_errors, keep
-from features.errors import ConfigError, DataError, first_line, listed
+from features.errors import ConfigError, DataError, did_you_mean, first_line, listed
 from features.event_types import KNOWN
 from features.expressions import columns_of
 from features.families.values import in_names
 from features.fingerprint import fingerprint
-from features.inventory import NOTHING, Inventory, beside, take_inventory, united
+from features.inventory import NAMED, NOTHING, Inventory, beside, take_inventory, united
 from features.labels import active_users, first_met
 from features.local_time import offset_changes
 from features.sources import read_sources
@@ -35,6 +36,8 @@ from pipeline.settings import ATTRIBUTES, Settings
 from pipeline.target_settings import GrowthSettings, ValueSettings
 
 _YEAR = timedelta(days=366)
+# Columns whose values may be told: they say of no event whose it is.
+_TOLD = frozenset({"category", "brand", *NAMED})
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,16 @@ class EventLog:
         met = active_users(self.events, [condition], midnight(self.as_of), LONGEST).limit(1).count()
         if self.engine.execute(met):
             return None
-        return f"no event so far meets {condition}; the event types are {listed(sorted(self.types), most=20)}"
+        return f"no event so far meets {condition}; {self._instead(condition)}"
+
+    def _instead(self, condition: str) -> str:
+        """Name the value of a column that is nearest to one that no event has; else the event types."""
+        for column in sorted(_TOLD & choices_of(condition).keys()):
+            known = self.engine.execute(self.events[[column]].distinct())[column].dropna()
+            unknown = [value for value in choices_of(condition)[column] if value not in set(known)]
+            if unknown and len(known):
+                return f"no {column} is {unknown[0]}: {did_you_mean(unknown[0], known)}"
+        return f"the event types are {listed(sorted(self.types), most=20)}"
 
 
 def midnight(as_of: date) -> datetime:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _SHOWN_SLICES = 3
 _FEW = 100
+# Odds that moved by more leave hardly anything out of what is stated.
+_FAR = 3.0
 
 
 def tell_backtest(tested: Sequence["Tested"]) -> dict[str, Any]:
@@ -229,7 +231,8 @@ def _print_bands(row: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     low, high = row["odds_moved"]
     if high > 1:
-        console.print(f"stated: chance, and odds that moved between dates by factors of {low:.2f} to {high:.2f} (95 %)\n")
+        little = "; so far that what is stated says little" if high > _FAR else ""
+        console.print(f"stated: chance, and odds that moved between dates by factors of {low:.2f} to {high:.2f} (95 %){little}\n")
 
 
 def _print_slices(row: Mapping[str, Any], console: Console, currency: str, *, most: int | None = _SHOWN_SLICES) -> None:

@@ -214,7 +214,7 @@ def test_a_feature_that_knows_the_label_is_named() -> None:
         "these features almost tell the label alone, as a leak would: leak (alone AUC 1.000)"
     ]
     assert suspicions(rows, OWN | {"leak": "leak"}, (), 0.995)[0].startswith(
-        "AUC 0.995 is too good to be honest; look first at leak"
+        "AUC 0.995 is too good to be honest, unless it is agreed beforehand, like a standing order; look first at leak"
     )
     assert suspicions(rows, OWN, (), 0.8) == []
 

@@ -1,5 +1,6 @@
 """How many rounds are made: chosen on blocks of time before every reported one, by what calibration cannot mend."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -82,18 +83,20 @@ def test_where_nothing_can_be_learned_the_fewest_rounds_are_made() -> None:
     assert settled_on(early, late, RECIPE, seed=1).rounds == 50
 
 
-def test_of_many_features_those_stay_that_tell_most_and_those_that_are_named() -> None:
+def crowd(chances: np.ndarray) -> tuple[pd.DataFrame, Recipe]:
+    """Add features that know nothing, and two constant ones that are named: by a simple rule, and by the config."""
     told = rows()
-    random = np.random.default_rng(2)
-    chances = pd.DataFrame(
-        random.normal(size=(len(told), 150)), columns=[f"chance_{number}" for number in range(150)], index=told.index
-    )
-    told = pd.concat([told, chances.assign(rule=1.0, forced=1.0)], axis=1)
-    names = (*chances.columns, "strength", "rule", "forced")
-    wide = Recipe("lightgbm", names, recency=("rule",), rfm=("rule",), monotone={"forced": 1})
+    names = [f"chance_{number}" for number in range(chances.shape[1])]
+    told = pd.concat([told, pd.DataFrame(chances, columns=names, index=told.index).assign(rule=1.0, forced=1.0)], axis=1)
+    recipe = Recipe("lightgbm", (*names, "strength", "rule", "forced"), recency=("rule",), rfm=("rule",), monotone={"forced": 1})
+    return told, recipe
+
+
+def test_of_many_features_those_stay_that_tell_most_and_those_that_are_named() -> None:
+    # Too rare to be cut by.
+    told, wide = crowd((np.random.default_rng(2).random((len(rows()), 150)) < 0.002).astype(float))
     early, late = told[told.cutoff < CUTOFFS[5]], told[told.cutoff >= CUTOFFS[5]]
     found = settled_on(early, late, wide, seed=1)
-    # What simple rules read and what the config says of is constant here: no tree gains by it.
     assert len(found.features) == ENOUGH_FEATURES + 2
     assert {"strength", "rule", "forced"} <= set(found.features)
     assert list(found.features) == [name for name in wide.features if name in found.features]
@@ -102,6 +105,13 @@ def test_of_many_features_those_stay_that_tell_most_and_those_that_are_named() -
     assert settled(told, plan, wide, HORIZON, is_amount=True, seed=1).features == wide.features
     short = [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)]
     assert settled(told, short, wide, HORIZON, is_amount=False, seed=1).features == wide.features
+
+
+def test_all_features_stay_where_those_that_tell_most_leave_more_wrong() -> None:
+    # Of so much chance the hundred by which trees gained most are those that fitted it best.
+    told, wide = crowd(np.random.default_rng(2).normal(size=(len(rows()), 150)))
+    early, late = told[told.cutoff < CUTOFFS[5]], told[told.cutoff >= CUTOFFS[5]]
+    assert settled_on(early, late, wide, seed=1).features == wide.features
 
 
 def test_features_on_trial_stay_where_they_prove_their_worth() -> None:
@@ -132,3 +142,20 @@ def test_dates_are_left_aside_where_they_would_be_put_down_to_users(moves: bool)
     frame["label"] = (random.random(len(at)) < 1 / (1 + np.exp(-odds))).astype(float)
     early, late = frame[at < 6], frame[at >= 6]
     assert settled_on(early, late, Recipe("lightgbm", ("history", "strength")), seed=1).within_dates == moves
+
+
+def test_trees_have_twice_the_leaves_where_that_proves_its_worth() -> None:
+    random = np.random.default_rng(3)
+    told = rows(2_000)
+    # Each of the 32 kinds of users has a chance of its own. A tree reads some of the features, so each is there three times.
+    bits = random.integers(2, size=(len(told), 5))
+    told["label"] = (random.random(len(told)) < random.random(32)[bits @ 2 ** np.arange(5)]).astype(float)
+    names = tuple(f"{bit}_{again}" for bit in range(5) for again in range(3))
+    told = told.assign(**{name: bits[:, int(name[0])].astype(float) for name in names})
+    early, late = told[told.cutoff < CUTOFFS[5]], told[told.cutoff >= CUTOFFS[5]]
+    recipe = Recipe("lightgbm", names)
+    assert settled_on(early, late, recipe, seed=1).leaves == 2 * recipe.leaves
+    assert settled_on(early, late, RECIPE, seed=1).leaves == RECIPE.leaves
+    # What was tuned is not tried again, and large trees are large enough.
+    for given in (replace(recipe, parameters={"num_leaves": 8}), replace(recipe, leaves=31)):
+        assert settled_on(early, late, given, seed=1).leaves == given.leaves
