@@ -317,6 +317,7 @@ def timing(seen: Seen, row: Row) -> Row:
     gaps = seen.days.gap.dropna()
     found: Row = {
         "purchase_gap_days_mean": gaps.mean(),
+        "purchase_gap_days_usual": gaps.mean() if len(gaps) >= 2 else nan,
         "purchase_gap_days_std": gaps.std(),
         "purchase_gap_days_max": gaps.max(),
         "purchase_gap_shape": gamma_shape(gaps),

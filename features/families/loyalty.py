@@ -29,7 +29,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
         phrase="no purchase for {value}",
         group="recency",
         unknown="no purchase so far",
-        usual="purchase_gap_days_mean",
+        usual="purchase_gap_days_usual",
         usual_phrase="usually every {value}",
     )
     yield Feature(

@@ -60,6 +60,18 @@ def _rhythm() -> Iterator[Feature]:
         group="rhythm",
         unknown=_NO_RHYTHM,
     )
+    # One gap is no habit. It says to models what the mean and its spread say together.
+    yield Feature(
+        name="purchase_gap_days_usual",
+        base="row",
+        expr=_.purchase_gap_days_std.notnull().ifelse(_.purchase_gap_days_mean, ibis.null("float64")),
+        unit="days",
+        meaning="mean days between days with a purchase, where there are two such gaps or more",
+        phrase="usually buys every {value}",
+        group="rhythm",
+        unknown=_NO_RHYTHM,
+        is_aside=True,
+    )
     for name, of, meaning, phrase, group, high, low in (
         (
             "purchase_gap_variation",
