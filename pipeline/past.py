@@ -242,7 +242,7 @@ def _refuse_unanswerable(log: EventLog, labels: Mapping[str, pd.DataFrame], targ
     problems = []
     for target in targets:
         label = labels[target.name].label
-        if label.max() < 0 or (label.nunique() > 1 and label.max() <= 0):
+        if label.min() < 0 and label.max() <= 0:
             problems.append(
                 f"{target.name}: in all {len(label):,} rows the {target.measure} is 0 or less, which cannot be learned; "
                 "where money that goes out has a minus, turn its sign in the SQL"

@@ -122,6 +122,11 @@ def test_targets_with_one_class_are_named_together(folder: Path) -> None:
     )
 
 
+def test_amounts_of_the_wrong_sign_are_not_learned(folder: Path) -> None:
+    sources = source(folder, sql=SQL.replace("total as amount", "-total as amount"))
+    refused(shop_config(folder, sources=sources), 4, "value_28d: in all", "the amount is 0 or less", "turn its sign in the SQL")
+
+
 def test_no_champion_in_the_registry(folder: Path) -> None:
     refused(shop_config(folder), 4, "no champion in the registry for tea_shop.churn_28d", "beforehand train", command="score")
 

@@ -372,6 +372,21 @@ def test_a_condition_that_no_event_meets_is_a_warning(trained: Path) -> None:
     assert said in told["warnings"] and not [line for line in told["warnings"] if "eligible" in line]
 
 
+def test_a_condition_that_no_event_meets_by_a_value_names_the_nearest(trained: Path) -> None:
+    typo = {"name": "odd_28d", "kind": "occurrence", "horizon": "28d", "events": "event_type = 'purchase' and category = 'Tea'"}
+    told = validated(
+        shop(
+            trained,
+            targets=[{**typo, "eligible": {"active_within": "56d"}}],
+            segments=[],
+            journey_stages=[],
+            loyalty_tiers=[],
+            plays={},
+        )
+    )
+    assert told["warnings"][0].endswith("category = 'Tea'; no category is Tea: did you mean tea?")
+
+
 def test_too_few_users_to_train_personas_are_a_warning(trained: Path) -> None:
     told = validated(shop(trained, personas={"fewest": 20, "most": 20}))
     assert told["warnings"][0].startswith("personas.fewest: ") and "too few for 20 personas: at least 200" in told["warnings"][0]
