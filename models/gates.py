@@ -137,12 +137,12 @@ def stable(found: Mapping[datetime, Interval], *, measure: str, max_swing: float
     least = max((1 - max_swing) * others, 0.0)
     skill = told[worst]
     passed = skill.high >= least
-    found_out = f"{least:.3f} is asked" if passed else f"surely below the {least:.3f} asked"
+    asked = f"{least:.3f} is asked" if passed else f"surely below the {least:.3f} asked"
     return Verdict(
         "stability",
         passed,
         f"skill in {measure} (0: the base rate, 1: no error) at the worst origin ({worst:%Y-%m-%d}) is {skill.value:.3f} "
-        f"({skill.low:.3f} to {skill.high:.3f}), the others have {others:.3f} on average: {found_out}",
+        f"({skill.low:.3f} to {skill.high:.3f}), the others have {others:.3f} on average: {asked}",
     )
 
 
@@ -178,8 +178,9 @@ def _skills(
     for origin in sorted(found.keys() & references.keys()):
         measured, reference = found[origin], references[origin]
         if isfinite(measured.value) and reference != perfect:
-            ends = [(end - reference) / (perfect - reference) for end in (measured.low, measured.high)]
-            skills[origin] = Interval((measured.value - reference) / (perfect - reference), min(ends), max(ends))
+            told = (measured.value, measured.low, measured.high)
+            value, *ends = ((bound - reference) / (perfect - reference) for bound in told)
+            skills[origin] = Interval(value, min(ends), max(ends))
     return skills
 
 

@@ -78,10 +78,11 @@ class EventLog:
 
     def _instead(self, condition: str) -> str:
         """Name the value of a column that is nearest to one that no event has; else the event types."""
-        for column in sorted(_TOLD & choices_of(condition).keys()):
-            known = self.engine.execute(self.events[[column]].distinct())[column].dropna()
-            unknown = [value for value in choices_of(condition)[column] if value not in set(known)]
-            if unknown and len(known):
+        choices = choices_of(condition)
+        for column in sorted(_TOLD & choices.keys()):
+            known = set(self.engine.execute(self.events[[column]].distinct())[column].dropna())
+            unknown = [value for value in choices[column] if value not in known]
+            if unknown and known:
                 return f"no {column} is {unknown[0]}: {did_you_mean(unknown[0], known)}"
         return f"the event types are {listed(sorted(self.types), most=20)}"
 

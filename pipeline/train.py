@@ -157,7 +157,9 @@ def judge(past: Past, tested: Tested, champions: Mapping[str, TargetBundle | Non
         for origin, found in report.at_origins.items()
         if measure in found and (is_amount or _has_both(report.by_origin[origin]))
     }
-    plain = {origin: found[measure] for origin, found in tested.backtest.by_origin("base_rate").items() if measure in found}
+    # What is in use is not among the rules beside it.
+    plain = report.rules_at_origins.get("base_rate", report.at_origins)
+    references = {origin: found[measure].value for origin, found in plain.items() if measure in found}
     rejected = len(past.log.rejected) / max(1, len(past.log.rejected) + past.log.count + past.log.later)
     return (
         compared,
@@ -167,7 +169,7 @@ def judge(past: Past, tested: Tested, champions: Mapping[str, TargetBundle | Non
         gates.amounts_told(report.pooled.get("decile_total_error"))
         if is_amount
         else gates.calibrated(report.pooled.get("expected_calibration_error"), most=told.max_calibration_error),
-        gates.stable(at_origins, measure=measure, max_swing=told.max_swing, references=plain),
+        gates.stable(at_origins, measure=measure, max_swing=told.max_swing, references=references),
         gates.sound_data(rejected, allowed=past.settings.contract.max_bad_share, beyond_history=past.log.beyond_history),
     )
 

@@ -352,19 +352,15 @@ def test_validate_tells_what_the_events_show_to_be_wrong_together(trained: Path,
     assert not (tmp_path / "out").exists()
 
 
+def validated_about(trained: Path, events: str, **changes: object) -> dict[str, Any]:
+    """Validate a shop that asks about some events and nothing else."""
+    target = {"name": "odd_28d", "kind": "occurrence", "horizon": "28d", "events": events, "eligible": {"active_within": "56d"}}
+    nothing = {"segments": [], "journey_stages": [], "loyalty_tiers": [], "plays": {}}
+    return validated(shop(trained, targets=[target], **nothing, **changes))
+
+
 def test_a_condition_that_no_event_meets_is_a_warning(trained: Path) -> None:
-    typo = {"name": "odd_28d", "kind": "occurrence", "horizon": "28d", "events": "event_type = 'purchas'"}
-    told = validated(
-        shop(
-            trained,
-            targets=[{**typo, "eligible": {"active_within": "56d"}}],
-            features={"events": ["event_type = 'tip'", "amount > 0"]},
-            segments=[],
-            journey_stages=[],
-            loyalty_tiers=[],
-            plays={},
-        )
-    )
+    told = validated_about(trained, "event_type = 'purchas'", features={"events": ["event_type = 'tip'", "amount > 0"]})
     said = "targets.0.events: no event so far meets event_type = 'purchas'; the event types are purchase"
     assert [line for line in told["warnings"] if line.startswith("features.events")] == [
         "features.events.0: no event so far meets event_type = 'tip'; the event types are purchase"
@@ -373,17 +369,7 @@ def test_a_condition_that_no_event_meets_is_a_warning(trained: Path) -> None:
 
 
 def test_a_condition_that_no_event_meets_by_a_value_names_the_nearest(trained: Path) -> None:
-    typo = {"name": "odd_28d", "kind": "occurrence", "horizon": "28d", "events": "event_type = 'purchase' and category = 'Tea'"}
-    told = validated(
-        shop(
-            trained,
-            targets=[{**typo, "eligible": {"active_within": "56d"}}],
-            segments=[],
-            journey_stages=[],
-            loyalty_tiers=[],
-            plays={},
-        )
-    )
+    told = validated_about(trained, "event_type = 'purchase' and category = 'Tea'")
     assert told["warnings"][0].endswith("category = 'Tea'; no category is Tea: did you mean tea?")
 
 
