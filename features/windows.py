@@ -3,6 +3,7 @@
 import re
 from datetime import timedelta
 
+import ibis
 import ibis.expr.types as ir
 from ibis import _
 from ibis.common.deferred import Deferred
@@ -93,3 +94,12 @@ def only_where(hit: Deferred, value: Deferred) -> Deferred:
 def days_until(cutoff: ir.TimestampValue, instant: ir.TimestampValue) -> ir.FloatingValue:
     """Days, with their fraction, from an instant to a cutoff."""
     return cutoff.delta(instant, unit="microsecond") / DAY_MICROSECONDS
+
+
+def pace(now: Deferred, around: Deferred, short: timedelta, long: timedelta) -> Deferred:
+    """Set what there is per day of the last `short` against that of the last `long`, or since when a user is known.
+
+    Null where nothing is around, and where a user is known for no longer than `short`: both are the same then.
+    """
+    known = ibis.least(_.known_days, long / DAY)
+    return (_.known_days > short / DAY).ifelse(now / around.nullif(0) * known / (short / DAY), None)

@@ -451,12 +451,18 @@ def exit_(seen: Seen, row: Row) -> Row:
     return found
 
 
+def pace(seen: Seen, now: float, whole: float, short: timedelta, long: timedelta) -> float:
+    """Per day against per day, of the days that a user is known."""
+    known = seen.age(seen.events)
+    return nan if known <= short / DAY else share(now / (short / DAY), whole / min(long / DAY, known))
+
+
 def trend(seen: Seen, row: Row) -> Row:
     found: Row = {}
     for short, long in zip(seen.windows, seen.windows[2:], strict=False):
         for what in ("purchase_count", "purchase_amount_sum"):
             now, whole = row[f"{what}_{label(short)}"], row[f"{what}_{label(long)}"]
-            found[f"{what}_{label(short)}_vs_{label(long)}"] = share(now / short.days, whole / long.days)  # type: ignore[operator]
+            found[f"{what}_{label(short)}_vs_{label(long)}"] = pace(seen, now, whole, short, long)  # type: ignore[arg-type]
     for place, window in enumerate(seen.windows):
         name = f"purchase_amount_sum_{label(window)}"
         if 2 * window in seen.windows:
@@ -524,8 +530,8 @@ def outcomes(seen: Seen, known: Row) -> Row:
         if not carried:
             continue
         for short, long in pairwise(seen.coarse):
-            pace = share(row[f"{name}_count_{label(short)}"], row[f"{name}_count_{label(long)}"]) * (long / short)
-            row[f"{name}_count_{label(short)}_vs_{label(long)}"] = pace
+            counts = (row[f"{name}_count_{label(window)}"] for window in (short, long))
+            row[f"{name}_count_{label(short)}_vs_{label(long)}"] = pace(seen, *counts, short, long)  # type: ignore[arg-type]
         for column in carried:
             row[f"{name}_{column}_mean"] = hits[column].mean()
             now, before = (seen.last(hits, window)[column].mean() for window in few)

@@ -570,6 +570,7 @@ def test_trend_is_the_pace_of_a_window_against_a_longer_one() -> None:
     log = events(
         ("ann", CUTOFF - DAY, 6.0),
         ("ann", CUTOFF - 20 * DAY, 2.0),
+        ("ann", CUTOFF - 30 * DAY, 2.0),
         ("bob", CUTOFF - 20 * DAY, 2.0),
         ("cem", CUTOFF - 40 * DAY, 2.0),
     )
@@ -577,6 +578,22 @@ def test_trend_is_the_pace_of_a_window_against_a_longer_one() -> None:
         "ann": (2.0, 3.0),
         "bob": (0.0, 0.0),
         "cem": (None, None),
+    }
+
+
+def test_pace_is_of_the_days_that_a_user_is_known() -> None:
+    log = events(
+        ("ann", CUTOFF - DAY, 6.0),
+        ("ann", CUTOFF - 14 * DAY, 2.0),
+        # As long ago as the shorter window reaches: it would hold all there is, at four times the pace of the longer one.
+        ("bob", CUTOFF - 7 * DAY, 2.0),
+        ("cem", CUTOFF - 8 * DAY, 2.0),
+        ("cem", CUTOFF - DAY, 2.0),
+    )
+    assert built(log, "purchase_count_7d_vs_28d", "purchase_amount_sum_7d_vs_28d") == {
+        "ann": (1.0, 1.5),
+        "bob": (None, None),
+        "cem": (pytest.approx(4 / 7), pytest.approx(4 / 7)),
     }
 
 

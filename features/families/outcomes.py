@@ -32,7 +32,7 @@ from features.families import stage
 from features.inventory import Inventory
 from features.labels import Target
 from features.occasions import BREAK_DAYS, Occasion, days_of_run, days_of_supply, last_quantity, mean_gap, runs
-from features.windows import DAY, DAY_MICROSECONDS, words
+from features.windows import DAY, DAY_MICROSECONDS, pace, words
 
 RFM = ("purchase_recency_days", "purchase_frequency", "purchase_tenure_days", "purchase_monetary_value")
 _UNITS = {"amount": "money", "discount": "money", "quantity": "number"}
@@ -549,16 +549,18 @@ def _trend(outcome: Outcome, what: str, said: str, windows: Sequence[timedelta])
     """Set what is counted per day, or a mean, of each window against the next longer one."""
     found = []
     for short, long in pairwise(windows):
-        now, before = (_[feature_name(outcome.name, what, window)] for window in (short, long))
+        now, around = (_[feature_name(outcome.name, what, window)] for window in (short, long))
+        is_mean = what.endswith("_mean")
         feature = Feature(
             name=feature_name(outcome.name, what, short, against=long),
             base="row",
-            expr=now / before.nullif(0) * (1.0 if what.endswith("_mean") else long / short),
+            expr=now / around.nullif(0) if is_mean else pace(now, around, short, long),
             unit="times",
-            meaning=f"{said} of {outcome.told} in the last {words(short)} against the last {words(long)}",
+            meaning=f"{said} of {outcome.told} in the last {words(short)} against the last {words(long)}"
+            f"{'' if is_mean else ', or since the first known event'}",
             phrase=f"{outcome.said}: {said} in the last {words(short)} at {{value}} the level of the last {words(long)}",
             group=outcome.name,
-            unknown=f"{outcome.said}: none in the last {words(long)}",
+            unknown=f"{outcome.said}: too few so far to see a trend",
             needs=outcome.needs,
         )
         found.append(feature)

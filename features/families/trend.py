@@ -6,10 +6,10 @@ from datetime import timedelta
 from ibis import _
 
 from features.catalogue import Feature, feature_name
-from features.windows import DAY, words
+from features.windows import DAY, pace, words
 
 _AMOUNT = frozenset({"amount"})
-_NO_TREND = "too few purchases to see a trend"
+_NO_TREND = "too few purchases so far to see a trend"
 _MEASURES = (("purchase", "count", "buying", frozenset[str]()), ("purchase_amount", "sum", "spending", _AMOUNT))
 
 
@@ -20,11 +20,9 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
             yield Feature(
                 name=feature_name(what, measure, short, against=long),
                 base="row",
-                expr=getattr(_, feature_name(what, measure, short))
-                / getattr(_, feature_name(what, measure, long)).nullif(0)
-                * (long / short),
+                expr=pace(_[feature_name(what, measure, short)], _[feature_name(what, measure, long)], short, long),
                 unit="times",
-                meaning=f"{doing} per day in the last {words(short)} against the last {words(long)}",
+                meaning=f"{doing} per day in the last {words(short)} against the last {words(long)}, or since the first known event",
                 phrase=f"{doing} in the last {words(short)} at {{value}} the pace of the last {words(long)}",
                 group="trend",
                 unknown=_NO_TREND,
