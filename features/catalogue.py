@@ -38,6 +38,8 @@ NAME = "name"
 IS = "is"
 # The group of what is the same for all users of a night: it moves scores, and is no reason of one of them.
 EVERYBODY = "the same for everybody"
+# What features are on trial for that tell dates apart: models read them within dates alone (see `models.rounds`).
+DATE = "date"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,8 @@ class Feature:
     says that it is null; `usual` names the feature it is compared with. `high` and `low` are a persona's words for much and
     little of it. Models leave a feature alone that `is_aside`, and one with an `outcome` unless their target asks about that
     condition (see `features.families.outcomes`) or it is `for_all`. Those `on_trial` for one purpose are read by models of a
-    probability only where they together proved their worth before the first test origin (see `models.rounds`).
+    probability only where they together proved their worth before the first test origin (see `models.rounds`), and those for `DATE`
+    by no others.
     """
 
     name: str

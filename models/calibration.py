@@ -4,7 +4,7 @@ none < shrunk < platt < beta < isotonic: the simplest that does as well as the b
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import pairwise
 from math import isfinite
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.optimize import isotonic_regression, minimize_scalar
+from scipy.optimize import brentq, isotonic_regression, minimize_scalar
 from scipy.special import expit, logit, xlog1py, xlogy
 
 from models.metrics import poisson_deviance
@@ -24,6 +24,8 @@ _EDGE = 1e-6
 _TAIL = 0.05
 _MOST_STEPS = 100
 _FLATTEST = 0.05
+# In log-odds; a level never lies further off.
+_FURTHEST = 20.0
 _MOST_SCORES = 10_000
 # Standard errors by which a map must be better than a simpler one: blocks are few and near each other, and what a map says of the
 # level is soon of the past. Amounts are moved by one number alone.
@@ -135,8 +137,8 @@ def fit_calibrator(
     if len(others) < FEWEST_BLOCKS:
         return _shrunk(everything)
     candidates = [fit for fewest, fit in _LADDER if everything.fewest >= fewest]
-    losses = [[_log_loss(told[at], fit(rest)) for fit in candidates] for at, rest in others.items()]
-    return candidates[_simplest(np.array(losses), errors=_ERRORS)](everything)
+    losses = [[_log_loss(told[at], _at_level(fit(rest), rest)) for fit in candidates] for at, rest in others.items()]
+    return _at_level(candidates[_simplest(np.array(losses), errors=_ERRORS)](everything), everything)
 
 
 def _are_apart(one: Any, other: Any, horizon: timedelta) -> bool:
@@ -242,6 +244,24 @@ def _shrunk(pairs: _Pairs) -> Calibrator:
 
     slope = float(minimize_scalar(loss, bounds=(_FLATTEST, 1.0), method="bounded").x)
     return Calibrator("shrunk", slope=slope, intercept=middle * (1 - slope)) if loss(slope) < loss(1.0) else Calibrator()
+
+
+def _at_level(fitted: Calibrator, pairs: _Pairs) -> Calibrator:
+    """Move a curve on the scale of log-odds until the mean of its scores is that of the raw ones."""
+    if fitted.method in ("none", "shrunk"):
+        return fitted
+    count = pairs.hits + pairs.misses
+    middle = np.average(pairs.raw, weights=count)
+
+    def moved(step: float) -> Calibrator:
+        if fitted.method == "isotonic":
+            return replace(fitted, y=tuple(expit(logit(np.array(fitted.y)) + step).tolist()))
+        return replace(fitted, intercept=fitted.intercept + step)
+
+    def above(step: float) -> float:
+        return float(np.average(moved(step)(pairs.raw), weights=count) - middle)
+
+    return moved(brentq(above, -_FURTHEST, _FURTHEST)) if above(-_FURTHEST) < 0 < above(_FURTHEST) else fitted
 
 
 def _platt(pairs: _Pairs) -> Calibrator:

@@ -17,7 +17,7 @@ from scipy.special import expit, logit
 
 from features.families.outcomes import RFM
 from models.linear import Linear, fit_linear
-from models.propensity import LEAVES, PARAMETERS, ROUNDS, Floats, fit_booster, log_odds, raw_scores
+from models.propensity import LEAVES, PARAMETERS, RATE, ROUNDS, Floats, fit_booster, log_odds, raw_scores
 from models.reasons import contributions
 
 Rung = Literal["base_rate", "recency", "rfm", "logistic", "lightgbm", "blend"]
@@ -33,7 +33,7 @@ _EDGE, _SMALLEST_AMOUNT = 1e-9, 1e-6
 class Recipe:
     """How a target's model is made: with the same rows and seed it gives the same model.
 
-    `leaves` and `rounds` are LightGBM's for as much as there is to learn from; `parameters` replace some of its settings.
+    `leaves`, `rounds` and `rate` are LightGBM's for as much as there is to learn from; `parameters` replace some of its settings.
     `monotone` maps features to 1 (the score may only rise) or -1. `recency` and `rfm` are what the rungs of these names read, as
     far as it is among the features. `within_dates` tells whether models of a probability leave aside what changed from one cutoff
     to another, instead of putting it down to what users had more of at the later ones, such as a longer history.
@@ -43,6 +43,7 @@ class Recipe:
     features: tuple[str, ...]
     rounds: int = ROUNDS
     leaves: int = LEAVES
+    rate: float = RATE
     parameters: Mapping[str, Any] = field(default_factory=dict)
     monotone: Mapping[str, int] = field(default_factory=dict)
     recency: tuple[str, ...] = RFM[:1]
@@ -52,7 +53,7 @@ class Recipe:
     @property
     def settings(self) -> dict[str, Any]:
         """LightGBM's settings."""
-        return {**PARAMETERS, "num_leaves": self.leaves, **self.parameters}
+        return {**PARAMETERS, "num_leaves": self.leaves, "learning_rate": self.rate, **self.parameters}
 
     def read_by(self, rung: Rung) -> list[str]:
         """Give the features that a rung reads."""

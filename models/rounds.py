@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from features.catalogue import DATE
 from models.backtest import Origin
 from models.calibration import calibrated_loss
 from models.ladder import Recipe, Trees, fit_recipe, possible
-from models.propensity import ROUNDS
+from models.propensity import RATE, ROUNDS
 
 # Blocks of time that are looked at together: one alone says little.
 _WATCHED = 3
@@ -42,10 +43,12 @@ def settled(
 
     Rounds are watched on the last blocks of time that were known then, purged of what they are learned from, like an origin; the
     trees learned for that tell the features. Where history is too short, or holds one label only, rounds are the usual number and
-    all features stay but those `on_trial`; of an amount they all stay, and rounds are 300.
+    all features stay but those `on_trial`; of an amount all stay but those that tell dates apart, and rounds are 300.
     """
+    on_trial = on_trial or {}
     if is_amount:
-        return replace(recipe, rounds=OF_AMOUNTS)
+        dates = [name for name, purpose in on_trial.items() if purpose == DATE]
+        return replace(recipe, rounds=OF_AMOUNTS, features=_without(dates, recipe))
     known = next(origin for origin in plan if origin.is_test).train_cutoffs
     watched = known[-_WATCHED:]
     earlier = [cutoff for cutoff in known if cutoff + horizon <= watched[0]]
@@ -53,7 +56,7 @@ def settled(
     if min(learned.label.nunique(), later.label.nunique()) < 2 or "lightgbm" not in possible(
         learned.label, recipe, is_amount=False
     ):
-        return replace(recipe, rounds=ROUNDS, features=_without(on_trial or {}, recipe))
+        return replace(recipe, rounds=_at_its_rate(ROUNDS, recipe), features=_without(on_trial, recipe))
     return settled_on(learned, later, recipe, on_trial=on_trial, seed=seed)
 
 
@@ -67,20 +70,29 @@ def settled_on(
     little about the last few rounds. Models are fitted within dates, trees have twice the leaves (up to 32), and features stay that
     are `on_trial` (name to what for), where that, or those for one purpose together, leave a fifth of a percent less, on average
     over three seeds. Of more than 100 features those stay by which the trees gained most, what the simple rules read, and those
-    that `monotone` names, unless all leave as much less than these.
+    that `monotone` names, unless all leave as much less than these. What tells dates apart is tried within dates: elsewhere it would
+    learn how things went from one cutoff to the next, and go on so. All this is tried at the usual rate of learning: at half of it,
+    trees make twice the rounds.
     """
     on_trial = on_trial or {}
-    given = replace(recipe, rung="lightgbm", rounds=_MOST, features=_without(on_trial, recipe))
+    given = replace(recipe, rung="lightgbm", rounds=_MOST, rate=RATE, features=_without(on_trial, recipe))
     best = _Proven(given, earlier, later, seed)
     best = best.or_better(replace(best.recipe, within_dates=True))
     if 2 * recipe.leaves <= _MOST_LEAVES and "num_leaves" not in recipe.parameters:
         best = best.or_better(replace(best.recipe, leaves=2 * recipe.leaves))
     for purpose in sorted(set(on_trial.values())):
         others = {name for name, other in on_trial.items() if other != purpose and name not in best.recipe.features}
-        best = best.or_better(replace(best.recipe, features=_without(others, recipe)))
+        within_dates = best.recipe.within_dates or purpose == DATE
+        best = best.or_better(replace(best.recipe, features=_without(others, recipe), within_dates=within_dates))
     fewer = replace(best.recipe, features=_features(best.trees, recipe))
     features = best.recipe.features if best.is_better_than(fewer) else fewer.features
-    return replace(best.recipe, rung=recipe.rung, rounds=best.rounds, features=features)
+    rounds = _at_its_rate(best.rounds, recipe)
+    return replace(best.recipe, rung=recipe.rung, rounds=rounds, rate=recipe.rate, features=features)
+
+
+def _at_its_rate(rounds: int, recipe: Recipe) -> int:
+    """Give how many rounds get as far as so many that were tried: as fast as usual, unless its parameters say how fast."""
+    return rounds if "learning_rate" in recipe.parameters else round(rounds * RATE / recipe.rate)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from features.windows import words
 from models.backtest import Origin, plan_origins
 from models.bundle import TargetBundle
 from models.ladder import Recipe
-from models.propensity import leaves_for
+from models.propensity import leaves_for, rate_for
 from models.rounds import settled
 from models.season import NO_SEASON, YEARS, Season, in_words, levels_of, season_of, years_before
 from pipeline.events import EventLog, midnight, read_events
@@ -166,12 +166,13 @@ def _recipe(past: Past, target: Target, champion: TargetBundle | None) -> Recipe
     # What was tuned on what came later could not be known.
     if champion is not None and champion.definition == definition(target):
         parameters = champion.recipe.parameters if champion.trained_until <= past.log.as_of.isoformat() else {}
-    built = past.log.features
+    built, learned = past.log.features, labels.label[labels.cutoff.isin(known)]
     recency, rfm = simple_rules(target, built.outcomes, built.numbers, built.longest)
     recipe = Recipe(
         "lightgbm",
         past.features_of(target),
-        leaves=leaves_for(labels.label[labels.cutoff.isin(known)], is_amount=target.is_amount),
+        leaves=leaves_for(learned, is_amount=target.is_amount),
+        rate=rate_for(learned, is_amount=target.is_amount),
         parameters=parameters,
         monotone=monotone,
         recency=recency,

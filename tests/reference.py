@@ -394,6 +394,7 @@ def contacts_of_plays(seen: Seen, _row: Row) -> Row:
 
 def stage(seen: Seen, row: Row) -> Row:
     found: Row = {"known_days": seen.age(seen.events)}
+    found["started_after_days"] = seen.age(seen.everybody) - found["known_days"]  # type: ignore[operator]
     for event_type, what in (
         *((name, name) for name in ("view", "cart", "checkout", "return", "unsubscribe", "support")),
         ("coupon_redeemed", "coupon"),

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
@@ -177,8 +178,22 @@ def test_the_map_is_chosen_on_blocks_left_out(rows: int, curve: str, method: str
 def test_beta_wins_where_its_own_curve_is_the_truth() -> None:
     random = np.random.default_rng(5)
     raw = random.uniform(0.001, 0.999, size=4000)
-    label = (random.random(4000) < expit(0.3 * np.log(raw) - 3.0 * np.log(1 - raw) - 1.0)).astype(float)
+    odds = 0.3 * np.log(raw) - 3.0 * np.log(1 - raw)
+    level = brentq(lambda step: expit(odds + step).mean() - raw.mean(), -20, 20)
+    label = (random.random(4000) < expit(odds + level)).astype(float)
     assert fit_calibrator(raw, label, is_amount=False, blocks=np.arange(4000) % 4).method == "beta"
+
+
+@pytest.mark.parametrize("curve", ["bold", "above"])
+def test_a_curve_bends_scores_and_leaves_their_level(curve: str) -> None:
+    """What happened more often at the dates behind is no news of those ahead."""
+    raw, label, when = blocks(6000, curve=curve)
+    more = np.maximum(label, np.random.default_rng(2).random(len(raw)) < 0.2)
+    found = fit_calibrator(raw, more, is_amount=False, blocks=when)
+    assert found.method in ("platt", "beta", "isotonic")
+    assert more.mean() > raw.mean() + 0.05
+    # Of many scores neighbours are fitted together.
+    assert found(raw).mean() == pytest.approx(raw.mean(), abs=1e-4)
 
 
 @pytest.mark.parametrize(("rows", "is_isotonic"), [(900, False), (1200, True)])

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
+from features.catalogue import DATE
 from models.backtest import Origin, plan_origins
 from models.calibration import calibrated_loss
 from models.ladder import Recipe, Trees, fit_recipe
-from models.propensity import ROUNDS
+from models.propensity import RATE, ROUNDS
 from models.rounds import ENOUGH_FEATURES, settled, settled_on
 
 HORIZON = timedelta(days=28)
@@ -40,6 +41,19 @@ def test_rounds_are_chosen_before_the_first_test_origin() -> None:
     assert settled(poisoned, plan, RECIPE, **told).rounds == found
     # Too short a past has the usual number.
     assert settled(frame, [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)], RECIPE, **told).rounds == ROUNDS
+
+
+def test_who_learns_half_as_fast_makes_twice_the_rounds() -> None:
+    told = rows()
+    early, late = told[told.cutoff < CUTOFFS[5]], told[told.cutoff >= CUTOFFS[5]]
+    usual, slow = settled_on(early, late, RECIPE, seed=1), settled_on(early, late, replace(RECIPE, rate=RATE / 2), seed=1)
+    assert slow == replace(usual, rate=RATE / 2, rounds=2 * usual.rounds)
+    assert slow.settings["learning_rate"] == RATE / 2
+    short = [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)]
+    assert settled(told, short, replace(RECIPE, rate=RATE / 2), HORIZON, is_amount=False, seed=1).rounds == 2 * ROUNDS
+    # As fast as it was tuned to, rounds are what was tried.
+    tuned = replace(RECIPE, parameters={"learning_rate": 0.1})
+    assert settled_on(early, late, replace(tuned, rate=RATE / 2), seed=1).rounds == settled_on(early, late, tuned, seed=1).rounds
 
 
 def test_the_number_is_the_best_of_models_fitted_one_by_one() -> None:
@@ -129,6 +143,27 @@ def test_features_on_trial_stay_where_they_prove_their_worth() -> None:
     plan, short = plan_origins(CUTOFFS, HORIZON, tests=1, calibrations=1), [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)]
     assert settled(told, plan, recipe, HORIZON, on_trial=on_trial, is_amount=True, seed=1).features == recipe.features
     assert settled(told, short, recipe, HORIZON, on_trial=on_trial, is_amount=False, seed=1).features == ("strength", "forced")
+
+
+def test_dates_are_read_within_dates_alone() -> None:
+    random = np.random.default_rng(8)
+    at = np.repeat(np.arange(len(CUTOFFS)), 600)
+    # Who came at one time stays with another chance than who came at another, and less happens from date to date.
+    told = pd.DataFrame({"start": random.uniform(0, 100, len(at)), "strength": random.normal(size=len(at))})
+    told["cutoff"] = np.array(CUTOFFS, dtype="datetime64[us]")[at]
+    odds = told.strength + 2 * np.sin(told.start / 10) - 0.05 * at
+    told["label"] = (random.random(len(at)) < 1 / (1 + np.exp(-odds))).astype(float)
+    early, late = told[at < 6], told[at >= 6]
+    recipe = Recipe("lightgbm", ("start", "strength"))
+    found = settled_on(early, late, recipe, on_trial={"start": DATE}, seed=1)
+    assert (found.features, found.within_dates) == (recipe.features, True)
+    chance = early.assign(start=random.uniform(0, 100, len(early))), late.assign(start=random.uniform(0, 100, len(late)))
+    found = settled_on(*chance, recipe, on_trial={"start": DATE}, seed=1)
+    assert (found.features, found.within_dates) == (("strength",), False)
+    # An amount is not fitted within dates.
+    plan = plan_origins(CUTOFFS, HORIZON, tests=1, calibrations=1)
+    found = settled(told, plan, recipe, HORIZON, on_trial={"start": DATE}, is_amount=True, seed=1)
+    assert found.features == ("strength",)
 
 
 @pytest.mark.parametrize("moves", [True, False])

@@ -15,7 +15,7 @@ import ibis
 from ibis import _
 from ibis.common.deferred import Deferred
 
-from features.catalogue import NAME, Base, Feature
+from features.catalogue import DATE, NAME, Base, Feature
 from features.event_types import (
     CAMPAIGN,
     CART,
@@ -67,6 +67,17 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
         meaning="days since the first known event of any type",
         phrase="known for {value}",
         group="tenure",
+    )
+    # Who is there when a log begins may have come long before.
+    yield Feature(
+        name="started_after_days",
+        base="population",
+        expr=_.known_days.max().over(ibis.window(group_by=_.cutoff)) - _.known_days,
+        unit="days",
+        meaning="days from the first event of the log to the user's first known event",
+        phrase="first seen {value} after the log begins",
+        group="tenure",
+        on_trial=DATE,
     )
     for event_type, (what, called, group) in EVENTS.items():
         yield Feature(
