@@ -17,6 +17,7 @@ from models.propensity import RATE, ROUNDS
 
 # Blocks of time that are looked at together: one alone says little.
 _WATCHED = 3
+# Of trees that learn as fast as usual.
 _FEWEST, _MOST, _STEP = 50, 400, 10
 # Twice the leaves are tried up to here: beyond, trees have had rows enough to ask for theirs (see `models.propensity`).
 _MOST_LEAVES = 32
@@ -25,8 +26,8 @@ ENOUGH_FEATURES = 100
 # Of each part. A few large amounts, such as yearly renewals that no earlier block has seen, would stop them at once, and 200 to
 # 400 are much the same.
 OF_AMOUNTS = 300
-# By how much what is on trial must lower the log loss, a mean over so many seeds: another seed moves that of one by 0.2 %.
-_WORTH, _SEEDS = 0.002, 3
+# By how much what is on trial must lower the log loss, a mean over so many seeds: another seed moves that of one by 0.1 %.
+_WORTH, _SEEDS = 0.002, 2
 
 
 def settled(
@@ -56,7 +57,7 @@ def settled(
     if min(learned.label.nunique(), later.label.nunique()) < 2 or "lightgbm" not in possible(
         learned.label, recipe, is_amount=False
     ):
-        return replace(recipe, rounds=_at_its_rate(ROUNDS, recipe), features=_without(on_trial, recipe))
+        return replace(recipe, rounds=ROUNDS * _times(recipe), features=_without(on_trial, recipe))
     return settled_on(learned, later, recipe, on_trial=on_trial, seed=seed)
 
 
@@ -66,16 +67,15 @@ def settled_on(
     """Settle a recipe by its trees of `earlier` rows and how good they are on `later` ones (`label` is 0/1).
 
     Rounds, by tens, are those that leave least wrong when the scores are calibrated on the later rows: they are calibrated later on
-    anyway, and a block of another level would stop trees that still learn the order. Bounded to 50 to 400: one block of time says
-    little about the last few rounds. Models are fitted within dates, trees have twice the leaves (up to 32), and features stay that
+    anyway, and a block of another level would stop trees that still learn the order. Bounded to 50 to 400, or at half the rate to
+    twice that: one block of time says little about the last few rounds. Models are fitted within dates, trees have twice the leaves (up to 32), and features stay that
     are `on_trial` (name to what for), where that, or those for one purpose together, leave a fifth of a percent less, on average
-    over three seeds. Of more than 100 features those stay by which the trees gained most, what the simple rules read, and those
+    over two seeds. Of more than 100 features those stay by which the trees gained most, what the simple rules read, and those
     that `monotone` names, unless all leave as much less than these. What tells dates apart is tried within dates: elsewhere it would
-    learn how things went from one cutoff to the next, and go on so. All this is tried at the usual rate of learning: at half of it,
-    trees make twice the rounds.
+    learn how things went from one cutoff to the next, and go on so.
     """
     on_trial = on_trial or {}
-    given = replace(recipe, rung="lightgbm", rounds=_MOST, rate=RATE, features=_without(on_trial, recipe))
+    given = replace(recipe, rung="lightgbm", rounds=_MOST * _times(recipe), features=_without(on_trial, recipe))
     best = _Proven(given, earlier, later, seed)
     best = best.or_better(replace(best.recipe, within_dates=True))
     if 2 * recipe.leaves <= _MOST_LEAVES and "num_leaves" not in recipe.parameters:
@@ -86,13 +86,12 @@ def settled_on(
         best = best.or_better(replace(best.recipe, features=_without(others, recipe), within_dates=within_dates))
     fewer = replace(best.recipe, features=_features(best.trees, recipe))
     features = best.recipe.features if best.is_better_than(fewer) else fewer.features
-    rounds = _at_its_rate(best.rounds, recipe)
-    return replace(best.recipe, rung=recipe.rung, rounds=rounds, rate=recipe.rate, features=features)
+    return replace(best.recipe, rung=recipe.rung, rounds=best.rounds, features=features)
 
 
-def _at_its_rate(rounds: int, recipe: Recipe) -> int:
-    """Give how many rounds get as far as so many that were tried: as fast as usual, unless its parameters say how fast."""
-    return rounds if "learning_rate" in recipe.parameters else round(rounds * RATE / recipe.rate)
+def _times(recipe: Recipe) -> int:
+    """Give how many times as many rounds as usual get as far; a rate that the parameters say is tried as if it were usual."""
+    return 1 if "learning_rate" in recipe.parameters else round(RATE / recipe.rate)
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class _Proven:
     @cached_property
     def losses(self) -> dict[int, float]:
         """What is left after each number of rounds."""
-        return _losses(self.trees, self.later)
+        return _losses(self.trees, self.later, _times(self.recipe))
 
     @property
     def rounds(self) -> int:
@@ -162,16 +161,17 @@ def _grown(rows: pd.DataFrame, recipe: Recipe, *, seed: int) -> Trees:
     return trees
 
 
-def _losses(trees: Trees, later: pd.DataFrame) -> dict[int, float]:
+def _losses(trees: Trees, later: pd.DataFrame, times: int) -> dict[int, float]:
     """Give the log loss that calibration leaves after each number of rounds."""
     x, label = later[list(trees.features)].to_numpy(), later.label.to_numpy(dtype=np.float64)
     raw, losses = np.zeros(len(later)), {}
-    for done in range(0, _MOST, _STEP):
+    fewest, most, step = (rounds * times for rounds in (_FEWEST, _MOST, _STEP))
+    for done in range(0, most, step):
         # One thread, as everywhere in a training (see `models.ladder`).
-        more = trees.booster.predict(x, raw_score=True, start_iteration=done, num_iteration=_STEP, num_threads=1)
+        more = trees.booster.predict(x, raw_score=True, start_iteration=done, num_iteration=step, num_threads=1)
         raw += np.asarray(more)
-        losses[done + _STEP] = calibrated_loss(np.asarray(expit(raw)), label)
-    return {rounds: loss for rounds, loss in losses.items() if rounds >= _FEWEST}
+        losses[done + step] = calibrated_loss(np.asarray(expit(raw)), label)
+    return {rounds: loss for rounds, loss in losses.items() if rounds >= fewest}
 
 
 def _features(trees: Trees, recipe: Recipe) -> tuple[str, ...]:

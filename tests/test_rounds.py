@@ -43,17 +43,19 @@ def test_rounds_are_chosen_before_the_first_test_origin() -> None:
     assert settled(frame, [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)], RECIPE, **told).rounds == ROUNDS
 
 
-def test_who_learns_half_as_fast_makes_twice_the_rounds() -> None:
-    told = rows()
+def test_who_learns_half_as_fast_makes_up_to_twice_the_rounds() -> None:
+    told, slow = rows(), replace(RECIPE, rate=RATE / 2)
     early, late = told[told.cutoff < CUTOFFS[5]], told[told.cutoff >= CUTOFFS[5]]
-    usual, slow = settled_on(early, late, RECIPE, seed=1), settled_on(early, late, replace(RECIPE, rate=RATE / 2), seed=1)
-    assert slow == replace(usual, rate=RATE / 2, rounds=2 * usual.rounds)
-    assert slow.settings["learning_rate"] == RATE / 2
+    found = settled_on(early, late, slow, seed=1)
+    assert found.settings["learning_rate"] == RATE / 2
+    assert found.rounds == pytest.approx(2 * settled_on(early, late, RECIPE, seed=1).rounds, rel=0.3)
     short = [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)]
-    assert settled(told, short, replace(RECIPE, rate=RATE / 2), HORIZON, is_amount=False, seed=1).rounds == 2 * ROUNDS
-    # As fast as it was tuned to, rounds are what was tried.
-    tuned = replace(RECIPE, parameters={"learning_rate": 0.1})
-    assert settled_on(early, late, replace(tuned, rate=RATE / 2), seed=1).rounds == settled_on(early, late, tuned, seed=1).rounds
+    assert settled(told, short, slow, HORIZON, is_amount=False, seed=1).rounds == 2 * ROUNDS
+    # As fast as it was tuned to, rounds are those of the usual bounds.
+    tuned = {"parameters": {"learning_rate": 0.1}}
+    assert settled_on(early, late, replace(slow, **tuned), seed=1).rounds == settled_on(
+        early, late, replace(RECIPE, **tuned), seed=1
+    ).rounds
 
 
 def test_the_number_is_the_best_of_models_fitted_one_by_one() -> None:
