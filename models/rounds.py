@@ -68,11 +68,11 @@ def settled_on(
 
     Rounds, by tens, are those that leave least wrong when the scores are calibrated on the later rows: they are calibrated later on
     anyway, and a block of another level would stop trees that still learn the order. Bounded to 50 to 400, or at half the rate to
-    twice that: one block of time says little about the last few rounds. Models are fitted within dates, trees have twice the leaves (up to 32), and features stay that
-    are `on_trial` (name to what for), where that, or those for one purpose together, leave a fifth of a percent less, on average
-    over two seeds. Of more than 100 features those stay by which the trees gained most, what the simple rules read, and those
-    that `monotone` names, unless all leave as much less than these. What tells dates apart is tried within dates: elsewhere it would
-    learn how things went from one cutoff to the next, and go on so.
+    twice that: one block of time says little about the last few rounds. Models are fitted within dates, trees have twice the leaves
+    (up to 32), and features stay that are `on_trial` (name to what for), where that, or those for one purpose together, leave a
+    fifth of a percent less, on average over two seeds. What tells dates apart is tried within dates: elsewhere it would learn how
+    things went from one cutoff to the next, and go on so. Of more than 100 features those stay by which the trees gained most, what
+    the simple rules read, and those that `monotone` names, unless all leave as much less than these.
     """
     on_trial = on_trial or {}
     given = replace(recipe, rung="lightgbm", rounds=_MOST * _times(recipe), features=_without(on_trial, recipe))

@@ -96,7 +96,10 @@ class GrowthSettings(_Target):
     kind: Literal["growth"]
     measure: Measure = Field("amount", description="Event column that is summed.")
     ratio: float = Field(1.25, gt=0, description="How many times the trailing average.")
-    trailing: Duration = Field(timedelta(days=84), description="Window of the trailing average: all of it, also for users known for less, who grow more easily.")
+    trailing: Duration = Field(
+        timedelta(days=84),
+        description="Window of the trailing average: all of it, also for users known for less, who grow more easily.",
+    )
 
 
 class FirstSettings(_Target):

@@ -53,9 +53,10 @@ def test_who_learns_half_as_fast_makes_up_to_twice_the_rounds() -> None:
     assert settled(told, short, slow, HORIZON, is_amount=False, seed=1).rounds == 2 * ROUNDS
     # As fast as it was tuned to, rounds are those of the usual bounds.
     tuned = {"parameters": {"learning_rate": 0.1}}
-    assert settled_on(early, late, replace(slow, **tuned), seed=1).rounds == settled_on(
-        early, late, replace(RECIPE, **tuned), seed=1
-    ).rounds
+    assert (
+        settled_on(early, late, replace(slow, **tuned), seed=1).rounds
+        == settled_on(early, late, replace(RECIPE, **tuned), seed=1).rounds
+    )
 
 
 def test_the_number_is_the_best_of_models_fitted_one_by_one() -> None:

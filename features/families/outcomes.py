@@ -557,7 +557,7 @@ def _trend(outcome: Outcome, what: str, said: str, windows: Sequence[timedelta])
             expr=now / around.nullif(0) if is_mean else pace(now, around, short, long),
             unit="times",
             meaning=f"{said} of {outcome.told} in the last {words(short)} against the last {words(long)}"
-            f"{'' if is_mean else ', or since the first known event'}",
+            f"{'' if is_mean else ', or as long as known'}",
             phrase=f"{outcome.said}: {said} in the last {words(short)} at {{value}} the level of the last {words(long)}",
             group=outcome.name,
             unknown=f"{outcome.said}: too few so far to see a trend",

@@ -22,7 +22,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
                 base="row",
                 expr=pace(_[feature_name(what, measure, short)], _[feature_name(what, measure, long)], short, long),
                 unit="times",
-                meaning=f"{doing} per day in the last {words(short)} against the last {words(long)}, or since the first known event",
+                meaning=f"{doing} per day in the last {words(short)} against the last {words(long)}, or as long as known",
                 phrase=f"{doing} in the last {words(short)} at {{value}} the pace of the last {words(long)}",
                 group="trend",
                 unknown=_NO_TREND,
