@@ -27,8 +27,8 @@ _FLATTEST = 0.05
 # In log-odds; a level never lies further off.
 _FURTHEST = 20.0
 _MOST_SCORES = 10_000
-# Standard errors by which a map must be better than a simpler one: blocks are few and near each other, and what a map says of the
-# level is soon of the past. Amounts are moved by one number alone.
+# Standard errors by which a map must be better than a simpler one: blocks are few and near each other. Amounts are moved by one
+# number alone.
 _ERRORS, _ERRORS_OF_AMOUNTS = 2.0, 1.0
 
 MINIMUM_OF_EACH_CLASS = 30
@@ -116,8 +116,9 @@ def fit_calibrator(
     is that of another, and blocks whose `horizon` overlaps are one: they may only shrink. Else `none`, `shrunk`, `platt`, `beta`
     (from 100 of each class: one more number to learn) and `isotonic` (from 500 of each: below about 1,000 pairs it learns noise,
     Niculescu-Mizil and Caruana, 2005) are each fitted without one block and those that overlap it, and measured by log loss on it,
-    block by block. The simplest wins that is within two standard errors of the best (Breiman et al., 1984, took one); the error is
-    that of the paired differences, since blocks differ more than maps do.
+    block by block. They leave the mean of the scores they are fitted on as it is: how bold scores should be holds for later dates,
+    their level does not (decision 105). The simplest wins that is within two standard errors of the best (Breiman et al., 1984,
+    took one); the error is that of the paired differences, since blocks differ more than maps do.
     """
     raw, label = np.asarray(raw, dtype=float), np.asarray(label, dtype=float)
     known = np.isfinite(raw) & np.isfinite(label)
