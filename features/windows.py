@@ -3,7 +3,6 @@
 import re
 from datetime import timedelta
 
-import ibis
 import ibis.expr.types as ir
 from ibis import _
 from ibis.common.deferred import Deferred
@@ -101,5 +100,5 @@ def pace(now: Deferred, around: Deferred, short: timedelta, long: timedelta) -> 
 
     Null where nothing is around, and where a user is known for no longer than `short`: both are the same then.
     """
-    known = ibis.least(_.known_days, long / DAY)
+    known = _.known_days.clip(upper=long / DAY)
     return (_.known_days > short / DAY).ifelse(now / around.nullif(0) * known / (short / DAY), None)

@@ -138,8 +138,8 @@ def fit_calibrator(
     if len(others) < FEWEST_BLOCKS:
         return _shrunk(everything)
     candidates = [fit for fewest, fit in _LADDER if everything.fewest >= fewest]
-    losses = [[_log_loss(told[at], _at_level(fit(rest), rest)) for fit in candidates] for at, rest in others.items()]
-    return _at_level(candidates[_simplest(np.array(losses), errors=_ERRORS)](everything), everything)
+    losses = [[_log_loss(told[at], fit(rest)) for fit in candidates] for at, rest in others.items()]
+    return candidates[_simplest(np.array(losses), errors=_ERRORS)](everything)
 
 
 def _are_apart(one: Any, other: Any, horizon: timedelta) -> bool:
@@ -247,24 +247,6 @@ def _shrunk(pairs: _Pairs) -> Calibrator:
     return Calibrator("shrunk", slope=slope, intercept=middle * (1 - slope)) if loss(slope) < loss(1.0) else Calibrator()
 
 
-def _at_level(fitted: Calibrator, pairs: _Pairs) -> Calibrator:
-    """Move a curve on the scale of log-odds until the mean of its scores is that of the raw ones."""
-    if fitted.method in ("none", "shrunk"):
-        return fitted
-    count = pairs.hits + pairs.misses
-    middle = np.average(pairs.raw, weights=count)
-
-    def moved(step: float) -> Calibrator:
-        if fitted.method == "isotonic":
-            return replace(fitted, y=tuple(expit(logit(np.array(fitted.y)) + step).tolist()))
-        return replace(fitted, intercept=fitted.intercept + step)
-
-    def above(step: float) -> float:
-        return float(np.average(moved(step)(pairs.raw), weights=count) - middle)
-
-    return moved(brentq(above, -_FURTHEST, _FURTHEST)) if above(-_FURTHEST) < 0 < above(_FURTHEST) else fitted
-
-
 def _platt(pairs: _Pairs) -> Calibrator:
     if pairs.says_nothing:
         return Calibrator()
@@ -356,4 +338,32 @@ def _logistic(columns: list[Floats], pairs: _Pairs) -> tuple[float, ...]:
 
 
 _Fit = Callable[[_Pairs], Calibrator]
-_LADDER: tuple[tuple[int, _Fit], ...] = ((0, _none), (0, _shrunk), (0, _platt), (100, _beta), (500, _isotonic))
+
+
+def _at_level(fit: _Fit) -> _Fit:
+    """Move the curves of a fit on the scale of log-odds until the mean of their scores is that of the raw ones."""
+
+    def levelled(pairs: _Pairs) -> Calibrator:
+        fitted, count = fit(pairs), pairs.hits + pairs.misses
+        level = np.average(pairs.raw, weights=count)
+
+        def moved(step: float) -> Calibrator:
+            if fitted.method == "isotonic":
+                return replace(fitted, y=tuple(expit(logit(np.array(fitted.y)) + step).tolist()))
+            return replace(fitted, intercept=fitted.intercept + step)
+
+        def above(step: float) -> float:
+            return float(np.average(moved(step)(pairs.raw), weights=count) - level)
+
+        return moved(brentq(above, -_FURTHEST, _FURTHEST)) if above(-_FURTHEST) < 0 < above(_FURTHEST) else fitted
+
+    return levelled
+
+
+_LADDER: tuple[tuple[int, _Fit], ...] = (
+    (0, _none),
+    (0, _shrunk),
+    (0, _at_level(_platt)),
+    (100, _at_level(_beta)),
+    (500, _at_level(_isotonic)),
+)
