@@ -16,6 +16,7 @@ from models.calibration import FEWEST_BLOCKS, Calibrator, fit_calibrator
 from models.drift import level_drift
 from models.ladder import RUNGS, Model, Recipe, Rung, fit_recipe, fit_rungs, possible
 from models.metrics import Contact, main_measure, measures, poisson_deviance
+from models.propensity import Floats
 from models.season import NO_SEASON, Season
 
 KEYS = ["user_id", "cutoff", "is_test", "label"]
@@ -238,14 +239,20 @@ def calibrated(pooled: pd.DataFrame, column: str, horizon: timedelta, *, is_amou
         here = ordered.cutoff == cutoff
         known = ordered[(ordered.cutoff + horizon <= cutoff) & ordered[column].notna()]
         calibrate = _fit(known, column, horizon, is_amount=is_amount, calibrations=calibrations)
-        score[here] = calibrate(ordered[column][here].to_numpy())
+        score[here] = _bent(ordered[column][here], calibrate)
         if not is_amount:
-            told = calibrate(known[column].to_numpy(dtype=np.float64))
+            told = known.groupby("cutoff")[column].transform(_bent, calibrate).to_numpy(dtype=np.float64)
             drift[here] = level_drift(told, known.label.to_numpy(dtype=np.float64), known.cutoff.to_numpy())
     if is_amount and not _scaling_helped(ordered, column, score):
         return Calibrated(ordered[column], drift, Calibrator())
     everything = ordered[ordered[column].notna()]
     return Calibrated(score, drift, _fit(everything, column, horizon, is_amount=is_amount, calibrations=calibrations))
+
+
+def _bent(raw: pd.Series, calibrate: Calibrator) -> Floats:
+    """Calibrate the scores of one origin, at their own level."""
+    score = raw.to_numpy(dtype=np.float64)
+    return calibrate.around(score)(score)
 
 
 def _scaling_helped(ordered: pd.DataFrame, column: str, scaled: pd.Series) -> bool:

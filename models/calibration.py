@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.optimize import brentq, isotonic_regression, minimize_scalar
+from scipy.optimize import brentq, isotonic_regression
 from scipy.special import expit, logit, xlog1py, xlogy
 
 from models.metrics import poisson_deviance
@@ -23,7 +23,6 @@ _EDGE = 1e-6
 # How far an isotonic curve goes on past its outer points, as a share of what is left to 0 or 1: it keeps the ranking there.
 _TAIL = 0.05
 _MOST_STEPS = 100
-_FLATTEST = 0.05
 # In log-odds; a level never lies further off.
 _FURTHEST = 20.0
 _MOST_SCORES = 10_000
@@ -40,8 +39,7 @@ FEWEST_BLOCKS = 2
 class Calibrator:
     """A monotone map from raw scores to calibrated ones, in plain numbers: `Calibrator(**asdict(map))` is the same map.
 
-    `shrunk` draws the log-odds together around those of the mean score: less bold, at the same level; its numbers are read as
-    those of `platt`.
+    `shrunk` is a `platt` that makes scores less bold: its slope is below 1.
     `platt` is a logistic curve on the log-odds (Platt, 1999): logit p = slope * logit s + intercept.
     `beta` bends both ends on their own (Kull, Silva Filho and Flach, 2017):
     logit p = slope * ln s - upper_slope * ln(1 - s) + intercept.
@@ -80,6 +78,26 @@ class Calibrator:
             case "none":
                 return raw
 
+    def around(self, raw: Floats, weights: Floats | None = None) -> "Calibrator":
+        """Give this curve as it bends those raw scores and leaves their mean: it is moved up or down on the scale of log-odds.
+
+        What scales or changes nothing is the same for all, and so is a curve where no score is known.
+        """
+        known = np.isfinite(raw)
+        if not known.any() or self.method in {"none", "scale"}:
+            return self
+        raw, weights = raw[known], None if weights is None else weights[known]
+
+        def moved(step: float) -> Calibrator:
+            if self.method == "isotonic":
+                return replace(self, y=tuple(expit(logit(np.array(self.y)) + step).tolist()))
+            return replace(self, intercept=self.intercept + step)
+
+        def above(step: float) -> float:
+            return float(np.average(moved(step)(raw) - raw, weights=weights))
+
+        return moved(brentq(above, -_FURTHEST, _FURTHEST)) if above(-_FURTHEST) < 0 < above(_FURTHEST) else self
+
     def _between(self, raw: Floats) -> Floats:
         x, y = np.array(self.x), np.array(self.y)
         within = np.clip(raw, x[0], x[-1])
@@ -116,9 +134,10 @@ def fit_calibrator(
     is that of another, and blocks whose `horizon` overlaps are one: they may only shrink. Else `none`, `shrunk`, `platt`, `beta`
     (from 100 of each class: one more number to learn) and `isotonic` (from 500 of each: below about 1,000 pairs it learns noise,
     Niculescu-Mizil and Caruana, 2005) are each fitted without one block and those that overlap it, and measured by log loss on it,
-    block by block. They leave the mean of the scores they are fitted on as it is: how bold scores should be holds for later dates,
-    their level does not (decision 105). The simplest wins that is within two standard errors of the best (Breiman et al., 1984,
-    took one); the error is that of the paired differences, since blocks differ more than maps do.
+    block by block. They leave the mean of what they bend as it is, on that block as on the dates they are used for (see
+    `Calibrator.around`): how bold scores should be holds for later dates, their level does not (decisions 105 and 106). The simplest
+    wins that is within two standard errors of the best (Breiman et al., 1984, took one); the error is that of the paired
+    differences, since blocks differ more than maps do.
     """
     raw, label = np.asarray(raw, dtype=float), np.asarray(label, dtype=float)
     known = np.isfinite(raw) & np.isfinite(label)
@@ -136,10 +155,10 @@ def fit_calibrator(
         return Calibrator()
     others = {at: _joined([told[other] for other in rest]) for at, rest in enumerate(apart) if rest}
     if len(others) < FEWEST_BLOCKS:
-        return _shrunk(everything)
+        return everything.level(_shrunk(everything))
     candidates = [fit for fewest, fit in _LADDER if everything.fewest >= fewest]
-    losses = [[_log_loss(told[at], fit(rest)) for fit in candidates] for at, rest in others.items()]
-    return candidates[_simplest(np.array(losses), errors=_ERRORS)](everything)
+    losses = [[_log_loss(told[at], told[at].level(fit(rest))) for fit in candidates] for at, rest in others.items()]
+    return everything.level(candidates[_simplest(np.array(losses), errors=_ERRORS)](everything))
 
 
 def _are_apart(one: Any, other: Any, horizon: timedelta) -> bool:
@@ -178,12 +197,19 @@ class _Pairs:
     misses: Floats
 
     @property
+    def count(self) -> Floats:
+        return self.hits + self.misses
+
+    @property
     def fewest(self) -> int:
         return int(min(self.hits.sum(), self.misses.sum()))
 
     @property
     def says_nothing(self) -> bool:
         return self.fewest == 0 or len(self.raw) < 2
+
+    def level(self, curve: Calibrator) -> Calibrator:
+        return curve.around(self.raw, self.count)
 
 
 def _gathered(raw: Floats, label: Floats, block: npt.NDArray[np.intp]) -> list[_Pairs]:
@@ -220,7 +246,7 @@ def _sums(at: npt.NDArray[np.intp], values: Floats, length: int) -> Floats:
 
 def _log_loss(pairs: _Pairs, calibrate: Calibrator) -> float:
     score = _inside(calibrate(pairs.raw))
-    return -float((xlogy(pairs.hits, score) + xlog1py(pairs.misses, -score)).sum() / (pairs.hits + pairs.misses).sum())
+    return -float((xlogy(pairs.hits, score) + xlog1py(pairs.misses, -score)).sum() / pairs.count.sum())
 
 
 def _simplest(losses: Floats, *, errors: float) -> int:
@@ -234,17 +260,8 @@ def _none(_pairs: _Pairs) -> Calibrator:
 
 
 def _shrunk(pairs: _Pairs) -> Calibrator:
-    if pairs.says_nothing:
-        return Calibrator()
-    count, odds = pairs.hits + pairs.misses, logit(_inside(pairs.raw))
-    middle = float(logit(_inside(np.asarray(np.average(pairs.raw, weights=count)))))
-
-    def loss(slope: float) -> float:
-        moved = middle + slope * (odds - middle)
-        return float((count * np.logaddexp(0, moved) - pairs.hits * moved).sum())
-
-    slope = float(minimize_scalar(loss, bounds=(_FLATTEST, 1.0), method="bounded").x)
-    return Calibrator("shrunk", slope=slope, intercept=middle * (1 - slope)) if loss(slope) < loss(1.0) else Calibrator()
+    fitted = _platt(pairs)
+    return replace(fitted, method="shrunk") if fitted.slope < 1 else Calibrator()
 
 
 def _platt(pairs: _Pairs) -> Calibrator:
@@ -276,8 +293,7 @@ def _isotonic(pairs: _Pairs) -> Calibrator:
     """
     if pairs.says_nothing:
         return Calibrator()
-    count = pairs.hits + pairs.misses
-    x, y, count = _steps(pairs.raw, pairs.hits / count, count)
+    x, y, count = _steps(pairs.raw, pairs.hits / pairs.count, pairs.count)
     least = 1 / (2 * count + 2)
     x, y, _ = _steps(x, np.clip(y, least, 1 - least), count)
     x = np.concatenate([[0.0], x, [1.0]])
@@ -312,7 +328,7 @@ def _logistic(columns: list[Floats], pairs: _Pairs) -> tuple[float, ...]:
     has a finite slope too.
     """
     positives, negatives = pairs.hits.sum(), pairs.misses.sum()
-    count = pairs.hits + pairs.misses
+    count = pairs.count
     happened = pairs.hits * (positives + 1) / (positives + 2) + pairs.misses / (negatives + 2)
     design = np.column_stack([*columns, np.ones(len(count))])
     found = np.zeros(design.shape[1])
@@ -337,33 +353,10 @@ def _logistic(columns: list[Floats], pairs: _Pairs) -> tuple[float, ...]:
     return tuple(found.tolist())
 
 
-_Fit = Callable[[_Pairs], Calibrator]
-
-
-def _at_level(fit: _Fit) -> _Fit:
-    """Move the curves of a fit on the scale of log-odds until the mean of their scores is that of the raw ones."""
-
-    def levelled(pairs: _Pairs) -> Calibrator:
-        fitted, count = fit(pairs), pairs.hits + pairs.misses
-        level = np.average(pairs.raw, weights=count)
-
-        def moved(step: float) -> Calibrator:
-            if fitted.method == "isotonic":
-                return replace(fitted, y=tuple(expit(logit(np.array(fitted.y)) + step).tolist()))
-            return replace(fitted, intercept=fitted.intercept + step)
-
-        def above(step: float) -> float:
-            return float(np.average(moved(step)(pairs.raw), weights=count) - level)
-
-        return moved(brentq(above, -_FURTHEST, _FURTHEST)) if above(-_FURTHEST) < 0 < above(_FURTHEST) else fitted
-
-    return levelled
-
-
-_LADDER: tuple[tuple[int, _Fit], ...] = (
+_LADDER: tuple[tuple[int, Callable[[_Pairs], Calibrator]], ...] = (
     (0, _none),
     (0, _shrunk),
-    (0, _at_level(_platt)),
-    (100, _at_level(_beta)),
-    (500, _at_level(_isotonic)),
+    (0, _platt),
+    (100, _beta),
+    (500, _isotonic),
 )

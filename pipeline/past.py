@@ -61,12 +61,15 @@ class Past:
     @property
     def active(self) -> pd.DataFrame:
         """The features, on the night itself, of the users whose habits are known."""
-        return self.features[self.features.cutoff == midnight(self.log.as_of)]
+        return self._tonight(_active(self.log, self.settings))
 
     def asked_tonight(self, target: Target) -> pd.DataFrame:
-        """Give the features of whom a target asks about on the night itself, as far as their habits are known."""
-        users = self.log.engine.execute(eligible_users(self.log.events, target, [midnight(self.log.as_of)])).user_id
-        return self.active[self.active.user_id.isin(users)]
+        """Give the features of whom a target asks about on the night itself."""
+        return self._tonight(eligible_users(self.log.events, target, [midnight(self.log.as_of)]))
+
+    def _tonight(self, users: ir.Table) -> pd.DataFrame:
+        found = self.features[self.features.cutoff == midnight(self.log.as_of)]
+        return found[found.user_id.isin(self.log.engine.execute(users).user_id)]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -107,7 +110,7 @@ def gather(settings: Settings, as_of: date, narrator: Narrator, remembered: Inve
         target.name: _season(log, target, labels[target.name], cutoffs[-1], plans[target.name], settings, narrator)
         for target in targets
     }
-    features = _features(log, cutoffs, _spine(log, kept.values(), settings), settings, narrator)
+    features = _features(log, cutoffs, _spine(log, kept.values(), targets, settings), settings, narrator)
     places = features[KEYS].reset_index(names="place")
     placed = {name: told.merge(places, on=KEYS, validate="one_to_one").set_index("place") for name, told in labels.items()}
     return Past(settings, log, targets, tuple(cutoffs), features, placed, plans, seasons)
@@ -220,12 +223,16 @@ def _season(
     return season
 
 
-def _spine(log: EventLog, labels: Collection[ir.Table], settings: Settings) -> ir.Table:
+def _active(log: EventLog, settings: Settings) -> ir.Table:
+    return active_users(log.events, settings.activities(), midnight(log.as_of), log.features.longest)
+
+
+def _spine(log: EventLog, labels: Collection[ir.Table], targets: Sequence[Target], settings: Settings) -> ir.Table:
     """Give `user_id` and `cutoff` of all rows that somebody will read: where many users are long gone, most are read by nobody."""
-    tonight = midnight(log.as_of)
-    active = active_users(log.events, settings.activities(), tonight, log.features.longest)
     asked = reduce(ir.Table.union, [table.select(*KEYS) for table in labels])
-    return keep(log.engine, asked.union(active.mutate(cutoff=ibis.literal(tonight).cast(asked.cutoff.type()))), "spine")
+    tonight = [eligible_users(log.events, target, [midnight(log.as_of)]) for target in targets] + [_active(log, settings)]
+    users = reduce(ir.Table.union, [table.select("user_id") for table in tonight])
+    return keep(log.engine, asked.union(users.mutate(cutoff=ibis.literal(midnight(log.as_of)).cast(asked.cutoff.type()))), "spine")
 
 
 def _features(log: EventLog, cutoffs: Sequence[datetime], spine: ir.Table, settings: Settings, narrator: Narrator) -> pd.DataFrame:

@@ -229,23 +229,22 @@ def _personas(past: Past, former: Personas | None) -> tuple[Personas, Matching |
 def _bundle(past: Past, made: Tested, model: Model) -> TargetBundle:
     groups = past.groups
     read = past.rows(made.target)[list(model.features)]
-    season = past.seasons[made.target.name]
-    if season.levels:
-        tonight = model.raw(past.asked_tonight(made.target))
-        season = season.around(tonight, past.log.as_of, is_amount=made.target.is_amount)
+    as_of, is_amount = past.log.as_of, made.target.is_amount
+    tonight = model.raw(past.asked_tonight(made.target))
+    season = past.seasons[made.target.name].around(tonight, as_of, is_amount=is_amount)
     # What most do not have, such as a day of something that never happened to them, is typical of nobody.
     medians = read.median()[read.notna().mean() >= 0.5]
     return TargetBundle(
         made.target.name,
         definition(made.target),
         made.recipe,
-        past.log.as_of.isoformat(),
-        made.backtest.calibrator,
+        as_of.isoformat(),
+        made.backtest.calibrator.around(season.moved(tonight, as_of, is_amount=is_amount)),
         model,
         groups={name: groups[name] for name in model.features},
         inventory=past.log.inventory,
         warnings=made.report.warnings,
-        season=season.since(past.log.as_of),
+        season=season.since(as_of),
         # By their shortest digits: 0.3 of 32 bits is 0.30000001192… of 64.
         typical={str(name): float(str(np.float32(value))) for name, value in medians.items() if not np.isnan(value)},
     )

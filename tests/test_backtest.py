@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from features.errors import GateError
@@ -182,6 +183,23 @@ def test_amounts_are_left_alone_where_scaling_made_the_tests_worse() -> None:
     # Where the tests were too low as well, it is scaled.
     low = pd.concat([frame.assign(rfm=frame.label / 2) for frame in frames], ignore_index=True)
     assert calibrated(low, "rfm", 28 * DAY, **told).calibrator.slope == pytest.approx(2)
+
+
+def test_a_curve_leaves_the_level_of_each_origin() -> None:
+    """Where the year moves scores up or down, what was learned on other dates bends them there and draws none of it back."""
+    cutoffs = [CUTOFFS[0] + 28 * DAY * at for at in range(7)]
+    frames = []
+    for at, cutoff in enumerate(cutoffs):
+        odds = np.random.default_rng(at).normal(1.0 if at == 6 else -1.0, 1.5, 2_000)
+        label = np.random.default_rng(10 + at).random(2_000) < expit(odds.mean() + (odds - odds.mean()) / 2)
+        keys = {"user_id": [f"u{number:04}" for number in range(2_000)], "cutoff": cutoff, "is_test": at > 4}
+        frames.append(pd.DataFrame({**keys, "label": label.astype(float), "rfm": expit(odds)}))
+    pooled = pd.concat(frames, ignore_index=True)
+    found = calibrated(pooled, "rfm", 28 * DAY, is_amount=False, calibrations=4)
+    assert 0.4 < found.calibrator.slope < 0.7
+    told = pooled.assign(score=found.score).groupby("cutoff")[["rfm", "score"]].agg(["mean", "std"])
+    np.testing.assert_allclose(told["score", "mean"], told["rfm", "mean"], atol=1e-6)
+    assert (told["score", "std"] < 0.8 * told["rfm", "std"])[-2:].all()
 
 
 def test_few_positives_take_the_lower_rungs_and_still_answer() -> None:

@@ -27,10 +27,10 @@ MAPS = {
 
 
 def blocks(rows: int, *, curve: str = "right", seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Four fortnights of raw scores and labels, where the scores are `right`, too `bold`, or bent only `above` one half."""
+    """Four fortnights of raw scores and labels, where the scores are `right`, too `bold`, too `timid`, or bent only `above` one half."""
     random = np.random.default_rng(seed)
     odds = random.normal(-1.0, 1.2, size=4 * rows)
-    truth = {"right": odds, "bold": odds * 0.5, "above": np.minimum(odds, -1.0)}[curve]
+    truth = {"right": odds, "bold": odds * 0.5, "timid": odds * 1.6, "above": np.minimum(odds, -1.0)}[curve]
     when = np.repeat([datetime(2024, 1, 1) + timedelta(days=14 * at) for at in range(4)], rows)
     return expit(odds), (random.random(4 * rows) < expit(truth)).astype(float), when
 
@@ -162,7 +162,8 @@ def test_what_never_happened_to_few_is_not_ruled_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "curve", "method"), [(1000, "right", "none"), (1000, "bold", "platt"), (6000, "above", "isotonic")]
+    ("rows", "curve", "method"),
+    [(1000, "right", "none"), (1000, "bold", "shrunk"), (1000, "timid", "platt"), (6000, "above", "isotonic")],
 )
 def test_the_map_is_chosen_on_blocks_left_out(rows: int, curve: str, method: str) -> None:
     raw, label, when = blocks(rows, curve=curve)
@@ -184,16 +185,30 @@ def test_beta_wins_where_its_own_curve_is_the_truth() -> None:
     assert fit_calibrator(raw, label, is_amount=False, blocks=np.arange(4000) % 4).method == "beta"
 
 
-@pytest.mark.parametrize("curve", ["bold", "above"])
+@pytest.mark.parametrize("curve", ["bold", "timid", "above"])
 def test_a_curve_bends_scores_and_leaves_their_level(curve: str) -> None:
     """What happened more often at the dates behind is no news of those ahead."""
     raw, label, when = blocks(6000, curve=curve)
     more = np.maximum(label, np.random.default_rng(2).random(len(raw)) < 0.2)
     found = fit_calibrator(raw, more, is_amount=False, blocks=when)
-    assert found.method in ("platt", "beta", "isotonic")
+    assert found.method in ("shrunk", "platt", "beta", "isotonic")
     assert more.mean() > raw.mean() + 0.05
     # Of many scores neighbours are fitted together.
     assert found(raw).mean() == pytest.approx(raw.mean(), abs=1e-4)
+    # Nor are others' scores drawn to their level, when the curve is set around them.
+    higher = np.append(expit(logit(raw) + 1.0), np.nan)
+    moved = found.around(higher)
+    assert abs(np.nanmean(found(higher)) - np.nanmean(higher)) > 0.003
+    assert np.nanmean(moved(higher)) == pytest.approx(np.nanmean(higher))
+    assert moved.method == found.method and moved.slope == found.slope and moved.x == found.x
+
+
+@pytest.mark.parametrize("raw", [np.array([]), np.array([np.nan]), np.zeros(3), np.ones(3)], ids=str)
+@pytest.mark.parametrize("method", MAPS)
+def test_there_is_no_level_of_nothing(method: str, raw: np.ndarray) -> None:
+    told = MAPS[method].around(raw)
+    assert told.method == method
+    assert np.isfinite(told(GRID)).all()
 
 
 @pytest.mark.parametrize(("rows", "is_isotonic"), [(900, False), (1200, True)])
@@ -208,15 +223,14 @@ def test_isotonic_waits_for_500_of_each_class(rows: int, is_isotonic: bool) -> N
 
 
 def test_blocks_that_overlap_are_one() -> None:
-    """They saw the same weeks, and cannot tell whether their level is that of others."""
-    raw, label, _ = blocks(6000, curve="bold")
-    higher = np.minimum(label + (np.random.default_rng(2).random(len(raw)) < 0.2), 1.0)
+    """They saw the same weeks, and cannot tell whether what helps on one helps on others."""
+    raw, label, _ = blocks(6000, curve="above")
     when = np.datetime64("2024-01-01") + np.arange(len(raw)) % 4 * np.timedelta64(14, "D")
-    apart, overlapping = (fit_calibrator(raw, higher, is_amount=False, blocks=when, horizon=days * DAY) for days in (14, 56))
+    apart, overlapping = (fit_calibrator(raw, label, is_amount=False, blocks=when, horizon=days * DAY) for days in (14, 56))
     assert apart.method not in ("none", "shrunk")
-    assert overlapping == fit_calibrator(raw, higher, is_amount=False)
+    assert overlapping == fit_calibrator(raw, label, is_amount=False)
     # The outer two of four are 42 days apart.
-    assert fit_calibrator(raw, higher, is_amount=False, blocks=when, horizon=42 * DAY).method not in ("none", "shrunk")
+    assert fit_calibrator(raw, label, is_amount=False, blocks=when, horizon=42 * DAY).method not in ("none", "shrunk")
     spent = (raw, 2 * raw)
     assert fit_calibrator(*spent, is_amount=True, blocks=when, horizon=14 * DAY).slope == pytest.approx(2.0)
     assert fit_calibrator(*spent, is_amount=True, blocks=when, horizon=56 * DAY) == Calibrator()
@@ -227,7 +241,7 @@ def test_one_block_makes_bold_scores_less_bold_and_leaves_their_level() -> None:
     alone = fit_calibrator(raw, label, is_amount=False, blocks=np.zeros(len(raw)))
     assert alone == fit_calibrator(raw, label, is_amount=False)
     assert alone.method == "shrunk" and alone.slope == pytest.approx(0.5, abs=0.1)
-    assert alone(np.array([raw.mean()])) == pytest.approx(raw.mean(), abs=1e-4)
+    assert alone(raw).mean() == pytest.approx(raw.mean(), abs=1e-4)
     # Scores that are not bold enough, or at the wrong level, are no matter of one block.
     for truth in (logit(raw) * 1.5, logit(raw) + 0.5):
         other = (np.random.default_rng(1).random(len(raw)) < expit(truth)).astype(float)

@@ -1,0 +1,61 @@
+"""What a training learns from: whom targets ask about on the night itself, and the level that curves are set to then."""
+
+from datetime import date
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+from scipy.special import expit
+
+from models.calibration import Calibrator
+from models.ladder import Recipe
+from pipeline.past import Past, gather
+from pipeline.progress import Narrator
+from pipeline.settings import read_settings
+from pipeline.train import _bundle
+from shops import shop_config
+
+AS_OF = date(2024, 7, 1)
+LEFT, STAYED = range(40), range(40, 100)
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Past:
+    """A shop that 40 of 100 customers left more than half a year ago, and that asks about everybody who ever bought."""
+    folder = tmp_path_factory.mktemp("shop")
+    days = pd.date_range("2023-07-01 10:00", "2024-06-30 10:00", freq="9D")
+    rows = [(f"u{user}", day) for user in (*LEFT, *STAYED) for day in days if user in STAYED or day < pd.Timestamp("2023-10-01")]
+    orders = pd.DataFrame(rows, columns=["customer", "ordered_at"]).assign(order_no=range(len(rows)), total=10.0, department="tea")
+    orders.to_csv(folder / "orders.csv", index=False)
+    targets = [{"name": "churn_28d", "kind": "absence", "horizon": "28d", "eligible": {"active_within": "ever"}}]
+    config = shop_config(folder, targets=targets, segments=[], features={"windows": ["7d", "28d", "84d"]})
+    return gather(read_settings(config), AS_OF, Narrator(Console(file=StringIO())))
+
+
+def test_whoever_is_asked_about_tonight_is_known_tonight(past: Past) -> None:
+    (target,) = past.targets
+    assert set(past.asked_tonight(target).user_id) == {f"u{user}" for user in (*LEFT, *STAYED)}
+    # Habits are of those who did something within the longest window.
+    assert set(past.active.user_id) == {f"u{user}" for user in STAYED}
+
+
+def test_a_curve_is_set_to_the_level_of_tonight(past: Past) -> None:
+    (target,) = past.targets
+    model = SimpleNamespace(features=("purchase_recency_days",), raw=lambda rows: expit(rows.purchase_recency_days.to_numpy() / 50 - 2))
+    curve = Calibrator("platt", slope=0.5, intercept=-1.5)
+    made = SimpleNamespace(
+        target=target,
+        recipe=Recipe("rfm", model.features),
+        backtest=SimpleNamespace(calibrator=curve),
+        report=SimpleNamespace(warnings=()),
+    )
+    bundle = _bundle(past, made, model)
+    asked = past.asked_tonight(target)
+    raw = model.raw(asked)
+    assert abs(np.mean(curve(raw)) - raw.mean()) > 0.1
+    assert bundle.predict(asked).score.mean() == pytest.approx(raw.mean())
+    assert bundle.calibrator.slope == curve.slope
