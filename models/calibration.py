@@ -134,10 +134,10 @@ def fit_calibrator(
     is that of another, and blocks whose `horizon` overlaps are one: they may only shrink. Else `none`, `shrunk`, `platt`, `beta`
     (from 100 of each class: one more number to learn) and `isotonic` (from 500 of each: below about 1,000 pairs it learns noise,
     Niculescu-Mizil and Caruana, 2005) are each fitted without one block and those that overlap it, and measured by log loss on it,
-    block by block. They leave the mean of what they bend as it is, on that block as on the dates they are used for (see
-    `Calibrator.around`): how bold scores should be holds for later dates, their level does not (decisions 105 and 106). The simplest
-    wins that is within two standard errors of the best (Breiman et al., 1984, took one); the error is that of the paired
-    differences, since blocks differ more than maps do.
+    block by block. The simplest wins that is within two standard errors of the best (Breiman et al., 1984, took one); the error is
+    that of the paired differences, since blocks differ more than maps do. Of a curve half is used: how bold scores should be holds
+    for later dates in part. Their level does not: it leaves the mean of what it bends as it was (see `Calibrator.around`, and
+    decisions 105 and 106).
     """
     raw, label = np.asarray(raw, dtype=float), np.asarray(label, dtype=float)
     known = np.isfinite(raw) & np.isfinite(label)
@@ -155,10 +155,10 @@ def fit_calibrator(
         return Calibrator()
     others = {at: _joined([told[other] for other in rest]) for at, rest in enumerate(apart) if rest}
     if len(others) < FEWEST_BLOCKS:
-        return everything.level(_shrunk(everything))
+        return everything.level(_halfway(_shrunk(everything)))
     candidates = [fit for fewest, fit in _LADDER if everything.fewest >= fewest]
     losses = [[_log_loss(told[at], told[at].level(fit(rest))) for fit in candidates] for at, rest in others.items()]
-    return everything.level(candidates[_simplest(np.array(losses), errors=_ERRORS)](everything))
+    return everything.level(_halfway(candidates[_simplest(np.array(losses), errors=_ERRORS)](everything)))
 
 
 def _are_apart(one: Any, other: Any, horizon: timedelta) -> bool:
@@ -360,3 +360,15 @@ _LADDER: tuple[tuple[int, Callable[[_Pairs], Calibrator]], ...] = (
     (100, _beta),
     (500, _isotonic),
 )
+
+
+def _halfway(curve: Calibrator) -> Calibrator:
+    """Go half of the way from raw scores to those of a curve, on the scale of log-odds."""
+    match curve.method:
+        case "none":
+            return curve
+        case "isotonic":
+            middle = (logit(_inside(np.array(curve.x))) + logit(_inside(np.array(curve.y)))) / 2
+            return replace(curve, y=tuple(expit(middle).tolist()))
+    upper_slope = (1 + curve.upper_slope) / 2 if curve.method == "beta" else 0.0
+    return replace(curve, slope=(1 + curve.slope) / 2, upper_slope=upper_slope, intercept=curve.intercept / 2)

@@ -196,10 +196,10 @@ def test_a_curve_leaves_the_level_of_each_origin() -> None:
         frames.append(pd.DataFrame({**keys, "label": label.astype(float), "rfm": expit(odds)}))
     pooled = pd.concat(frames, ignore_index=True)
     found = calibrated(pooled, "rfm", 28 * DAY, is_amount=False, calibrations=4)
-    assert 0.4 < found.calibrator.slope < 0.7
+    assert 0.7 < found.calibrator.slope < 0.85
     told = pooled.assign(score=found.score).groupby("cutoff")[["rfm", "score"]].agg(["mean", "std"])
     np.testing.assert_allclose(told["score", "mean"], told["rfm", "mean"], atol=1e-6)
-    assert (told["score", "std"] < 0.8 * told["rfm", "std"])[-2:].all()
+    assert (told["score", "std"] < 0.9 * told["rfm", "std"])[-2:].all()
 
 
 def test_few_positives_take_the_lower_rungs_and_still_answer() -> None:

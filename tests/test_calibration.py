@@ -203,6 +203,13 @@ def test_a_curve_bends_scores_and_leaves_their_level(curve: str) -> None:
     assert moved.method == found.method and moved.slope == found.slope and moved.x == found.x
 
 
+@pytest.mark.parametrize("method", ["none", "shrunk", "platt", "beta", "isotonic"])
+def test_half_a_curve_lies_between_it_and_the_raw_scores(method: str) -> None:
+    curve = MAPS[method]
+    raw = np.array(curve.x or (0.01, 0.3, 0.9))
+    np.testing.assert_allclose(logit(calibration._halfway(curve)(raw)), (logit(raw) + logit(curve(raw))) / 2)
+
+
 @pytest.mark.parametrize("raw", [np.array([]), np.array([np.nan]), np.zeros(3), np.ones(3)], ids=str)
 @pytest.mark.parametrize("method", MAPS)
 def test_there_is_no_level_of_nothing(method: str, raw: np.ndarray) -> None:
@@ -240,7 +247,8 @@ def test_one_block_makes_bold_scores_less_bold_and_leaves_their_level() -> None:
     raw, label, _ = blocks(6000, curve="bold")
     alone = fit_calibrator(raw, label, is_amount=False, blocks=np.zeros(len(raw)))
     assert alone == fit_calibrator(raw, label, is_amount=False)
-    assert alone.method == "shrunk" and alone.slope == pytest.approx(0.5, abs=0.1)
+    # Half of the way to the slope that was seen.
+    assert alone.method == "shrunk" and alone.slope == pytest.approx(0.75, abs=0.05)
     assert alone(raw).mean() == pytest.approx(raw.mean(), abs=1e-4)
     # Scores that are not bold enough, or at the wrong level, are no matter of one block.
     for truth in (logit(raw) * 1.5, logit(raw) + 0.5):
