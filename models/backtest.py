@@ -12,7 +12,7 @@ import pandas as pd
 
 from features.errors import GateError
 from features.windows import words
-from models.calibration import FEWEST_BLOCKS, Calibrator, fit_calibrator
+from models.calibration import FEWEST_BLOCKS, Calibrator, calibrated_loss, fit_calibrator
 from models.drift import level_drift
 from models.ladder import RUNGS, Model, Recipe, Rung, fit_recipe, fit_rungs, possible
 from models.metrics import Contact, main_measure, measures, poisson_deviance
@@ -42,6 +42,18 @@ class Predicted:
 
 
 @dataclass(frozen=True)
+class Worth:
+    """What a rung is worth, as a mean over test origins.
+
+    `value` is its `main_measure`, turned so that more is better, and `loss` the log loss that calibration would leave of it (see
+    `calibrated_loss`; of an amount what is lost is told by its value).
+    """
+
+    value: float
+    loss: float
+
+
+@dataclass(frozen=True)
 class Backtest:
     """What was predicted at the origins, and what happened.
 
@@ -54,7 +66,7 @@ class Backtest:
 
     predictions: pd.DataFrame
     rung: Rung
-    by_rung: Mapping[Rung, float]
+    by_rung: Mapping[Rung, Worth]
     calibrator: Calibrator
     is_amount: bool
     contact: Contact | None = None
@@ -72,8 +84,8 @@ class Backtest:
 
     @property
     def baseline(self) -> Rung:
-        """The rule that a model has to beat first: the best known of the simple ones."""
-        return best({rung: self.by_rung[rung] for rung in self.baselines})
+        """The rule that a model has to beat first: the one of most value among the simple ones."""
+        return max(self.baselines, key=lambda rung: self.by_rung[rung].value)
 
     def by_origin(self, column: str = "score") -> dict[datetime, dict[str, float]]:
         """Give the measures of each test origin, oldest first; `column` is `score`, a rung or `champion`."""
@@ -150,8 +162,8 @@ def predict_origin(
     return Predicted(found.assign(**moved), models)
 
 
-def worth(predicted: Sequence[Predicted], horizon: timedelta, *, is_amount: bool, calibrations: int) -> dict[Rung, float]:
-    """Give the mean over test origins of each rung's `main_measure`, turned so that more is better; simplest rung first.
+def worth(predicted: Sequence[Predicted], horizon: timedelta, *, is_amount: bool, calibrations: int) -> dict[Rung, Worth]:
+    """Give what each rung is worth over the test origins, simplest rung first.
 
     Of the rungs that had enough to learn from at every test origin. Where the measure is defined at none it is 0. Amounts are
     measured as they would be delivered, which takes every rung at the origins before as well.
@@ -165,13 +177,20 @@ def worth(predicted: Sequence[Predicted], horizon: timedelta, *, is_amount: bool
     return {rung: _worth(tested, rung, is_amount=is_amount) for rung in RUNGS if rung in tested and tested[rung].notna().all()}
 
 
-def best(by_rung: Mapping[Rung, float]) -> Rung:
-    """Choose the rung that is worth most, of equals the simplest: it loses to no simpler one.
+def best(by_rung: Mapping[Rung, Worth]) -> Rung:
+    """Climb the ladder: a rung is taken whose value is above that of all simpler ones, and whose loss is no more than that in use.
 
-    >>> best({"base_rate": 0.1, "rfm": 0.3, "lightgbm": 0.3})
+    >>> best({"base_rate": Worth(0.1, 0.7), "rfm": Worth(0.3, 0.6), "lightgbm": Worth(0.3, 0.5), "blend": Worth(0.4, 0.65)})
     'rfm'
     """
-    return max(by_rung, key=lambda rung: (by_rung[rung], -RUNGS.index(rung)))
+    found, *others = (rung for rung in RUNGS if rung in by_rung)
+    most = by_rung[found].value
+    for rung in others:
+        told = by_rung[rung]
+        if told.value > most and told.loss <= by_rung[found].loss:
+            found = rung
+        most = max(most, told.value)
+    return found
 
 
 def predict_disjoint(rows: pd.DataFrame, recipe: Recipe, origin: Origin, *, is_amount: bool, seed: int) -> pd.Series:
@@ -193,7 +212,7 @@ def predict_disjoint(rows: pd.DataFrame, recipe: Recipe, origin: Origin, *, is_a
 
 def assemble(
     predicted: Sequence[Predicted],
-    by_rung: Mapping[Rung, float],
+    by_rung: Mapping[Rung, Worth],
     rung: Rung,
     horizon: timedelta,
     *,
@@ -287,12 +306,16 @@ def _pooled(predicted: Sequence[Predicted], horizon: timedelta, *, is_amount: bo
     return raw.assign(**{rung: calibrated(raw, rung, horizon, is_amount=True, calibrations=calibrations).score for rung in tried})
 
 
-def _worth(tested: pd.DataFrame, column: str, *, is_amount: bool) -> float:
-    """Give the mean over origins of the main measure, negative where less is better; 0 where it is not defined."""
+def _worth(tested: pd.DataFrame, column: str, *, is_amount: bool) -> Worth:
+    """Measure a column at each origin, and give the means; a measure that is defined at none is 0."""
     name = main_measure(is_amount=is_amount)
-    found = [measures(rows.label.to_numpy(), rows[column].to_numpy(), is_amount=is_amount) for _, rows in tested.groupby("cutoff")]
-    values = [told[name] for told in found if name in told]
-    return (-1 if is_amount else 1) * float(np.mean(values)) if values else 0.0
+    told = [(rows.label.to_numpy(dtype=np.float64), rows[column].to_numpy(dtype=np.float64)) for _, rows in tested.groupby("cutoff")]
+    found = [measures(label, score, is_amount=is_amount) for label, score in told]
+    values = [at[name] for at in found if name in at]
+    value = float(np.mean(values)) if values else 0.0
+    if is_amount:
+        return Worth(-value, value)
+    return Worth(value, float(np.mean([calibrated_loss(score, label) for label, score in told])))
 
 
 def _split(rows: pd.DataFrame, origin: Origin) -> tuple[pd.DataFrame, pd.DataFrame]:

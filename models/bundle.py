@@ -27,7 +27,7 @@ from models.propensity import Floats
 from models.season import NO_SEASON, Season
 
 _HEAD, _BOOSTER = "bundle.json", "booster.txt"
-FORMAT = 9
+FORMAT = 10
 # The parameter of a prediction that names its date.
 AS_OF = "as_of"
 # The first format whose files carry their own digest.

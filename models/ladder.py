@@ -1,9 +1,9 @@
 """The ladder: from a base rate to a blend, each rung a model that must beat the simpler ones to be used.
 
-    base_rate  →  recency  →  rfm  →  logistic  →  lightgbm  →  blend
+    base_rate  →  recency  →  rfm  →  logistic  →  lightgbm  →  recency_blend, rfm_blend, blend
 
 A rung needs enough of both labels to be tried. All rungs speak on one scale: the log-odds of a probability, or the logarithm of an
-amount; a blend is the mean of two on that scale, so its contributions are the mean of theirs.
+amount; a blend is the mean of LightGBM and another rung on that scale, so its contributions are the mean of theirs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,11 +20,13 @@ from models.linear import Linear, fit_linear
 from models.propensity import LEAVES, PARAMETERS, RATE, ROUNDS, Floats, fit_booster, log_odds, raw_scores
 from models.reasons import contributions
 
-Rung = Literal["base_rate", "recency", "rfm", "logistic", "lightgbm", "blend"]
+Rung = Literal["base_rate", "recency", "rfm", "logistic", "lightgbm", "recency_blend", "rfm_blend", "blend"]
+# What LightGBM is blended with.
+BLENDS: Mapping[Rung, Rung] = {"recency_blend": "recency", "rfm_blend": "rfm", "blend": "logistic"}
 # Simplest first; `recency` is a rule to be beaten, and in use where nothing else can be learned.
-RUNGS: tuple[Rung, ...] = ("base_rate", "recency", "rfm", "logistic", "lightgbm", "blend")
+RUNGS: tuple[Rung, ...] = ("base_rate", "recency", "rfm", "logistic", "lightgbm", *BLENDS)
 # Of each label (of an amount: of rows with and without one), so many are needed to learn a rung.
-NEEDED: Mapping[Rung, int] = {"base_rate": 0, "recency": 10, "rfm": 20, "logistic": 100, "lightgbm": 100, "blend": 100}
+NEEDED: Mapping[Rung, int] = {"base_rate": 0, "recency": 10, "rfm": 20, "logistic": 100, "lightgbm": 100, **dict.fromkeys(BLENDS, 100)}
 WEAK, STRONG = 1e-4, 1e-2
 _EDGE, _SMALLEST_AMOUNT = 1e-9, 1e-6
 
@@ -56,7 +58,9 @@ class Recipe:
         return {**PARAMETERS, "num_leaves": self.leaves, "learning_rate": self.rate, **self.parameters}
 
     def read_by(self, rung: Rung) -> list[str]:
-        """Give the features that a rung reads."""
+        """Give the features that a rung reads; none for a blend of which one part reads none."""
+        if rung in BLENDS:
+            return list(self.features) if self.read_by(BLENDS[rung]) else []
         told = {"base_rate": (), "recency": self.recency, "rfm": self.rfm}.get(rung, self.features)
         return [name for name in told if name in self.features]
 
@@ -158,15 +162,14 @@ def fit_rungs(
     found: dict[Rung, Model] = {}
     levels = _levels(y, x["cutoff"]) if recipe.within_dates and not is_amount else None
     for rung in RUNGS:
-        needed = rung in rungs or ("blend" in rungs and rung in ("logistic", "lightgbm"))
-        if not needed:
+        if rung not in rungs and not any(rung in ("lightgbm", BLENDS[blend]) for blend in BLENDS if blend in rungs):
             continue
         names = recipe.read_by(rung)
         match rung:
             case "base_rate":
                 found[rung] = Constant(float(y.mean()) if is_amount else (float(y.sum()) + 0.5) / (len(y) + 1))
             case "recency" | "rfm":
-                found[rung] = fit_linear(x[names], y, is_amount=is_amount, strength=WEAK, seed=seed)
+                found[rung] = fit_linear(x[names], y, is_amount=is_amount, strength=WEAK, seed=seed, monotone=recipe.monotone)
             case "logistic":
                 found[rung] = fit_linear(
                     x[names],
@@ -182,8 +185,8 @@ def fit_rungs(
                 # One, as in the fits beside it: LightGBM has one number of threads for all, and one that changes while another fit
                 # fills its bins ends the process.
                 found[rung] = Trees(_booster(x[names], y, recipe, levels, is_amount=is_amount, seed=seed), threads=1)
-            case "blend":
-                trees, linear = found["lightgbm"], found["logistic"]
+            case _:
+                trees, linear = found["lightgbm"], found[BLENDS[rung]]
                 assert isinstance(trees, Trees) and isinstance(linear, Linear)
                 found[rung] = Blend(trees, linear)
     return {rung: model for rung, model in found.items() if rung in rungs}

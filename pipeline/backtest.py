@@ -16,6 +16,7 @@ from models.backtest import (
     Backtest,
     Origin,
     Predicted,
+    Worth,
     assemble,
     best,
     calibrated,
@@ -99,7 +100,7 @@ def test(
     beside = {name: bundle.recipe for name, bundle in champions.items() if bundle is not None and name not in incomparable}
     asked = [(target, origin) for target in past.targets for origin in past.plans[target.name]]
     predicted: dict[str, list[Predicted]] = {target.name: [] for target in past.targets}
-    by_rung: dict[str, dict[Rung, float]] = {}
+    by_rung: dict[str, dict[Rung, Worth]] = {}
     with narrator.step("testing on past origins", total=len(asked)) as step:
         # Every rung where rungs are compared; then the chosen one at the origins before, to calibrate it.
         for of_all in (True, False):
@@ -151,7 +152,7 @@ def _measured(
     target: Target,
     recipe: Recipe,
     predicted: Sequence[Predicted],
-    by_rung: Mapping[Rung, float],
+    by_rung: Mapping[Rung, Worth],
     champion: TargetBundle | None,
 ) -> Tested:
     settings, seed = past.settings, past.settings.training.seed
@@ -184,7 +185,7 @@ def _measured(
     return Tested(target, recipe, backtest, told)
 
 
-def _worth(target: Target, predicted: Sequence[Predicted], settings: Settings) -> dict[Rung, float]:
+def _worth(target: Target, predicted: Sequence[Predicted], settings: Settings) -> dict[Rung, Worth]:
     calibrations = settings.training.calibration_origins
     try:
         return worth(predicted, target.horizon, is_amount=target.is_amount, calibrations=calibrations)

@@ -12,7 +12,7 @@ from features.labels import Target
 WORKING = frozenset(
     {"cutoff", "since", "until", "known_from", "row", "broken", "came_as", "source_name"}
     | {"label", "is_test", "score", "drift", "champion", "disjoint"}
-    | {"base_rate", "recency", "rfm", "logistic", "lightgbm", "blend"}
+    | {"base_rate", "recency", "rfm", "logistic", "lightgbm", "recency_blend", "rfm_blend", "blend"}
 )
 # Columns of a target and of a persona, with the types that a segment's rule meets.
 TARGET_COLUMNS: Mapping[str, str] = {"{target}_score": "DOUBLE", "{target}_percentile": "DOUBLE", "{target}_band": "VARCHAR"}

@@ -14,6 +14,7 @@ from models.backtest import (
     Backtest,
     Origin,
     Predicted,
+    Worth,
     assemble,
     best,
     calibrated,
@@ -91,7 +92,8 @@ def test_an_origin_is_predicted_from_its_train_cutoffs_alone() -> None:
     changed.loc[unseen, "label"] = 1 - changed.loc[unseen, "label"]
     pd.testing.assert_frame_equal(found.drop(columns="label"), predicted(changed, origins)[0].rows.drop(columns="label"))
     assert list(found) == [
-        *("user_id", "cutoff", "is_test", "label", "base_rate", "recency", "rfm", "logistic", "lightgbm", "blend"),
+        *("user_id", "cutoff", "is_test", "label", "base_rate", "recency", "rfm", "logistic", "lightgbm"),
+        *("recency_blend", "rfm_blend", "blend"),
     ]
 
 
@@ -112,9 +114,28 @@ def test_the_rung_with_the_best_average_precision_is_chosen_and_loses_to_no_simp
     assert list(backtest.by_origin()) == CUTOFFS[-2:]
     assert backtest.mean()["users"] == 400
     assert 0.75 < backtest.mean()["auc"] < 0.95
-    assert backtest.by_rung[backtest.rung] == max(backtest.by_rung.values())
-    assert backtest.mean(backtest.rung)["average_precision"] == pytest.approx(backtest.by_rung[backtest.rung])
-    assert backtest.by_rung["base_rate"] == pytest.approx(backtest.mean()["base_rate"])
+    value = {rung: told.value for rung, told in backtest.by_rung.items()}
+    simpler = list(value)[: list(value).index(backtest.rung)]
+    assert value[backtest.rung] > max(value[rung] for rung in simpler)
+    assert backtest.by_rung[backtest.rung].loss <= min(backtest.by_rung[rung].loss for rung in simpler)
+    assert backtest.mean(backtest.rung)["average_precision"] == pytest.approx(value[backtest.rung])
+    assert value["base_rate"] == pytest.approx(backtest.mean()["base_rate"])
+
+
+@pytest.mark.parametrize(
+    ("told", "taken"),
+    [
+        ({"rfm": (0.30, 0.50), "lightgbm": (0.40, 0.45), "blend": (0.41, 0.44)}, "blend"),
+        ({"rfm": (0.30, 0.50), "lightgbm": (0.40, 0.45), "blend": (0.40, 0.44)}, "lightgbm"),
+        # Ahead by its ranking alone.
+        ({"rfm": (0.30, 0.50), "lightgbm": (0.40, 0.45), "blend": (0.41, 0.46)}, "lightgbm"),
+        # Ahead of the one in use, and behind a simpler one that was not taken.
+        ({"rfm": (0.30, 0.50), "lightgbm": (0.40, 0.51), "blend": (0.35, 0.49)}, "rfm"),
+        ({"base_rate": (0.1, 0.7)}, "base_rate"),
+    ],
+)
+def test_the_ladder_is_climbed_by_ranking_and_by_loss(told: dict[Rung, tuple[float, float]], taken: Rung) -> None:
+    assert best({rung: Worth(*measured) for rung, measured in told.items()}) == taken
 
 
 def test_noise_is_left_to_the_simplest_rung() -> None:
@@ -159,12 +180,12 @@ def test_amounts_are_compared_as_they_are_delivered() -> None:
         keys = {"user_id": [f"u{number}" for number in range(300)], "cutoff": origin.cutoff, "is_test": origin.is_test}
         parts.append(Predicted(pd.DataFrame({**keys, "label": label, "base_rate": 20.0, **told}), {}))
     by_rung = worth(parts, 14 * DAY, is_amount=True, calibrations=4)
-    assert best(by_rung) == "rfm" and by_rung["rfm"] == pytest.approx(0.0, abs=1e-6)
+    assert best(by_rung) == "rfm" and by_rung["rfm"].value == pytest.approx(0.0, abs=1e-6)
     backtest = assemble(parts, by_rung, "rfm", 14 * DAY, is_amount=True, calibrations=4)
     assert backtest.calibrator.method == "scale" and backtest.calibrator.slope == pytest.approx(2)
     for rung in ("rfm", "lightgbm"):
-        assert backtest.mean(rung)["poisson_deviance"] == pytest.approx(-by_rung[rung])
-    assert backtest.mean()["poisson_deviance"] == pytest.approx(-by_rung["rfm"])
+        assert backtest.mean(rung)["poisson_deviance"] == pytest.approx(-by_rung[rung].value)
+    assert backtest.mean()["poisson_deviance"] == pytest.approx(-by_rung["rfm"].value)
 
 
 def test_amounts_are_left_alone_where_scaling_made_the_tests_worse() -> None:

@@ -14,7 +14,7 @@ from features.errors import DataError, StoreError
 from features.inventory import Inventory
 from models.bundle import FORMAT, TargetBundle, load
 from models.calibration import Calibrator
-from models.ladder import RUNGS, Blend, Linear, Recipe, Rung, blended, finite, fit_recipe, fit_rungs, possible
+from models.ladder import BLENDS, RUNGS, Blend, Linear, Recipe, Rung, blended, finite, fit_recipe, fit_rungs, possible
 from models.linear import fit_linear
 from models.suspicion import lone_aucs, suspicions
 
@@ -105,21 +105,28 @@ def test_a_weight_against_its_constraint_is_left_out() -> None:
     assert "a" not in fit_linear(x, y, is_amount=False, strength=0.01, seed=1, monotone={"a": -1}).features
 
 
-def test_trees_keep_their_constraints() -> None:
+def test_every_rung_keeps_its_constraints() -> None:
     x, y = table()
-    model = fit_recipe(x, y, Recipe("blend", NAMES, rounds=60, monotone={"a": 1}), is_amount=False, seed=1)
-    line = pd.concat([x.head(1)] * 50, ignore_index=True).assign(a=np.linspace(-3, 3, 50))
-    assert (np.diff(model.raw(line)) >= -1e-12).all()
+    recipe = Recipe("blend", NAMES, rounds=60, monotone={"a": 1, "purchase_recency_days": 1}, recency=("purchase_recency_days",))
+    y = y.where(x.purchase_recency_days < 30, 0.0)
+    for model in fit_rungs(x, y, RUNGS, recipe, is_amount=False, seed=1).values():
+        for name in recipe.monotone:
+            line = pd.concat([x.head(1)] * 50, ignore_index=True).assign(**{name: np.linspace(-3, 90, 50)})
+            assert (np.diff(model.raw(line)) >= -1e-12).all()
 
 
-def test_a_blend_lies_between_its_parts_and_so_do_its_contributions(rungs: dict[Rung, object]) -> None:
+@pytest.mark.parametrize(("rung", "part"), BLENDS.items())
+def test_a_blend_lies_between_its_parts_and_so_do_its_contributions(rungs: dict[Rung, object], rung: Rung, part: Rung) -> None:
     x, _ = table()
-    blend = rungs["blend"]
-    assert isinstance(blend, Blend)
+    blend = rungs[rung]
+    assert isinstance(blend, Blend) and (blend.trees, blend.linear) == (rungs["lightgbm"], rungs[part])
     np.testing.assert_allclose(logit(blend.raw(x)), (logit(blend.trees.raw(x)) + logit(blend.linear.raw(x))) / 2)
     # Trees' contributions add up to the log-odds less a constant; the blend's, too.
     rest = logit(blend.raw(x)) - blend.contributions(x).sum(axis=1)
     np.testing.assert_allclose(rest, rest[0], atol=1e-4)
+
+
+def test_amounts_are_blended_as_logarithms() -> None:
     assert blended(np.array([4.0]), np.array([9.0]), is_amount=True) == pytest.approx([6.0])
 
 
@@ -173,7 +180,7 @@ def test_a_bundle_with_an_unknown_kind_of_model_is_damaged(tmp_path: Path, rungs
         load(tmp_path / "bundle")
 
 
-@pytest.mark.parametrize("rung", ["logistic", "lightgbm", "blend"])
+@pytest.mark.parametrize("rung", ["logistic", "lightgbm", *BLENDS])
 def test_odd_values_at_scoring(rungs: dict[Rung, object], rung: Rung) -> None:
     x, _ = table(20)
     bundle = TargetBundle("churn", {}, Recipe(rung, NAMES), "2024-01-01", Calibrator(), rungs[rung])
