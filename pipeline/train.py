@@ -371,9 +371,15 @@ def why_rung(made: Tested) -> str:
     others = [f"{name} {found.value:.3f}" for name, found in report.ladder.items() if name != rung]
     if rung not in report.ladder:
         return f"{rung}: no test origin holds both labels, so nothing could be compared"
-    better = "lowest" if report.measure in LOWER_IS_BETTER else "highest"
-    named = report.measure.replace("_", " ")
-    return f"{rung} has the {better} mean {named} over the test origins, {report.ladder[rung].value:.3f} ({', '.join(others)})"
+    named, lower = report.measure.replace("_", " "), report.measure in LOWER_IS_BETTER
+    own = report.ladder[rung].value
+    ahead = [name for name, found in report.ladder.items() if (found.value < own if lower else found.value > own)]
+    if ahead:
+        return (
+            f"{rung} has a mean {named} of {own:.3f} over the test origins ({', '.join(others)}); what ranks better is more wrong "
+            "by log loss, or behind a simpler one"
+        )
+    return f"{rung} has the {'lowest' if lower else 'highest'} mean {named} over the test origins, {own:.3f} ({', '.join(others)})"
 
 
 def _summary(trained: Sequence[Trained]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import date, timedelta
 from math import nan
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,7 @@ from models.gates import Verdict
 from models.intervals import Interval
 from models.slices import Slice
 from pipeline.card import Card, model_card
+from pipeline.train import why_rung
 from pipeline.wording import definition_in_words
 
 DAYS = timedelta(days=1)
@@ -254,3 +256,18 @@ def test_a_card_says_what_ends_being_asked() -> None:
         "Asked about users with an event matching `event_type = 'paid'` at any time before the night, "
         "and none matching `event_type = 'cancelled'` since the last of them; others get no score."
     ) in model_card(replace(CARD, target=until))
+
+
+@pytest.mark.parametrize(
+    ("measure", "rung", "told"),
+    [
+        ("average_precision", "blend", "blend has the highest mean average precision over the test origins, 0.500 (rfm 0.300"),
+        ("average_precision", "lightgbm", "(rfm 0.300, blend 0.500); what ranks better is more wrong by log loss, or behind a simpler"),
+        ("poisson_deviance", "rfm", "rfm has the lowest mean poisson deviance over the test origins, 0.300 (lightgbm 0.400"),
+    ],
+)
+def test_a_card_says_why_a_rung_is_used(measure: str, rung: str, told: str) -> None:
+    values = {"rfm": 0.3, "lightgbm": 0.4, "blend": 0.5}
+    ladder = {name: Interval(value, value, value) for name, value in values.items()}
+    made = SimpleNamespace(report=SimpleNamespace(measure=measure, ladder=ladder), backtest=SimpleNamespace(rung=rung))
+    assert told in why_rung(made)
