@@ -147,7 +147,9 @@ def amount(value: float, unit: str, *, currency: str = "") -> str:
             return f"{value:.1%}" if value >= 0.0005 else "less than 0.1%"
         return f"{value:z.0%}"
     if unit == "times":
-        return f"{value:.2f} times" if 0.005 <= value < 0.05 else f"{value:z.1f} times"
+        if abs(value) < 0.005:
+            return "0 times"
+        return f"{value:.2f} times" if 0 < value < 0.05 else f"{value:z.1f} times"
     if unit == "percentile":
         return f"{value:.0f}%"
     if unit == "o'clock":

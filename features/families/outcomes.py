@@ -588,13 +588,13 @@ def _dates(outcome: Outcome) -> tuple[list[Feature], list[Measure]]:
         )
 
     until = _microseconds(_.cutoff)
-    recency = days("recency", (until - _[last]).min(), "last event", "last")
+    recency = days("recency", (until - _[last]).min(), "last event", "last time")
     if outcome.is_part:
         return [recency], [Measure(last, "max", instant, met)]
-    features = [recency, days("first", (until - _[first]).max(), "first event", "first")]
+    features = [recency, days("first", (until - _[first]).max(), "first event", "first time")]
     if not any(PURCHASE in choices_of(part).get(TYPE, ()) for part in parts_of(condition)):
         later = stage.since_purchase(name, f"event of {outcome.told}", name)
-        phrase, unknown = f"{said}: last {{value}} after the last purchase", f"{said}: none since the last purchase, if any"
+        phrase, unknown = f"{said}: last time {{value}} after the last purchase", f"{said}: none since the last purchase, if any"
         features.append(replace(later, phrase=phrase, unknown=unknown, needs=outcome.needs))
     return features, [Measure(last, "max", instant, met), Measure(first, "min", instant, met)]
 
