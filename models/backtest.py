@@ -4,11 +4,12 @@ train cutoffs ──horizon──▶│ origin ──horizon──▶      train
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import log_loss
 
 from features.errors import GateError
 from features.windows import words
@@ -138,12 +139,11 @@ def predict_origin(
     seed: int,
     only: Rung | None = None,
     champion: Recipe | None = None,
-    season: Season = NO_SEASON,
 ) -> Predicted:
     """Fit every rung for which there is enough on the origin's train cutoffs, and predict the origin; or the `only` one asked for.
 
     `rows` has one row per eligible user and cutoff: `user_id`, `cutoff`, `label` and the features. `champion` is the recipe of the
-    model in charge, made anew from the same rows. What they say is moved to what the `season` foresees of the origin.
+    model in charge, made anew from the same rows.
     """
     train, test = _split(rows, origin)
     found = test[["user_id", "cutoff", "label"]].assign(is_test=origin.is_test)[KEYS]
@@ -154,12 +154,57 @@ def predict_origin(
     models: dict[str, Model] = {str(rung): model for rung, model in fitted.items()}
     if champion is not None and champion.rung in possible(train.label, champion, is_amount=is_amount):
         models[CHAMPION] = fit_recipe(train, train.label, champion, is_amount=is_amount, seed=seed)
-    raw = {name: model.raw(test) for name, model in models.items()}
-    moved = {
-        name: season.around(score, origin.cutoff, is_amount=is_amount).moved(score, origin.cutoff, is_amount=is_amount)
-        for name, score in raw.items()
-    }
-    return Predicted(found.assign(**moved), models)
+    return Predicted(found.assign(**{name: model.raw(test) for name, model in models.items()}), models)
+
+
+def moved(predicted: Predicted, season: Season, *, is_amount: bool) -> Predicted:
+    """Move the scores of an origin to what the season foresees of it, where there is one."""
+    if not season.levels or predicted.rows.empty:
+        return predicted
+    cutoff = predicted.rows.cutoff.iloc[0]
+    raw = {name: predicted.rows[name].to_numpy(dtype=np.float64) for name in predicted.models}
+    told = {name: season.around(score, cutoff, is_amount=is_amount) for name, score in raw.items()}
+    scores = {name: told[name].moved(score, cutoff, is_amount=is_amount) for name, score in raw.items()}
+    return replace(predicted, rows=predicted.rows.assign(**scores))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What was predicted, its scores moved by the `season` if there is one, and what each rung is worth then."""
+
+    predicted: tuple[Predicted, ...]
+    by_rung: Mapping[Rung, Worth]
+    season: Season
+
+    def beside(self, earlier: Sequence[Predicted], *, is_amount: bool) -> "Compared":
+        """Add what was predicted at earlier origins, to calibrate on."""
+        return replace(self, predicted=(*self.predicted, *(moved(part, self.season, is_amount=is_amount) for part in earlier)))
+
+
+def compare(
+    predicted: Sequence[Predicted], season: Season, horizon: timedelta, *, is_amount: bool, calibrations: int
+) -> Compared:
+    """Compare the rungs, with a season if scores of the best one were less wrong by it at the test origins, else without.
+
+    Levels of dates long past tell that it returned; whether models know it by themselves, and whether it went on, is seen here. Less
+    wrong is by log loss, of amounts by Poisson's deviance.
+
+    Raises GateError when no test origin has a row.
+    """
+
+    def by(tried: Season) -> Compared:
+        parts = tuple(moved(part, tried, is_amount=is_amount) for part in predicted)
+        return Compared(parts, worth(parts, horizon, is_amount=is_amount, calibrations=calibrations), tried)
+
+    def wrong(found: Compared) -> float:
+        rung = best(found.by_rung)
+        if is_amount:
+            return found.by_rung[rung].loss
+        tested = [part.rows for part in found.predicted if part.rows.is_test.any()]
+        return float(np.mean([log_loss(rows.label, rows[rung], labels=[0, 1]) for rows in tested]))
+
+    tried = (NO_SEASON, season) if season.levels else (NO_SEASON,)
+    return min((by(one) for one in tried), key=wrong)
 
 
 def worth(predicted: Sequence[Predicted], horizon: timedelta, *, is_amount: bool, calibrations: int) -> dict[Rung, Worth]:

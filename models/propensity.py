@@ -43,7 +43,7 @@ def leaves_for(label: pd.Series, *, is_amount: bool) -> int:
     >>> leaves_for(pd.Series([0.0, 1.0] * 80_000), is_amount=False)
     16
     """
-    return int(np.clip(LEAVES * np.sqrt(_rarer(label, is_amount=is_amount) / _FEW), LEAVES, _MOST_LEAVES))
+    return int(np.clip(LEAVES * np.sqrt(rarer(label, is_amount=is_amount) / _FEW), LEAVES, _MOST_LEAVES))
 
 
 def rate_for(label: pd.Series, *, is_amount: bool) -> float:
@@ -52,10 +52,11 @@ def rate_for(label: pd.Series, *, is_amount: bool) -> float:
     >>> rate_for(pd.Series([0.0, 1.0] * 80), is_amount=False)
     0.025
     """
-    return _SLOW if not is_amount and _rarer(label, is_amount=is_amount) <= _FEW else RATE
+    return _SLOW if not is_amount and rarer(label, is_amount=is_amount) <= _FEW else RATE
 
 
-def _rarer(label: pd.Series, *, is_amount: bool) -> int:
+def rarer(label: pd.Series, *, is_amount: bool) -> int:
+    """Give how often the rarer answer was seen; of amounts, how many there are."""
     some = int((label > 0).sum())
     return some if is_amount else min(some, len(label) - some)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 
 import numpy as np
@@ -13,10 +13,11 @@ from features.catalogue import DATE
 from models.backtest import Origin
 from models.calibration import calibrated_loss
 from models.ladder import Recipe, Trees, fit_recipe, possible
-from models.propensity import RATE, ROUNDS
+from models.propensity import RATE, ROUNDS, rarer
 
-# Blocks of time that are looked at together: one alone says little.
-_WATCHED = 3
+# Blocks of time that are looked at together: one alone says little. They are more where the rarer label is seen less often than
+# `_ENOUGH` in these; what fewer than `_TOO_FEW` ask for is chance.
+_WATCHED, _ENOUGH, _TOO_FEW = 3, 100, 30
 # Of trees that learn as fast as usual.
 _FEWEST, _MOST, _STEP = 50, 400, 10
 # Twice the leaves are tried up to here: beyond, trees have had rows enough to ask for theirs (see `models.propensity`).
@@ -42,23 +43,41 @@ def settled(
 ) -> Recipe:
     """Settle a recipe's rounds and features by what was known before the first test origin.
 
-    Rounds are watched on the last blocks of time that were known then, purged of what they are learned from, like an origin; the
-    trees learned for that tell the features. Where history is too short, or holds one label only, rounds are the usual number and
-    all features stay but those `on_trial`; of an amount all stay but those that tell dates apart, and rounds are 300.
+    Rounds are watched on the last blocks of time that were known then, three or as many as hold 100 of the rarer label, purged of
+    what they are learned from, like an origin; the trees learned for that tell the features. Where history is too short, or holds
+    fewer than 30 of the rarer label there, rounds are the usual number and all features stay but those `on_trial`; of an amount all
+    stay but those that tell dates apart, and rounds are 300.
     """
     on_trial = on_trial or {}
     if is_amount:
         dates = [name for name, purpose in on_trial.items() if purpose == DATE]
         return replace(recipe, rounds=OF_AMOUNTS, features=_without(dates, recipe))
     known = next(origin for origin in plan if origin.is_test).train_cutoffs
-    watched = known[-_WATCHED:]
-    earlier = [cutoff for cutoff in known if cutoff + horizon <= watched[0]]
-    learned, later = rows[rows.cutoff.isin(earlier)], rows[rows.cutoff.isin(watched)]
-    if min(learned.label.nunique(), later.label.nunique()) < 2 or "lightgbm" not in possible(
-        learned.label, recipe, is_amount=False
-    ):
+    found = _watched(rows, known, horizon, recipe)
+    if found is None:
         return replace(recipe, rounds=ROUNDS * _times(recipe), features=_without(on_trial, recipe))
-    return settled_on(learned, later, recipe, on_trial=on_trial, seed=seed)
+    return settled_on(*found, recipe, on_trial=on_trial, seed=seed)
+
+
+def _watched(
+    rows: pd.DataFrame, known: Sequence[datetime], horizon: timedelta, recipe: Recipe
+) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Give the rows to learn from and those of the latest blocks to watch; None where either are too few.
+
+    There are at least as many of the rarer label to learn from as to watch.
+    """
+    found = None
+    for count in range(_WATCHED, len(known)):
+        watched = known[-count:]
+        earlier = [cutoff for cutoff in known if cutoff + horizon <= watched[0]]
+        learned, later = rows[rows.cutoff.isin(earlier)], rows[rows.cutoff.isin(watched)]
+        seen = rarer(later.label, is_amount=False)
+        if "lightgbm" not in possible(learned.label, recipe, is_amount=False) or rarer(learned.label, is_amount=False) < seen:
+            break
+        found = (learned, later) if seen >= _TOO_FEW else None
+        if seen >= _ENOUGH:
+            break
+    return found
 
 
 def settled_on(

@@ -14,20 +14,21 @@ from models.backtest import (
     CHAMPION,
     DISJOINT,
     Backtest,
+    Compared,
     Origin,
     Predicted,
-    Worth,
     assemble,
     best,
     calibrated,
+    compare,
     predict_disjoint,
     predict_origin,
-    worth,
 )
 from models.bundle import AS_OF, TargetBundle, inventory_of
 from models.ladder import Recipe, Rung
 from models.metrics import Contact
 from models.report import Report, importances, report
+from models.season import NO_SEASON, Season
 from pipeline.past import Past, gather, settings_of, settled_recipes
 from pipeline.past_segments import with_segments
 from pipeline.progress import Narrator, side_by_side
@@ -39,13 +40,15 @@ from pipeline.tracking import Tracker
 class Tested:
     """One target's backtest: the recipe it would be made by from now on, and what is told of it.
 
-    `incomparable` says why the champion could not be tested beside it; it is null where it was, or where there is none.
+    Its scores go by the `season`, where there is one that made the tests better. `incomparable` says why the champion could not be
+    tested beside it; it is null where it was, or where there is none.
     """
 
     target: Target
     recipe: Recipe
     backtest: Backtest
     report: Report
+    season: Season = NO_SEASON
     incomparable: str | None = None
 
 
@@ -99,8 +102,7 @@ def test(
     incomparable = {name: why for name, bundle in champions.items() if (why := _why_incomparable(bundle, past)) is not None}
     beside = {name: bundle.recipe for name, bundle in champions.items() if bundle is not None and name not in incomparable}
     asked = [(target, origin) for target in past.targets for origin in past.plans[target.name]]
-    predicted: dict[str, list[Predicted]] = {target.name: [] for target in past.targets}
-    by_rung: dict[str, dict[Rung, Worth]] = {}
+    compared: dict[str, Compared] = {}
     with narrator.step("testing on past origins", total=len(asked)) as step:
         # Every rung where rungs are compared; then the chosen one at the origins before, to calibrate it.
         for of_all in (True, False):
@@ -112,26 +114,28 @@ def test(
                     target,
                     recipes[target.name],
                     origin,
-                    only=None if of_all else best(by_rung[target.name]),
+                    only=None if of_all else best(compared[target.name].by_rung),
                     champion=beside.get(target.name),
                 )
                 for target, origin in jobs
             )
             found = side_by_side(calls, step, jobs=settings.training.jobs)
-            for (target, _), part in zip(jobs, found, strict=True):
-                predicted[target.name].append(part)
-            if of_all:
-                by_rung = {target.name: _worth(target, predicted[target.name], settings) for target in past.targets}
+            for target in past.targets:
+                own = [part for (other, _), part in zip(jobs, found, strict=True) if other is target]
+                told = compared.get(target.name)
+                compared[target.name] = _compared(past, target, own) if told is None else told.beside(own, is_amount=target.is_amount)
         origins = sorted({sum(origin.is_test for origin in past.plans[target.name]) for target in past.targets})
         step.note(f"{len(past.targets)} targets at {listed(origins)} test origins")
     tested = []
     with narrator.step("measuring", total=len(past.targets)) as step:
         for target in past.targets:
-            told = predicted[target.name], by_rung[target.name]
-            tested.append(_measured(past, target, recipes[target.name], *told, champions.get(target.name)))
+            tested.append(_measured(past, target, recipes[target.name], compared[target.name], champions.get(target.name)))
             step.advance()
         step.note(", ".join(f"{made.target.name}: {made.backtest.rung}" for made in tested))
     for made in tested:
+        if past.seasons[made.target.name].levels:
+            told = ("scores go by", "less") if made.season.levels else ("scores leave aside", "no less")
+            narrator.say(f"  {made.target.name}: {told[0]} the season: those of the test origins were {told[1]} wrong by it")
         for said in made.report.warnings:
             narrator.say(f"  {made.target.name}: {said}")
     return with_segments(past, [replace(made, incomparable=incomparable.get(made.target.name)) for made in tested])
@@ -143,26 +147,24 @@ def _predicted(
     # Here, in the thread that reads them: each target's rows for all origins at once would be most of the memory.
     rows = past.rows(target, {origin.cutoff, *origin.train_cutoffs})
     seed, is_amount = past.settings.training.seed, target.is_amount
-    season = past.seasons[target.name]
-    return predict_origin(rows, recipe, origin, is_amount=is_amount, seed=seed, only=only, champion=champion, season=season)
+    return predict_origin(rows, recipe, origin, is_amount=is_amount, seed=seed, only=only, champion=champion)
 
 
 def _measured(
     past: Past,
     target: Target,
     recipe: Recipe,
-    predicted: Sequence[Predicted],
-    by_rung: Mapping[Rung, Worth],
+    compared: Compared,
     champion: TargetBundle | None,
 ) -> Tested:
     settings, seed = past.settings, past.settings.training.seed
     contact = contact_of(settings, target)
-    recipe = replace(recipe, rung=best(by_rung))
+    recipe = replace(recipe, rung=best(compared.by_rung))
     rows = past.rows(target, {origin.cutoff for origin in past.plans[target.name]})
     calibrations = settings.training.calibration_origins
     backtest = assemble(
-        predicted,
-        by_rung,
+        compared.predicted,
+        compared.by_rung,
         recipe.rung,
         target.horizon,
         is_amount=target.is_amount,
@@ -179,16 +181,16 @@ def _measured(
         by=settings.training.slices,
         groups={name: past.groups[name] for name in recipe.features},
         asked=past.asked_by(target),
-        importance=importances(predicted, rows, backtest, past.groups),
+        importance=importances(compared.predicted, rows, backtest, past.groups),
         seed=seed,
     )
-    return Tested(target, recipe, backtest, told)
+    return Tested(target, recipe, backtest, told, compared.season)
 
 
-def _worth(target: Target, predicted: Sequence[Predicted], settings: Settings) -> dict[Rung, Worth]:
-    calibrations = settings.training.calibration_origins
+def _compared(past: Past, target: Target, predicted: Sequence[Predicted]) -> Compared:
+    season, calibrations = past.seasons[target.name], past.settings.training.calibration_origins
     try:
-        return worth(predicted, target.horizon, is_amount=target.is_amount, calibrations=calibrations)
+        return compare(predicted, season, target.horizon, is_amount=target.is_amount, calibrations=calibrations)
     except GateError as error:
         raise GateError(f"{target.name}: {error}") from None
 

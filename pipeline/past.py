@@ -219,7 +219,7 @@ def _season(
     levels = levels_of(told.rows, told.total, is_amount=target.is_amount).reindex(pd.DatetimeIndex(dates))
     season = season_of(levels, target.horizon, before=next(origin.cutoff for origin in plan if origin.is_test))
     if season.levels:
-        narrator.say(f"  {target.name}: scores go by the season, since {in_words(season)}")
+        narrator.say(f"  {target.name}: the season is tried, since {in_words(season)}")
     return season
 
 

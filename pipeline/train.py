@@ -231,7 +231,7 @@ def _bundle(past: Past, made: Tested, model: Model) -> TargetBundle:
     read = past.rows(made.target)[list(model.features)]
     as_of, is_amount = past.log.as_of, made.target.is_amount
     tonight = model.raw(past.asked_tonight(made.target))
-    season = past.seasons[made.target.name].around(tonight, as_of, is_amount=is_amount)
+    season = made.season.around(tonight, as_of, is_amount=is_amount)
     # What most do not have, such as a day of something that never happened to them, is typical of nobody.
     medians = read.median()[read.notna().mean() >= 0.5]
     return TargetBundle(

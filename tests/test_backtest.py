@@ -18,13 +18,15 @@ from models.backtest import (
     assemble,
     best,
     calibrated,
+    compare,
     plan_origins,
     predict_disjoint,
     predict_origin,
     worth,
 )
 from models.calibration import Calibrator
-from models.ladder import Recipe, Rung
+from models.ladder import Constant, Recipe, Rung
+from models.season import NO_SEASON, Season
 
 DAY = timedelta(days=1)
 CUTOFFS = [datetime(2024, 1, 1) + 14 * DAY * index for index in range(8)]
@@ -265,3 +267,26 @@ def test_one_rung_alone_is_predicted_as_among_all() -> None:
     both = [predict_origin(rows(), RECIPE, origin, is_amount=False, seed=1, only=only).rows for only in (None, "blend")]
     assert list(both[1]) == ["user_id", "cutoff", "is_test", "label", "blend"]
     pd.testing.assert_frame_equal(both[0][list(both[1])], both[1])
+
+
+@pytest.mark.parametrize(("foreseen", "is_used"), [(0.0, True), (2.0, False)])
+@pytest.mark.parametrize("is_amount", [False, True])
+def test_a_season_is_used_where_it_made_the_tests_less_wrong(foreseen: float, is_used: bool, is_amount: bool) -> None:
+    parts = []
+    for at, cutoff in enumerate(CUTOFFS[:4]):
+        random = np.random.default_rng(at)
+        odds = random.normal(0.0, 1.0, 500)
+        label = np.exp(odds - 0.5) if is_amount else (random.random(500) < expit(odds)).astype(float)
+        # What models say is too low, by as much at each of them.
+        score = label * 0.3 if is_amount else expit(odds - 1.0)
+        told = {"user_id": [f"u{number}" for number in range(500)], "cutoff": cutoff, "is_test": at > 1, "label": label}
+        parts.append(Predicted(pd.DataFrame({**told, "rfm": score}), {"rfm": Constant(0.5)}))
+    season = Season({f"{cutoff.date()}": foreseen for cutoff in CUTOFFS})
+    early, late = parts[:2], parts[2:]
+    found = compare(late, season, 14 * DAY, is_amount=is_amount, calibrations=0)
+    assert found.season == (season if is_used else NO_SEASON)
+    level = (1.0 if is_amount else 0.5) if is_used else late[0].rows.rfm.mean()
+    assert found.predicted[0].rows.rfm.mean() == pytest.approx(level, abs=0.01)
+    # Those to calibrate on come after, and are moved alike.
+    assert found.beside(early, is_amount=is_amount).predicted[-1].rows.rfm.mean() == pytest.approx(level, abs=0.05)
+    assert compare(late, NO_SEASON, 14 * DAY, is_amount=is_amount, calibrations=0).predicted == tuple(late)

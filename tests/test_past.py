@@ -13,6 +13,7 @@ from scipy.special import expit
 
 from models.calibration import Calibrator
 from models.ladder import Recipe
+from models.season import NO_SEASON
 from pipeline.past import Past, gather
 from pipeline.progress import Narrator
 from pipeline.settings import read_settings
@@ -52,6 +53,7 @@ def test_a_curve_is_set_to_the_level_of_tonight(past: Past) -> None:
         recipe=Recipe("rfm", model.features),
         backtest=SimpleNamespace(calibrator=curve),
         report=SimpleNamespace(warnings=()),
+        season=NO_SEASON,
     )
     bundle = _bundle(past, made, model)
     asked = past.asked_tonight(target)

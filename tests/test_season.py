@@ -150,7 +150,7 @@ def test_a_shop_with_a_yearly_swing_is_scored_by_it(tmp_path: Path) -> None:
     targets = [{"name": "churn_28d", "kind": "absence", "horizon": "28d", "eligible": {"active_within": "56d"}}]
     config = shop_config(tmp_path, targets=targets, segments=[], training={"max_cutoffs": 30})
     past = gather(read_settings(config), date(2023, 9, 27), Narrator(Console(file=said, width=200)))
-    assert "churn_28d: scores go by the season, since the same weeks of years before" in said.getvalue()
+    assert "churn_28d: the season is tried, since the same weeks of years before" in said.getvalue()
     season = past.seasons["churn_28d"]
     assert season.left < 0.8 * season.before
     # In winter it is less likely that nobody comes, as far ahead as a year before is known.
