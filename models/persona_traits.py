@@ -11,6 +11,8 @@ from models.propensity import Floats
 
 _SKEWED = 1.0
 _CLIP = 3.0
+# What fewer users than this do sets them so far apart from all others that they take a persona for themselves.
+_RARE = 0.01
 # A user's shares weigh as much as their purchases against four of everybody's: one purchase on a Saturday is no habit yet.
 _PRIOR = 4.0
 # The range between the quartiles of a normal distribution, in standard deviations.
@@ -51,9 +53,9 @@ def is_trait(feature: Feature) -> bool:
 def fit_traits(frame: pd.DataFrame, features: Sequence[Feature], *, purchases: str | None = None) -> tuple[Trait, ...]:
     """Learn the scales of the features that have a persona's words; `frame` has one row per user.
 
-    `purchases` names the feature that says how many purchases a share is of. Features that do not differ between users are left
-    out. A trait's weight is 1 over the root of the sum of its squared correlations with all traits, itself included, so that ten
-    that say the same weigh as much as one, and one that nothing repeats keeps its weight whole.
+    `purchases` names the feature that says how many purchases a share is of. Features in which fewer than one user in a hundred
+    differs from the others are left out. A trait's weight is 1 over the root of the sum of its squared correlations with all
+    traits, itself included, so that ten that say the same weigh as much as one, and one that nothing repeats keeps its weight whole.
     """
     traits = [_trait(frame, feature, purchases) for feature in features if is_trait(feature)]
     traits = [trait for trait in traits if trait.spread > 0]
@@ -85,7 +87,7 @@ def _trait(frame: pd.DataFrame, feature: Feature, purchases: str | None) -> Trai
     low, centre, high = np.percentile(tamed, [25, 50, 75])
     # Where more than half are alike, the quartiles say nothing of the others.
     spread = (high - low) / _QUARTILES or float(tamed.std())
-    if not spread > 0:
+    if not spread > 0 or np.mean(tamed != centre) < _RARE:
         return trait
     deviation = float(np.clip((tamed - centre) / spread, -_CLIP, _CLIP).std())
     return replace(trait, centre=float(centre), spread=float(spread * deviation), limit=_CLIP / deviation)

@@ -29,6 +29,8 @@ _FEWEST_POSITIVES = 10
 _CALIBRATED = 0.05
 # Share of the bands that are as stated below which it is told; chance alone leaves nine of ten or more.
 _AS_STATED = 0.6
+# By how much the chances that scores tell may lie too near to each other, or too far apart, for sure.
+_STEEP = 1.3
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,12 @@ def report(
     label, score, drift = (tested[name].to_numpy(dtype=np.float64) for name in ("label", "score", "drift"))
     bands = [] if is_amount else score_bands(label, score, users=tested.user_id.to_numpy(), drift=drift)
     auc = own.mean.get("auc")
+    together = pooled(tested, "score", is_amount=is_amount, seed=seed)
     return Report(
         measure=measure,
         baseline=backtest.baseline,
         measures=own.mean,
-        pooled=pooled(tested, "score", is_amount=is_amount, seed=seed),
+        pooled=together,
         baselines={rung: found.mean for rung, found in baselines.items()},
         ladder={rung: found[measure] for rung, found in ladder.items() if measure in found},
         ahead=_ahead(backtest, tested, measure, seed=seed),
@@ -113,6 +116,7 @@ def report(
             *suspicions(tested, groups, asked, auc.value if auc else None),
             *_uncalibrated(backtest),
             *_not_as_stated(bands),
+            *_too_timid_or_bold(together.get("calibration_slope")),
             *_level_off(tested, own.by_origin, backtest),
         ),
         importance=importance,
@@ -138,6 +142,17 @@ def _not_as_stated(bands: Sequence[ScoreBand]) -> list[str]:
     count, stated = len(bands), round(coverage(bands) * len(bands)) if bands else 0
     said = f"in {stated} of {count} score bands what happened lies within what was stated: read scores as an order, not as chances"
     return [said] if stated < _AS_STATED * count else []
+
+
+def _too_timid_or_bold(slope: Interval | None) -> list[str]:
+    """Say that high and low chances are further apart than scores say, or nearer, where that is much and for sure."""
+    if slope is None or (slope.low <= _STEEP and slope.high >= 1 / _STEEP):
+        return []
+    is_timid = slope.value > 1
+    return [
+        f"scores are too {'timid' if is_timid else 'bold'}: what happened lies {slope.value:.2f} times as far apart, in log-odds "
+        f"({slope.low:.2f} to {slope.high:.2f}); their order holds, and high chances are {'higher' if is_timid else 'lower'}"
+    ]
 
 
 def _level_off(tested: pd.DataFrame, at_origins: Mapping[datetime, Mapping[str, Interval]], backtest: Backtest) -> list[str]:

@@ -119,9 +119,10 @@ def test(
                 )
                 for target, origin in jobs
             )
-            found = side_by_side(calls, step, jobs=settings.training.jobs)
+            found = zip(jobs, side_by_side(calls, step, jobs=settings.training.jobs), strict=True)
+            parts = [(target.name, part) for (target, _), part in found]
             for target in past.targets:
-                own = [part for (other, _), part in zip(jobs, found, strict=True) if other is target]
+                own = [part for name, part in parts if name == target.name]
                 told = compared.get(target.name)
                 compared[target.name] = _compared(past, target, own) if told is None else told.beside(own, is_amount=target.is_amount)
         origins = sorted({sum(origin.is_test for origin in past.plans[target.name]) for target in past.targets})

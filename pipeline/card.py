@@ -10,6 +10,7 @@ from features.windows import before, words
 from models.bands import ScoreBand, odds_range
 from models.gates import Verdict, because, decide
 from models.intervals import Interval
+from models.ladder import BLENDS, Recipe
 from models.season import NO_SEASON, Season, in_words
 from models.slices import Slice
 from pipeline.wording import code, definition_in_words, number, table, text, title, unit, with_interval
@@ -53,6 +54,7 @@ class Card:
     seed: int
     digests: Mapping[str, str]
     season: Season = NO_SEASON
+    recipe: Recipe | None = None
 
 
 def model_card(told: Card) -> str:
@@ -134,6 +136,9 @@ def _measured(told: Card) -> Iterator[str]:
             if name not in ("users", "positives")
         ),
     )
+    if "expected_calibration_error" in names:
+        yield ""
+        yield "Chance alone makes a calibration error, which its interval leaves out: it may end at the number itself."
 
 
 def _calibration(told: Card) -> Iterator[str]:
@@ -226,6 +231,10 @@ def _data(told: Card) -> Iterator[str]:
 
 def _method(told: Card) -> Iterator[str]:
     yield f"{code(told.method)}: {text(told.why)}"
+    if told.recipe is not None and told.recipe.rung in ("lightgbm", *BLENDS):
+        made, within = told.recipe, ", within dates" if told.recipe.within_dates else ""
+        yield ""
+        yield f"LightGBM: {made.rounds} rounds of up to {made.settings['num_leaves']} leaves, learning at {made.settings['learning_rate']}{within}."
     if told.season.levels:
         yield ""
         yield f"Scores go by the season of their date, since {in_words(told.season)}."

@@ -339,6 +339,7 @@ def _card(past: Past, made: Tested, bundle: TargetBundle, importance: Mapping[st
         rows=len(labels),
         positives=None if target.is_amount else int(labels.label.sum()),
         season=bundle.season,
+        recipe=made.recipe,
         cutoffs=[cutoff.date() for cutoff in sorted(labels.cutoff.unique().tolist())],
         test_origins=[origin.date() for origin in report.by_origin],
         method=bundle.method,

@@ -149,6 +149,13 @@ def test_a_long_tail_is_tamed_whatever_its_unit() -> None:
     assert np.abs(scale(spent, dollars)).max() < 4
 
 
+@pytest.mark.parametrize(("doing", "is_told"), [(1, False), (9, False), (10, True)])
+def test_what_hardly_anybody_does_sets_nobody_apart(doing: int, is_told: bool) -> None:
+    frame = people(*THREE).sample(1_000, replace=True, random_state=1).assign(left=[1.0] * doing + [0.0] * (1_000 - doing))
+    traits = fit_traits(frame, [*TRAITS[:2], feature("left", "leaving")])
+    assert [trait.feature for trait in traits] == ["often", "late", *(["left"] if is_told else [])]
+
+
 def test_only_behaviour_is_a_trait() -> None:
     frame = pd.DataFrame({"age": [20.0, 30.0, 50.0], "often": [1.0, 2.0, 9.0], "silent": [1.0, 5.0, 2.0]})
     traits = fit_traits(frame, [feature("age", "older", base="attributes"), *TRAITS[::2]])

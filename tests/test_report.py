@@ -5,28 +5,34 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit, logit
 
-from models.backtest import Backtest
+from models.backtest import Backtest, Worth
 from models.calibration import Calibrator
 from models.report import Report, report
 
 ORIGINS = [datetime(2024, 1, 1) + timedelta(days=14 * at) for at in range(3)]
 
 
-def told(levels: list[float], *, is_amount: bool = False) -> Report:
-    """Report a model that says 0.2 (or 20) on average, whatever the level of an origin is."""
+def told(levels: list[float], *, is_amount: bool = False, slope: float = 1.0) -> Report:
+    """Report a model that says 0.2 (or 20) on average, whatever the level of an origin is; chances lie `slope` times as far apart."""
     random, parts = np.random.default_rng(1), []
     for origin, level in zip(ORIGINS, levels, strict=True):
         score = random.uniform(0.1, 0.3, 1_000)
-        happened = score * 100 * level / 0.2 if is_amount else (random.random(1_000) < score * level / 0.2).astype(float)
+        happened = score * 100 * level / 0.2 if is_amount else (random.random(1_000) < _apart(score, slope) * level / 0.2).astype(float)
         score = score * 100 if is_amount else score
         users = [f"u{number}" for number in range(1_000)]
         parts.append(pd.DataFrame({"user_id": users, "cutoff": origin, "is_test": True, "label": happened, "score": score}))
     rows = pd.concat(parts, ignore_index=True)
     rows = rows.assign(base_rate=0.2, rfm=rows.score, drift=0.0)
-    backtest = Backtest(rows, "rfm", {"base_rate": 0.0, "rfm": 1.0}, Calibrator(), is_amount)
+    backtest = Backtest(rows, "rfm", {"base_rate": Worth(0.0, 1.0), "rfm": Worth(1.0, 0.5)}, Calibrator(), is_amount)
     features = rows[["user_id", "cutoff", "label"]].assign(own=rows.score)
     return report(backtest, features, by=[], groups={"own": "own"}, importance={}, seed=1)
+
+
+def _apart(score: np.ndarray, slope: float) -> np.ndarray:
+    middle = logit(0.2)
+    return expit(middle + slope * (logit(score) - middle))
 
 
 @pytest.mark.parametrize("is_amount", [False, True])
@@ -45,3 +51,11 @@ def test_a_level_that_is_right_or_unknown_is_no_matter(levels: list[float]) -> N
 def test_bands_that_are_not_as_stated_are_told() -> None:
     said = [line for line in told([0.35, 0.35, 0.35]).warnings if "score bands" in line]
     assert said == ["in 0 of 10 score bands what happened lies within what was stated: read scores as an order, not as chances"]
+
+
+@pytest.mark.parametrize(("slope", "said"), [(3.0, "too timid"), (0.1, "too bold"), (1.0, None)])
+def test_scores_that_lie_too_near_or_too_far_apart_are_told(slope: float, said: str | None) -> None:
+    found = [line for line in told([0.2, 0.2, 0.2], slope=slope).warnings if "times as far apart" in line]
+    assert [said in line for line in found] == ([True] if said else [])
+    if said:
+        assert float(found[0].split(" lies ")[1].split(" times")[0]) == pytest.approx(slope, rel=0.3, abs=0.3)

@@ -13,7 +13,7 @@ from models.backtest import Origin, plan_origins
 from models.calibration import calibrated_loss
 from models.ladder import Recipe, Trees, fit_recipe
 from models.propensity import RATE, ROUNDS
-from models.rounds import ENOUGH_FEATURES, settled, settled_on
+from models.rounds import ENOUGH_FEATURES, _watched, settled, settled_on
 
 HORIZON = timedelta(days=28)
 CUTOFFS = [datetime(2024, 1, 1) + timedelta(days=14 * index) for index in range(10)]
@@ -41,6 +41,23 @@ def test_rounds_are_chosen_before_the_first_test_origin() -> None:
     assert settled(poisoned, plan, RECIPE, **told).rounds == found
     # Too short a past has the usual number.
     assert settled(frame, [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)], RECIPE, **told).rounds == ROUNDS
+
+
+@pytest.mark.parametrize(("quiet", "blocks"), [(0, 3), (2, 3), (3, 4), (4, 5), (7, None)])
+def test_as_many_blocks_are_watched_as_hold_a_hundred_of_the_rarer_label(quiet: int, blocks: int | None) -> None:
+    told = rows()
+    # At the latest cutoffs it happened to two users each.
+    last = told.cutoff.isin(CUTOFFS[len(CUTOFFS) - quiet :])
+    told["label"] = told.label.where(~last, told.user_id.isin(["u1", "u2"]).astype(float))
+    found = _watched(told, CUTOFFS, HORIZON, replace(RECIPE, rung="lightgbm"))
+    if blocks is None:
+        assert found is None
+        short = [Origin(CUTOFFS[-1] + HORIZON, tuple(CUTOFFS), is_test=True)]
+        assert settled(told, short, RECIPE, HORIZON, is_amount=False, seed=1).rounds == ROUNDS
+        return
+    learned, later = found
+    assert set(later.cutoff) == set(CUTOFFS[-blocks:])
+    assert learned.cutoff.max() + HORIZON <= later.cutoff.min()
 
 
 def test_who_learns_half_as_fast_makes_up_to_twice_the_rounds() -> None:
