@@ -201,6 +201,21 @@ def columns_of(sql: str) -> frozenset[str]:
     return frozenset(column.name for column in parse(sql).find_all(exp.Column))
 
 
+def literals_of(sql: str) -> list[tuple[str, str | float]]:
+    """Give the columns that a checked condition compares with a text or a number, and with which.
+
+    >>> literals_of("band in ('low', 'high') and (score >= 0.5 or 3 < days)")
+    [('band', 'low'), ('band', 'high'), ('score', 0.5), ('days', 3.0)]
+    """
+    found: list[tuple[str, str | float]] = []
+    for node in parse(sql).find_all(exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.In, exp.Between):
+        sides = list(node.iter_expressions())
+        columns, literals = ([side for side in sides if isinstance(side, kind)] for kind in (exp.Column, exp.Literal))
+        if len(columns) == 1:
+            found += [(columns[0].name, told.name if told.is_string else float(told.name)) for told in literals]
+    return found
+
+
 def query(sql: str, tables: Collection[str]) -> str:
     """Check a source's SQL and return it in canonical DuckDB form.
 

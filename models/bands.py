@@ -14,10 +14,10 @@ from scipy.special import expit, logit
 from scipy.stats import binom
 
 from features.errors import ConfigError
+from models.band_names import NAMES
 from models.intervals import wilson
 from models.propensity import Floats
 
-NAMES = ("very_low", "low", "medium", "high", "very_high")
 # Two-sided 95 % of a normal distribution.
 _Z = 1.959963984540054
 # With fewer expected events (or non-events) than about this, a normal distribution is a poor stand-in for counts.

@@ -24,13 +24,14 @@ from features.contract import COLUMNS
 from features.custom import Custom
 from features.declare import FeatureSet, Wanted, declared, declared_by_family
 from features.errors import ConfigError, did_you_mean, listed
-from features.expressions import columns_of, typed_condition
+from features.expressions import columns_of, literals_of, typed_condition
 from features.families import FAMILIES
 from features.families.outcomes import outcomes
 from features.families.values import in_names
 from features.labels import Target
 from features.sources import Source
 from features.windows import label
+from models.band_names import NAMES
 from pipeline.columns import RULE_COLUMNS, STAGE, TARGET_COLUMNS, TIER, WORKING, segments_schema
 from pipeline.engine_settings import DuckDBSettings, EngineSettings
 from pipeline.rules import both_met
@@ -298,6 +299,8 @@ class Settings(Strict):
                 wrong.add(place)
                 hint = "; features.events gives other event types such columns" if _OF_EVENTS.search(str(error)) else ""
                 yield f"{place}: {error}{hint}"
+                continue
+            yield from (f"{place}: {said}" for said in self._never_so(rule))
         yield from self._cycles(wrong)
         for at, told in enumerate(self.segments):
             if told.leave is not None and not wrong & {f"segments.{at}.enter", f"segments.{at}.leave"}:
@@ -307,6 +310,18 @@ class Settings(Strict):
                         f"segments.{at}.leave: {told.leave!r} is stricter than enter ({told.enter}): {met} meets both, so that "
                         "whoever enters would leave; let members leave only where they could not enter"
                     )
+
+    def _never_so(self, rule: str) -> Iterator[str]:
+        """Tell what a rule compares with a value that its column never has, whatever the data."""
+        names = {f"{target.name}_band": NAMES for target in self.targets}
+        made = {STAGE: self.journey_stages, TIER: self.loyalty_tiers}
+        names |= {column: tuple(rung.name for rung in ladder) for column, ladder in made.items() if ladder}
+        chances = {f"{target.name}_score" for target in self.targets if target.kind != "value"}
+        for column, value in literals_of(rule):
+            if isinstance(value, str) and value not in names.get(column, (value,)):
+                yield f"no {column} is {value!r}: {did_you_mean(value, names[column])}"
+            elif isinstance(value, float) and column in chances and value > 1:
+                yield f"{column} is a probability, from 0 to 1, and never {value:g}"
 
     def rules(self) -> dict[str, str]:
         """Give every rule over the columns of a night, by its key path."""

@@ -14,7 +14,8 @@ from scipy.stats import binom, binomtest
 from sklearn.isotonic import IsotonicRegression
 
 from features.errors import ConfigError
-from models.bands import NAMES, Bands, coverage, score_bands, spaced
+from models.band_names import NAMES
+from models.bands import Bands, coverage, score_bands, spaced
 from models.drift import level_drift
 
 DAYS = tuple(timedelta(days=days) for days in (14, 28, 56, 84))

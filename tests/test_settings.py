@@ -181,6 +181,25 @@ def test_a_rule_that_compares_text_with_number_is_refused(tmp_path: Path, rule: 
     assert said in problems(shop_config(tmp_path, segments=[{"name": "a", "purpose": "p", "enter": rule}]))[1]
 
 
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("churn_28d_band = 'very high'", "segments.0.enter: no churn_28d_band is 'very high': did you mean very_high?"),
+        ("not churn_28d_band in ('high', 'hihg')", "no churn_28d_band is 'hihg': did you mean high?"),
+        ("churn_28d_score >= 25", "churn_28d_score is a probability, from 0 to 1, and never 25"),
+        ("churn_28d_score between 0.5 and 60", "and never 60"),
+        ("churn_28d_band in ('high', 'very_high') and churn_28d_score <= 1", None),
+        ("value_28d_score >= 25 and churn_28d_percentile > 80 and persona_name = 'anybody'", None),
+    ],
+)
+def test_a_value_that_a_column_never_has_is_refused(tmp_path: Path, rule: str, said: str | None) -> None:
+    config = shop_config(tmp_path, segments=[{"name": "a", "purpose": "p", "enter": rule}])
+    if said is None:
+        read_settings(config)
+    else:
+        assert said in problems(config)[1]
+
+
 def play(**told: object) -> dict[str, object]:
     return {"offer": "gift", "channel": "mail", **told}
 
