@@ -186,8 +186,8 @@ def compare(
 ) -> Compared:
     """Compare the rungs, with a season if scores of the best one were less wrong by it at the test origins, else without.
 
-    Levels of dates long past tell that it returned; whether models know it by themselves, and whether it went on, is seen here. Less
-    wrong is by log loss, of amounts by Poisson's deviance.
+    Levels of dates long past tell that it returned; whether models know it by themselves, and whether it went on, is seen here.
+    Less wrong is by log loss, of amounts by Poisson's deviance.
 
     Raises GateError when no test origin has a row.
     """
@@ -354,7 +354,8 @@ def _pooled(predicted: Sequence[Predicted], horizon: timedelta, *, is_amount: bo
 def _worth(tested: pd.DataFrame, column: str, *, is_amount: bool) -> Worth:
     """Measure a column at each origin, and give the means; a measure that is defined at none is 0."""
     name = main_measure(is_amount=is_amount)
-    told = [(rows.label.to_numpy(dtype=np.float64), rows[column].to_numpy(dtype=np.float64)) for _, rows in tested.groupby("cutoff")]
+    blocks = [rows for _, rows in tested.groupby("cutoff")]
+    told = [(rows.label.to_numpy(dtype=np.float64), rows[column].to_numpy(dtype=np.float64)) for rows in blocks]
     found = [measures(label, score, is_amount=is_amount) for label, score in told]
     values = [at[name] for at in found if name in at]
     value = float(np.mean(values)) if values else 0.0

@@ -26,7 +26,8 @@ BLENDS: Mapping[Rung, Rung] = {"recency_blend": "recency", "rfm_blend": "rfm", "
 # Simplest first; `recency` is a rule to be beaten, and in use where nothing else can be learned.
 RUNGS: tuple[Rung, ...] = ("base_rate", "recency", "rfm", "logistic", "lightgbm", *BLENDS)
 # Of each label (of an amount: of rows with and without one), so many are needed to learn a rung.
-NEEDED: Mapping[Rung, int] = {"base_rate": 0, "recency": 10, "rfm": 20, "logistic": 100, "lightgbm": 100, **dict.fromkeys(BLENDS, 100)}
+_MUCH = 100
+NEEDED: Mapping[Rung, int] = {"base_rate": 0, "recency": 10, "rfm": 20} | dict.fromkeys(("logistic", "lightgbm", *BLENDS), _MUCH)
 WEAK, STRONG = 1e-4, 1e-2
 _EDGE, _SMALLEST_AMOUNT = 1e-9, 1e-6
 

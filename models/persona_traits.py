@@ -55,7 +55,8 @@ def fit_traits(frame: pd.DataFrame, features: Sequence[Feature], *, purchases: s
 
     `purchases` names the feature that says how many purchases a share is of. Features in which fewer than one user in a hundred
     differs from the others are left out. A trait's weight is 1 over the root of the sum of its squared correlations with all
-    traits, itself included, so that ten that say the same weigh as much as one, and one that nothing repeats keeps its weight whole.
+    traits, itself included, so that ten that say the same weigh as much as one, and one that nothing repeats keeps its weight
+    whole.
     """
     traits = [_trait(frame, feature, purchases) for feature in features if is_trait(feature)]
     traits = [trait for trait in traits if trait.spread > 0]

@@ -123,8 +123,10 @@ def test(
             parts = [(target.name, part) for (target, _), part in found]
             for target in past.targets:
                 own = [part for name, part in parts if name == target.name]
-                told = compared.get(target.name)
-                compared[target.name] = _compared(past, target, own) if told is None else told.beside(own, is_amount=target.is_amount)
+                if of_all:
+                    compared[target.name] = _compared(past, target, own)
+                else:
+                    compared[target.name] = compared[target.name].beside(own, is_amount=target.is_amount)
         origins = sorted({sum(origin.is_test for origin in past.plans[target.name]) for target in past.targets})
         step.note(f"{len(past.targets)} targets at {listed(origins)} test origins")
     tested = []

@@ -232,9 +232,12 @@ def _data(told: Card) -> Iterator[str]:
 def _method(told: Card) -> Iterator[str]:
     yield f"{code(told.method)}: {text(told.why)}"
     if told.recipe is not None and told.recipe.rung in ("lightgbm", *BLENDS):
-        made, within = told.recipe, ", within dates" if told.recipe.within_dates else ""
+        trees, within = told.recipe.settings, ", within dates" if told.recipe.within_dates else ""
         yield ""
-        yield f"LightGBM: {made.rounds} rounds of up to {made.settings['num_leaves']} leaves, learning at {made.settings['learning_rate']}{within}."
+        yield (
+            f"LightGBM: {told.recipe.rounds} rounds of up to {trees['num_leaves']} leaves, learning at {trees['learning_rate']}"
+            f"{within}."
+        )
     if told.season.levels:
         yield ""
         yield f"Scores go by the season of their date, since {in_words(told.season)}."

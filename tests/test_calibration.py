@@ -27,7 +27,7 @@ MAPS = {
 
 
 def blocks(rows: int, *, curve: str = "right", seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Four fortnights of raw scores and labels, where the scores are `right`, too `bold`, too `timid`, or bent only `above` one half."""
+    """Four fortnights of raw scores and labels: scores are `right`, too `bold`, too `timid`, or bent only `above` one half."""
     random = np.random.default_rng(seed)
     odds = random.normal(-1.0, 1.2, size=4 * rows)
     truth = {"right": odds, "bold": odds * 0.5, "timid": odds * 1.6, "above": np.minimum(odds, -1.0)}[curve]

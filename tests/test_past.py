@@ -2,7 +2,6 @@
 
 from datetime import date
 from io import StringIO
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -46,7 +45,8 @@ def test_whoever_is_asked_about_tonight_is_known_tonight(past: Past) -> None:
 
 def test_a_curve_is_set_to_the_level_of_tonight(past: Past) -> None:
     (target,) = past.targets
-    model = SimpleNamespace(features=("purchase_recency_days",), raw=lambda rows: expit(rows.purchase_recency_days.to_numpy() / 50 - 2))
+    name = "purchase_recency_days"
+    model = SimpleNamespace(features=(name,), raw=lambda rows: expit(rows[name].to_numpy() / 50 - 2))
     curve = Calibrator("platt", slope=0.5, intercept=-1.5)
     made = SimpleNamespace(
         target=target,

@@ -15,11 +15,12 @@ ORIGINS = [datetime(2024, 1, 1) + timedelta(days=14 * at) for at in range(3)]
 
 
 def told(levels: list[float], *, is_amount: bool = False, slope: float = 1.0) -> Report:
-    """Report a model that says 0.2 (or 20) on average, whatever the level of an origin is; chances lie `slope` times as far apart."""
+    """Report a model that says 0.2 (or 20) on average, whatever an origin's level is; chances lie `slope` times as far apart."""
     random, parts = np.random.default_rng(1), []
     for origin, level in zip(ORIGINS, levels, strict=True):
         score = random.uniform(0.1, 0.3, 1_000)
-        happened = score * 100 * level / 0.2 if is_amount else (random.random(1_000) < _apart(score, slope) * level / 0.2).astype(float)
+        chance = _apart(score, slope) * level / 0.2
+        happened = score * 100 * level / 0.2 if is_amount else (random.random(1_000) < chance).astype(float)
         score = score * 100 if is_amount else score
         users = [f"u{number}" for number in range(1_000)]
         parts.append(pd.DataFrame({"user_id": users, "cutoff": origin, "is_test": True, "label": happened, "score": score}))
