@@ -181,9 +181,7 @@ class Compared:
         return replace(self, predicted=(*self.predicted, *(moved(part, self.season, is_amount=is_amount) for part in earlier)))
 
 
-def compare(
-    predicted: Sequence[Predicted], season: Season, horizon: timedelta, *, is_amount: bool, calibrations: int
-) -> Compared:
+def compare(predicted: Sequence[Predicted], season: Season, horizon: timedelta, *, is_amount: bool, calibrations: int) -> Compared:
     """Compare the rungs, with a season if scores of the best one were less wrong by it at the test origins, else without.
 
     Levels of dates long past tell that it returned; whether models know it by themselves, and whether it went on, is seen here.

@@ -26,8 +26,7 @@ BLENDS: Mapping[Rung, Rung] = {"recency_blend": "recency", "rfm_blend": "rfm", "
 # Simplest first; `recency` is a rule to be beaten, and in use where nothing else can be learned.
 RUNGS: tuple[Rung, ...] = ("base_rate", "recency", "rfm", "logistic", "lightgbm", *BLENDS)
 # Of each label (of an amount: of rows with and without one), so many are needed to learn a rung.
-_MUCH = 100
-NEEDED: Mapping[Rung, int] = {"base_rate": 0, "recency": 10, "rfm": 20} | dict.fromkeys(("logistic", "lightgbm", *BLENDS), _MUCH)
+NEEDED: Mapping[Rung, int] = {rung: 100 for rung in RUNGS} | {"base_rate": 0, "recency": 10, "rfm": 20}
 WEAK, STRONG = 1e-4, 1e-2
 _EDGE, _SMALLEST_AMOUNT = 1e-9, 1e-6
 
