@@ -313,7 +313,7 @@ class Settings(Strict):
 
     def _never_so(self, rule: str) -> Iterator[str]:
         """Tell what a rule compares with a value that its column never has, whatever the data."""
-        names = {f"{target.name}_band": NAMES for target in self.targets}
+        names: dict[str, tuple[str, ...]] = {f"{target.name}_band": NAMES for target in self.targets}
         made = {STAGE: self.journey_stages, TIER: self.loyalty_tiers}
         names |= {column: tuple(rung.name for rung in ladder) for column, ladder in made.items() if ladder}
         chances = {f"{target.name}_score" for target in self.targets if target.kind != "value"}
