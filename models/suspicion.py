@@ -52,7 +52,8 @@ def suspicions(rows: pd.DataFrame, groups: Mapping[str, str], asked: Collection[
             f"AUC {auc:.3f} is too good to be honest, unless it is agreed beforehand, like a standing order; look first at {likely}"
         )
     elif knowing:
-        said.append(f"these features almost tell the label alone, as a leak would: {', '.join(knowing)}")
+        alike = "as a leak would, or those to whom alone it can happen"
+        said.append(f"these features almost tell the label alone, {alike}: {', '.join(knowing)}")
     elif alone and is_known and alone[0][1] >= _GOOD:
         (name, value), others = alone[0], [told for other, told in alone if groups[other] != groups[alone[0][0]]]
         if others and name not in asked and value - others[0] >= STANDS_OUT:

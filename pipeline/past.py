@@ -259,7 +259,8 @@ def _refuse_unanswerable(log: EventLog, labels: Mapping[str, pd.DataFrame], targ
         if label.nunique() > 1:
             continue
         if len(label) == 0:
-            problems.append(f"{target.name}: nobody is eligible; widen eligible.active_within or check eligible.events")
+            until = " and eligible.until, which ends it for whoever met it since" if target.eligible.until else ""
+            problems.append(f"{target.name}: nobody is eligible; widen eligible.active_within or check eligible.events{until}")
             continue
         told = f"{target.name}: the label is {label.iloc[0]:g} in all {len(label):,} rows"
         if why := log.why_unmet(target.events):

@@ -218,7 +218,7 @@ def test_a_feature_that_knows_the_label_is_named() -> None:
     rows = x.assign(label=y, leak=y * 3 + np.random.default_rng(0).normal(scale=0.1, size=len(y)))
     assert lone_aucs(rows, ["leak", "purchase_frequency"])["leak"] == 1.0
     assert suspicions(rows, OWN | {"leak": "leak"}, (), 0.9) == [
-        "these features almost tell the label alone, as a leak would: leak (alone AUC 1.000)"
+        "these features almost tell the label alone, as a leak would, or those to whom alone it can happen: leak (alone AUC 1.000)"
     ]
     assert suspicions(rows, OWN | {"leak": "leak"}, (), 0.995)[0].startswith(
         "AUC 0.995 is too good to be honest, unless it is agreed beforehand, like a standing order; look first at leak"
