@@ -17,7 +17,7 @@ from ibis.backends.sql import SQLBackend
 from features.attributes import held, read_attributes
 from features.catalogue import how_many
 from features.conditions import choices_of
-from features.contract import COLUMNS, PURCHASE, Bounds, accepted, conform, judge
+from features.contract import COLUMNS, PURCHASE, REQUIRED, Bounds, accepted, conform, judge
 from features.declare import FeatureSet, declared, switched_off
 from features.engines import engine_errors, keep
 from features.errors import ConfigError, DataError, did_you_mean, first_line, listed
@@ -322,7 +322,7 @@ def _reasons(rejected: pa.Table) -> list[str]:
 
 
 def _tell(log: EventLog, columns: set[str], types: frozenset[str], settings: Settings, narrator: Narrator) -> None:
-    """Say once what was left out: rejected rows by reason, and features whose columns no source gives."""
+    """Say once what was left out: rejected rows by reason, features without their columns, columns that no feature reads."""
     for reason in _reasons(log.rejected):
         narrator.say(f"  quarantined {reason}")
     if log.beyond_history:
@@ -350,6 +350,14 @@ def _tell(log: EventLog, columns: set[str], types: frozenset[str], settings: Set
         named = {name: count for name, count in off.items() if name in kind}
         if named:
             narrator.say(f"  switched off for {what} that no source gives: {_features_each(named)}")
+    if unread := sorted(columns - _told_otherwise(settings) - {name for feature in log.features.built for name in feature.needs}):
+        narrator.say(f"  given, but read of other event types alone: {listed(unread)}; `features.custom` may read them")
+
+
+def _told_otherwise(settings: Settings) -> set[str]:
+    """Give the event columns that say what a row is, or that targets ask by."""
+    asked = [told for target in settings.specs() for told in (target.events, target.eligible.events, target.eligible.until) if told]
+    return {*REQUIRED, "event_id", "order_id", "utc_offset_minutes"}.union(*map(columns_of, asked))
 
 
 def _in_brackets(held: Inventory, event_type: str) -> str:

@@ -2,6 +2,7 @@
 
 from datetime import date
 from io import StringIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy.special import expit
 from models.calibration import Calibrator
 from models.ladder import Recipe
 from models.season import NO_SEASON
+from pipeline.events import read_events
 from pipeline.past import Past, gather
 from pipeline.progress import Narrator
 from pipeline.settings import read_settings
@@ -61,3 +63,18 @@ def test_a_curve_is_set_to_the_level_of_tonight(past: Past) -> None:
     assert abs(np.mean(curve(raw)) - raw.mean()) > 0.1
     assert bundle.predict(asked).score.mean() == pytest.approx(raw.mean())
     assert bundle.calibrator.slope == curve.slope
+
+
+def test_columns_that_no_feature_reads_are_told(tmp_path: Path) -> None:
+    days = pd.date_range("2024-01-01 10:00", periods=60, freq="D")
+    lessons = pd.DataFrame({"pupil": [f"u{at % 5}" for at in range(60)], "at": days, "course": "music", "room": "blue"})
+    lessons.to_csv(tmp_path / "lessons.csv", index=False)
+    told = "pupil as user_id, at as event_ts, 'lesson' as event_type, course as category, room as brand, at as session_id"
+    source = {"name": "lessons", "tables": {"o": str(tmp_path / "lessons.csv")}, "sql": f"select {told} from o"}
+    active = {"active_within": "28d", "events": "event_type = 'lesson'"}
+    target = {"name": "gone_28d", "kind": "absence", "horizon": "28d", "events": "event_type = 'lesson'", "eligible": active}
+    for condition, unread in (("event_type = 'lesson'", "brand, session_id"), ("brand = 'blue'", "session_id")):
+        said = StringIO()
+        config = shop_config(tmp_path, sources=[source], targets=[{**target, "events": condition}], segments=[])
+        read_events(read_settings(config), date(2024, 3, 1), Narrator(Console(file=said, width=200)))
+        assert f"  given, but read of other event types alone: {unread}; `features.custom` may read them" in said.getvalue()
