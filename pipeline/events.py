@@ -351,7 +351,7 @@ def _tell(log: EventLog, columns: set[str], types: frozenset[str], settings: Set
         if named:
             narrator.say(f"  switched off for {what} that no source gives: {_features_each(named)}")
     if unread := sorted(columns - _told_otherwise(settings) - {name for feature in log.features.built for name in feature.needs}):
-        narrator.say(f"  given, but read of other event types alone: {listed(unread)}; `features.custom` may read them")
+        narrator.say(f"  given, but read by no feature of this log: {listed(unread)}; `features.custom` may read them")
 
 
 def _told_otherwise(settings: Settings) -> set[str]:
