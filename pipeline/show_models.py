@@ -103,6 +103,14 @@ def _told(made: "Tested") -> dict[str, Any]:
         "meaning": made.target.meaning,
         "is_amount": made.target.is_amount,
         "rung": made.backtest.rung,
+        "recipe": {
+            "features": len(made.recipe.features),
+            "within_dates": made.recipe.within_dates,
+            "rounds": made.recipe.rounds,
+            "season": bool(made.season.levels),
+            **made.recipe.settings,
+        },
+        "calibrator": asdict(made.backtest.calibrator),
         "measure": report.measure,
         "rows": report.rows,
         "positives": report.positives,
@@ -125,7 +133,7 @@ def _told(made: "Tested") -> dict[str, Any]:
 
 
 def _at_origin(report: "Report", origin: datetime) -> dict[str, Any]:
-    counts = {name: report.by_origin[origin][name] for name in ("users", "positives") if name in report.by_origin[origin]}
+    counts = {name: int(report.by_origin[origin][name]) for name in ("users", "positives") if name in report.by_origin[origin]}
     rules = {rung: _plain(found[origin]) for rung, found in report.rules_at_origins.items()}
     return {**counts, "measures": _plain(report.at_origins[origin]), "baselines": rules}
 

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from features.inventory import Inventory
 from features.labels import definition
 from models.bundle import TargetBundle
+from models.calibration import Calibrator
 from models.gates import Verdict
 from pipeline import backtest
 from pipeline.cli import app
@@ -213,7 +214,10 @@ def test_a_backtest_tells_intervals_rules_bands_and_slices_and_registers_nothing
     for found in (churn["measures"]["auc"], churn["ladder"]["base_rate"], churn["pooled"]["expected_calibration_error"]):
         assert found["low"] <= found["value"] <= found["high"]
     assert set(churn["ladder"]) >= {"base_rate", "recency", "rfm"}
-    assert churn["ladder"][churn["rung"]]["value"] == max(found["value"] for found in churn["ladder"].values())
+    # Simplest first: it is ahead of all that are simpler.
+    values = [found["value"] for found in churn["ladder"].values()]
+    at = list(churn["ladder"]).index(churn["rung"])
+    assert values[at] == max(values[: at + 1])
     assert sum(band["users"] for band in churn["bands"]) == churn["rows"]
     by = {part["column"] for part in churn["slices"]}
     assert {"tenure", "journey_stage", "segment"} <= by
@@ -221,6 +225,9 @@ def test_a_backtest_tells_intervals_rules_bands_and_slices_and_registers_nothing
     assert sum(part["users"] for part in segments) == churn["rows"]
     assert {part["value"] for part in segments} <= {"leaving", "tea_next", "in none"}
     assert list(churn["by_origin"]) == churn["test_origins"]
+    # What a model was made by is told to whoever wants to make it anew.
+    assert churn["recipe"]["rounds"] > 0 and churn["recipe"]["num_leaves"] >= 8 and churn["recipe"]["season"] is False
+    assert Calibrator(**churn["calibrator"]).method == churn["calibrator"]["method"]
     assert sum(found["users"] for found in churn["by_origin"].values()) == churn["rows"]
     for found in churn["by_origin"].values():
         for measured in (found["measures"], found["baselines"]["base_rate"]):
