@@ -15,7 +15,7 @@ from features.errors import GateError
 from features.windows import words
 from models.calibration import FEWEST_BLOCKS, Calibrator, calibrated_loss, fit_calibrator
 from models.drift import level_drift
-from models.ladder import RUNGS, Model, Recipe, Rung, fit_recipe, fit_rungs, possible
+from models.ladder import BLENDS, RUNGS, Model, Recipe, Rung, fit_recipe, fit_rungs, possible
 from models.metrics import Contact, main_measure, measures, poisson_deviance
 from models.propensity import Floats
 from models.season import NO_SEASON, Season
@@ -221,7 +221,9 @@ def worth(predicted: Sequence[Predicted], horizon: timedelta, *, is_amount: bool
 
 
 def best(by_rung: Mapping[Rung, Worth]) -> Rung:
-    """Climb the ladder: a rung is taken whose value is above that of all simpler ones, and whose loss is no more than that in use.
+    """Climb the ladder: a rung is taken whose value is above that of all simpler ones, so that it loses to none of them.
+
+    Of a blend the loss has to be no more than that of the rung in use: a mean may rank a little better and say much less.
 
     >>> best({"base_rate": Worth(0.1, 0.7), "rfm": Worth(0.3, 0.6), "lightgbm": Worth(0.3, 0.5), "blend": Worth(0.4, 0.65)})
     'rfm'
@@ -230,7 +232,7 @@ def best(by_rung: Mapping[Rung, Worth]) -> Rung:
     most = by_rung[found].value
     for rung in others:
         told = by_rung[rung]
-        if told.value > most and told.loss <= by_rung[found].loss:
+        if told.value > most and (rung not in BLENDS or told.loss <= by_rung[found].loss):
             found = rung
         most = max(most, told.value)
     return found

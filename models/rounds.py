@@ -64,7 +64,7 @@ def _watched(
 ) -> tuple[pd.DataFrame, pd.DataFrame] | None:
     """Give the rows to learn from and those of the latest blocks to watch; None where either are too few.
 
-    There are at least as many of the rarer label to learn from as to watch.
+    Where more than three are watched, there are at least as many of the rarer label to learn from.
     """
     found = None
     for count in range(_WATCHED, len(known)):
@@ -72,7 +72,8 @@ def _watched(
         earlier = [cutoff for cutoff in known if cutoff + horizon <= watched[0]]
         learned, later = rows[rows.cutoff.isin(earlier)], rows[rows.cutoff.isin(watched)]
         seen = rarer(later.label, is_amount=False)
-        if "lightgbm" not in possible(learned.label, recipe, is_amount=False) or rarer(learned.label, is_amount=False) < seen:
+        is_more = count > _WATCHED and rarer(learned.label, is_amount=False) < seen
+        if is_more or "lightgbm" not in possible(learned.label, recipe, is_amount=False):
             break
         found = (learned, later) if seen >= _TOO_FEW else None
         if seen >= _ENOUGH:

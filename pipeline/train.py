@@ -377,8 +377,8 @@ def why_rung(made: Tested) -> str:
     ahead = [name for name, found in report.ladder.items() if (found.value < own if lower else found.value > own)]
     if ahead:
         return (
-            f"{rung} has a mean {named} of {own:.3f} over the test origins ({', '.join(others)}); what ranks better is more wrong "
-            "by log loss, or behind a simpler one"
+            f"{rung} has a mean {named} of {own:.3f} over the test origins ({', '.join(others)}); blends that rank better are more "
+            "wrong by log loss, or behind a simpler rung"
         )
     return f"{rung} has the {'lowest' if lower else 'highest'} mean {named} over the test origins, {own:.3f} ({', '.join(others)})"
 

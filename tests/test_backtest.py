@@ -119,7 +119,6 @@ def test_the_rung_with_the_best_average_precision_is_chosen_and_loses_to_no_simp
     value = {rung: told.value for rung, told in backtest.by_rung.items()}
     simpler = list(value)[: list(value).index(backtest.rung)]
     assert value[backtest.rung] > max(value[rung] for rung in simpler)
-    assert backtest.by_rung[backtest.rung].loss <= min(backtest.by_rung[rung].loss for rung in simpler)
     assert backtest.mean(backtest.rung)["average_precision"] == pytest.approx(value[backtest.rung])
     assert value["base_rate"] == pytest.approx(backtest.mean()["base_rate"])
 
@@ -129,10 +128,11 @@ def test_the_rung_with_the_best_average_precision_is_chosen_and_loses_to_no_simp
     [
         ({"rfm": (0.30, 0.50), "lightgbm": (0.40, 0.45), "blend": (0.41, 0.44)}, "blend"),
         ({"rfm": (0.30, 0.50), "lightgbm": (0.40, 0.45), "blend": (0.40, 0.44)}, "lightgbm"),
-        # Ahead by its ranking alone.
+        # Ahead by its ranking alone, which is enough of what is no mean of others.
         ({"rfm": (0.30, 0.50), "lightgbm": (0.40, 0.45), "blend": (0.41, 0.46)}, "lightgbm"),
+        ({"rfm": (0.30, 0.50), "lightgbm": (0.40, 0.51), "blend": (0.41, 0.52)}, "lightgbm"),
         # Ahead of the one in use, and behind a simpler one that was not taken.
-        ({"rfm": (0.30, 0.50), "lightgbm": (0.40, 0.51), "blend": (0.35, 0.49)}, "rfm"),
+        ({"rfm": (0.30, 0.50), "recency_blend": (0.40, 0.51), "blend": (0.35, 0.49)}, "rfm"),
         ({"base_rate": (0.1, 0.7)}, "base_rate"),
     ],
 )

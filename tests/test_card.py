@@ -262,7 +262,7 @@ def test_a_card_says_what_ends_being_asked() -> None:
     ("measure", "rung", "told"),
     [
         ("average_precision", "blend", "blend has the highest mean average precision over the test origins, 0.500 (rfm 0.300"),
-        ("average_precision", "lightgbm", "(rfm 0.300, blend 0.500); what ranks better is more wrong by log loss"),
+        ("average_precision", "lightgbm", "(rfm 0.300, blend 0.500); blends that rank better are more wrong by log loss"),
         ("poisson_deviance", "rfm", "rfm has the lowest mean poisson deviance over the test origins, 0.300 (lightgbm 0.400"),
     ],
 )
