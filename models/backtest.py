@@ -15,7 +15,7 @@ from features.errors import GateError
 from features.windows import words
 from models.calibration import FEWEST_BLOCKS, Calibrator, calibrated_loss, fit_calibrator
 from models.drift import level_drift
-from models.ladder import BLENDS, RUNGS, Model, Recipe, Rung, fit_recipe, fit_rungs, possible
+from models.ladder import BLENDS, RUNGS, Model, Recipe, Rung, fit_recipe, fit_rungs, possible, raw_by
 from models.metrics import Contact, main_measure, measures, poisson_deviance
 from models.propensity import Floats
 from models.season import NO_SEASON, Season
@@ -154,7 +154,7 @@ def predict_origin(
     models: dict[str, Model] = {str(rung): model for rung, model in fitted.items()}
     if champion is not None and champion.rung in possible(train.label, champion, is_amount=is_amount):
         models[CHAMPION] = fit_recipe(train, train.label, champion, is_amount=is_amount, seed=seed)
-    return Predicted(found.assign(**{name: model.raw(test) for name, model in models.items()}), models)
+    return Predicted(found.assign(**raw_by(models, test)), models)
 
 
 def moved(predicted: Predicted, season: Season, *, is_amount: bool) -> Predicted:

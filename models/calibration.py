@@ -78,13 +78,18 @@ class Calibrator:
             case "none":
                 return raw
 
+    @property
+    def bends(self) -> bool:
+        """Whether it is a curve, which is set around the scores that it is used for."""
+        return self.method not in ("none", "scale")
+
     def around(self, raw: Floats, weights: Floats | None = None) -> "Calibrator":
         """Give this curve as it bends those raw scores and leaves their mean: it is moved up or down on the scale of log-odds.
 
         What scales or changes nothing is the same for all, and so is a curve where no score is known.
         """
         known = np.isfinite(raw)
-        if not known.any() or self.method in {"none", "scale"}:
+        if not self.bends or not known.any():
             return self
         raw, weights = raw[known], None if weights is None else weights[known]
 

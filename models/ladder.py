@@ -120,7 +120,11 @@ class Blend:
 
     def raw(self, frame: pd.DataFrame) -> Floats:
         """Give the probability or amount of each row, before calibration."""
-        return blended(self.trees.raw(frame), self.linear.raw(frame), is_amount=self.linear.is_amount)
+        return self.mean(self.trees.raw(frame), self.linear.raw(frame))
+
+    def mean(self, trees: Floats, linear: Floats) -> Floats:
+        """Give what it says where its parts say this."""
+        return blended(trees, linear, is_amount=self.linear.is_amount)
 
     def contributions(self, frame: pd.DataFrame) -> Floats:
         """Give rows × features: the mean of both models' contributions."""
@@ -144,6 +148,18 @@ def blended(one: Floats, other: Floats, *, is_amount: bool) -> Floats:
     return np.asarray(expit((logit(one.clip(_EDGE, 1 - _EDGE)) + logit(other.clip(_EDGE, 1 - _EDGE))) / 2))
 
 
+def raw_by(models: Mapping[str, Model], frame: pd.DataFrame) -> dict[str, Floats]:
+    """Give what each model says of each row, as its own `raw` does; what blends share is asked once."""
+    said: dict[int, Floats] = {}
+
+    def ask(model: Model) -> Floats:
+        if id(model) not in said:
+            said[id(model)] = model.mean(ask(model.trees), ask(model.linear)) if isinstance(model, Blend) else model.raw(frame)
+        return said[id(model)]
+
+    return {name: ask(model) for name, model in models.items()}
+
+
 def possible(label: pd.Series, recipe: Recipe, *, is_amount: bool) -> tuple[Rung, ...]:
     """Give the rungs that there is enough of each label for, and something to read, simplest first; `recipe.rung` is left aside."""
     positives = int((label > 0).sum()) if is_amount else int(label.sum())
@@ -161,9 +177,8 @@ def fit_rungs(
     """
     found: dict[Rung, Model] = {}
     levels = _levels(y, x["cutoff"]) if recipe.within_dates and not is_amount else None
-    for rung in RUNGS:
-        if rung not in rungs and not any(rung in ("lightgbm", BLENDS[blend]) for blend in BLENDS if blend in rungs):
-            continue
+    wanted = {*rungs, *(part for rung in rungs if rung in BLENDS for part in ("lightgbm", BLENDS[rung]))}
+    for rung in (rung for rung in RUNGS if rung in wanted):
         names = recipe.read_by(rung)
         match rung:
             case "base_rate":

@@ -70,15 +70,15 @@ def _watched(
     for count in range(_WATCHED, len(known)):
         watched = known[-count:]
         earlier = [cutoff for cutoff in known if cutoff + horizon <= watched[0]]
-        learned, later = rows[rows.cutoff.isin(earlier)], rows[rows.cutoff.isin(watched)]
-        seen = rarer(later.label, is_amount=False)
-        is_more = count > _WATCHED and rarer(learned.label, is_amount=False) < seen
-        if is_more or "lightgbm" not in possible(learned.label, recipe, is_amount=False):
+        learned, later = (rows.label[rows.cutoff.isin(cutoffs)] for cutoffs in (earlier, watched))
+        seen = rarer(later, is_amount=False)
+        is_more = count > _WATCHED and rarer(learned, is_amount=False) < seen
+        if is_more or "lightgbm" not in possible(learned, recipe, is_amount=False):
             break
-        found = (learned, later) if seen >= _TOO_FEW else None
+        found = (earlier, watched) if seen >= _TOO_FEW else None
         if seen >= _ENOUGH:
             break
-    return found
+    return None if found is None else (rows[rows.cutoff.isin(found[0])], rows[rows.cutoff.isin(found[1])])
 
 
 def settled_on(

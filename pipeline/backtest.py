@@ -119,14 +119,14 @@ def test(
                 )
                 for target, origin in jobs
             )
-            found = zip(jobs, side_by_side(calls, step, jobs=settings.training.jobs), strict=True)
-            parts = [(target.name, part) for (target, _), part in found]
+            predicted: dict[str, list[Predicted]] = {target.name: [] for target in past.targets}
+            for (target, _), part in zip(jobs, side_by_side(calls, step, jobs=settings.training.jobs), strict=True):
+                predicted[target.name].append(part)
             for target in past.targets:
-                own = [part for name, part in parts if name == target.name]
-                if of_all:
-                    compared[target.name] = _compared(past, target, own)
-                else:
-                    compared[target.name] = compared[target.name].beside(own, is_amount=target.is_amount)
+                own, tested_at = predicted[target.name], compared.get(target.name)
+                compared[target.name] = (
+                    _compared(past, target, own) if tested_at is None else tested_at.beside(own, is_amount=target.is_amount)
+                )
         origins = sorted({sum(origin.is_test for origin in past.plans[target.name]) for target in past.targets})
         step.note(f"{len(past.targets)} targets at {listed(origins)} test origins")
     tested = []

@@ -39,6 +39,8 @@ PERSONA = (
     pa.field("persona_typicality", pa.float64()),
 )
 STAGE, TIER = "journey_stage", "loyalty_tier"
+# The columns that rules make, by the key of the rules.
+MADE: Mapping[str, str] = {"journey_stages": STAGE, "loyalty_tiers": TIER}
 # What to do about a user tonight, and why not; null where the user's primary segment has no play. `play` is the offer's key,
 # `contact_on` the first date on which the play's delay is over, `contact_hour` a local hour outside quiet hours, `contacts` how
 # many there were in the time that the play's cap looks back. `actionable` users may be contacted tonight.

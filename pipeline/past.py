@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from typing import Any
 
 import ibis
@@ -37,9 +37,10 @@ from pipeline.target_settings import TargetSettings
 class Past:
     """What can be learned from on a date: features at past cutoffs and on the night itself, and what happened after the cutoffs.
 
-    `features` has a row for every user that a target asks about at a cutoff, and on the night itself for those whose habits are
-    known. `labels` has per target `user_id`, `cutoff` and `label` of each eligible user and cutoff whose horizon has elapsed; its
-    index says which row of `features` that is. `plans` are its origins, and `seasons` how scores move with the date.
+    `features` has a row for every user that a target asks about at a cutoff or on the night itself, and then for those whose habits
+    are known as well. `labels` has per target `user_id`, `cutoff` and `label` of each eligible user and cutoff whose horizon has
+    elapsed; its index says which row of `features` that is. `plans` are its origins, and `seasons` how scores would move with the
+    date.
     """
 
     settings: Settings
@@ -61,15 +62,19 @@ class Past:
     @property
     def active(self) -> pd.DataFrame:
         """The features, on the night itself, of the users whose habits are known."""
-        return self._tonight(_active(self.log, self.settings))
+        return self._tonight(self._active)
 
     def asked_tonight(self, target: Target) -> pd.DataFrame:
         """Give the features of whom a target asks about on the night itself."""
-        return self._tonight(eligible_users(self.log.events, target, [midnight(self.log.as_of)]))
+        return self._tonight(self.log.engine.execute(eligible_users(self.log.events, target, [midnight(self.log.as_of)])).user_id)
 
-    def _tonight(self, users: ir.Table) -> pd.DataFrame:
+    @cached_property
+    def _active(self) -> pd.Series:
+        return self.log.engine.execute(_active(self.log, self.settings)).user_id
+
+    def _tonight(self, users: pd.Series) -> pd.DataFrame:
         found = self.features[self.features.cutoff == midnight(self.log.as_of)]
-        return found[found.user_id.isin(self.log.engine.execute(users).user_id)]
+        return found[found.user_id.isin(users)]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -230,9 +235,10 @@ def _active(log: EventLog, settings: Settings) -> ir.Table:
 def _spine(log: EventLog, labels: Collection[ir.Table], targets: Sequence[Target], settings: Settings) -> ir.Table:
     """Give `user_id` and `cutoff` of all rows that somebody will read: where many users are long gone, most are read by nobody."""
     asked = reduce(ir.Table.union, [table.select(*KEYS) for table in labels])
-    tonight = [eligible_users(log.events, target, [midnight(log.as_of)]) for target in targets] + [_active(log, settings)]
-    users = reduce(ir.Table.union, [table.select("user_id") for table in tonight])
-    return keep(log.engine, asked.union(users.mutate(cutoff=ibis.literal(midnight(log.as_of)).cast(asked.cutoff.type()))), "spine")
+    tonight = midnight(log.as_of)
+    known = [_active(log, settings), *(eligible_users(log.events, target, [tonight]) for target in targets)]
+    users = reduce(ir.Table.union, [table.select("user_id") for table in known])
+    return keep(log.engine, asked.union(users.mutate(cutoff=ibis.literal(tonight).cast(asked.cutoff.type()))), "spine")
 
 
 def _features(log: EventLog, cutoffs: Sequence[datetime], spine: ir.Table, settings: Settings, narrator: Narrator) -> pd.DataFrame:

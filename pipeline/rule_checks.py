@@ -13,14 +13,12 @@ import pyarrow.compute as pc
 
 from features.expressions import columns_of
 from pipeline.batches import Batches
-from pipeline.columns import RULE_COLUMNS, STAGE, TARGET_COLUMNS, TIER
+from pipeline.columns import MADE, RULE_COLUMNS, TARGET_COLUMNS
 from pipeline.ledger import NEVER, Dates, state, step
 from pipeline.rules import FALSE, TRUE, truths
 from pipeline.segments import BEFORE, Forming, Places, min_stays, rule_truths, told_rows
 from pipeline.settings import Settings
 
-# The columns that rules make, by the key of the rules.
-_MADE = {"journey_stages": STAGE, "loyalty_tiers": TIER}
 _COUNTS = pa.schema([pa.field(name, pa.list_(pa.int64())) for name in ("users", "met", "named", "shared")])
 
 
@@ -122,7 +120,7 @@ def _asked(settings: Settings, forming: Forming, scores: Places, left_out: Colle
     places = tuple(f"segments.{at}.{key}" for key in ("enter", "leave") for at in formed if f"segments.{at}.{key}" in own[at])
     told = replace(forming, segments=tuple(settings.segments[at] for at in formed), stages=stages, tiers=tiers)
     ladders = {"journey_stages": stages, "loyalty_tiers": tiers}
-    rungs = {f"{key}.{at}": (_MADE[key], rung.name) for key, ladder in ladders.items() for at, rung in enumerate(ladder)}
+    rungs = {f"{key}.{at}": (MADE[key], rung.name) for key, ladder in ladders.items() for at, rung in enumerate(ladder)}
     others = {place: rule for place, rule in rules.items() if place not in places}
     return _Asked(told, scores, tuple(f"segments.{at}" for at in formed), places, rungs, others)
 
@@ -130,7 +128,7 @@ def _asked(settings: Settings, forming: Forming, scores: Places, left_out: Colle
 def _reading(rules: Mapping[str, str], unknown: Collection[str]) -> list[str]:
     """Give the key paths of the rules that read an unknown column, or one that such a rule makes."""
     found = [place for place, rule in rules.items() if columns_of(rule) & set(unknown)]
-    more = {_MADE[key] for key in {place.split(".")[0] for place in found} & set(_MADE)} - set(unknown)
+    more = {MADE[key] for key in {place.split(".")[0] for place in found} & set(MADE)} - set(unknown)
     return _reading(rules, {*unknown, *more}) if more else found
 
 

@@ -32,7 +32,7 @@ from features.labels import Target
 from features.sources import Source
 from features.windows import label
 from models.band_names import NAMES
-from pipeline.columns import RULE_COLUMNS, STAGE, TARGET_COLUMNS, TIER, WORKING, segments_schema
+from pipeline.columns import MADE, RULE_COLUMNS, STAGE, TARGET_COLUMNS, TIER, WORKING, segments_schema
 from pipeline.engine_settings import DuckDBSettings, EngineSettings
 from pipeline.rules import both_met
 from pipeline.segment_settings import PREFERRED, PlaysSettings, SegmentSettings, StageSettings, is_quiet
@@ -314,8 +314,7 @@ class Settings(Strict):
     def _never_so(self, rule: str) -> Iterator[str]:
         """Tell what a rule compares with a value that its column never has, whatever the data."""
         names: dict[str, tuple[str, ...]] = {f"{target.name}_band": NAMES for target in self.targets}
-        made = {STAGE: self.journey_stages, TIER: self.loyalty_tiers}
-        names |= {column: tuple(rung.name for rung in ladder) for column, ladder in made.items() if ladder}
+        names |= {MADE[key]: tuple(rung.name for rung in ladder) for key, ladder in self._ladders.items() if ladder}
         chances = {f"{target.name}_score" for target in self.targets if target.kind != "value"}
         for column, value in literals_of(rule):
             if isinstance(value, str) and value not in names.get(column, (value,)):
@@ -338,8 +337,7 @@ class Settings(Strict):
             key: frozenset().union(*(columns_of(stage.when) for at, stage in enumerate(stages) if f"{key}.{at}.when" not in wrong))
             for key, stages in self._ladders.items()
         }
-        made = {"journey_stages": STAGE, "loyalty_tiers": TIER}
-        yield from (f"{key}: its rules read {made[key]}, which they make: take that out" for key in made if made[key] in read[key])
+        yield from (f"{key}: its rules read {MADE[key]}, which they make: take that out" for key in MADE if MADE[key] in read[key])
         if STAGE in read["loyalty_tiers"] and TIER in read["journey_stages"]:
             yield "journey_stages, loyalty_tiers: the rules of each read the other, a cycle: let one of them do without"
 

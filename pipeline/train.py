@@ -229,9 +229,11 @@ def _personas(past: Past, former: Personas | None) -> tuple[Personas, Matching |
 def _bundle(past: Past, made: Tested, model: Model) -> TargetBundle:
     groups = past.groups
     read = past.rows(made.target)[list(model.features)]
-    as_of, is_amount = past.log.as_of, made.target.is_amount
-    tonight = model.raw(past.asked_tonight(made.target))
-    season = made.season.around(tonight, as_of, is_amount=is_amount)
+    as_of, season, calibrator = past.log.as_of, made.season, made.backtest.calibrator
+    if season.levels or calibrator.bends:
+        tonight = model.raw(past.asked_tonight(made.target))
+        season = season.around(tonight, as_of, is_amount=made.target.is_amount)
+        calibrator = calibrator.around(season.moved(tonight, as_of, is_amount=made.target.is_amount))
     # What most do not have, such as a day of something that never happened to them, is typical of nobody.
     medians = read.median()[read.notna().mean() >= 0.5]
     return TargetBundle(
@@ -239,7 +241,7 @@ def _bundle(past: Past, made: Tested, model: Model) -> TargetBundle:
         definition(made.target),
         made.recipe,
         as_of.isoformat(),
-        made.backtest.calibrator.around(season.moved(tonight, as_of, is_amount=is_amount)),
+        calibrator,
         model,
         groups={name: groups[name] for name in model.features},
         inventory=past.log.inventory,

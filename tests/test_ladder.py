@@ -14,8 +14,9 @@ from features.errors import DataError, StoreError
 from features.inventory import Inventory
 from models.bundle import FORMAT, TargetBundle, load
 from models.calibration import Calibrator
-from models.ladder import BLENDS, RUNGS, Blend, Linear, Recipe, Rung, blended, finite, fit_recipe, fit_rungs, possible
+from models.ladder import BLENDS, RUNGS, Blend, Linear, Recipe, Rung, blended, finite, fit_recipe, fit_rungs, possible, raw_by
 from models.linear import fit_linear
+from models.propensity import raw_scores
 from models.suspicion import lone_aucs, suspicions
 
 NAMES = ("purchase_recency_days", "purchase_frequency", "a", "b")
@@ -124,6 +125,19 @@ def test_a_blend_lies_between_its_parts_and_so_do_its_contributions(rungs: dict[
     # Trees' contributions add up to the log-odds less a constant; the blend's, too.
     rest = logit(blend.raw(x)) - blend.contributions(x).sum(axis=1)
     np.testing.assert_allclose(rest, rest[0], atol=1e-4)
+
+
+def test_what_blends_share_is_asked_once(rungs: dict[Rung, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    x, _ = table(50)
+    alone = {name: model.raw(x) for name, model in rungs.items()}
+    asked = []
+    monkeypatch.setattr("models.ladder.raw_scores", lambda *told, **how: asked.append(told) or raw_scores(*told, **how))
+    found = raw_by(rungs, x)
+    assert len(asked) == 1
+    assert list(found) == list(alone)
+    for name, told in alone.items():
+        np.testing.assert_array_equal(found[name], told)
+    np.testing.assert_array_equal(raw_by({"blend": rungs["blend"]}, x)["blend"], alone["blend"])
 
 
 def test_amounts_are_blended_as_logarithms() -> None:
