@@ -139,7 +139,10 @@ def _aggregated(engine: SQLBackend, base: ir.Table, features: Sequence[Feature],
 
 def _joined(tables: Sequence[ir.Table], features: Sequence[Feature]) -> ir.Table:
     """Join tables of users, of whom the first has all, and give those of the features that they hold."""
-    joined = reduce(lambda left, right: left.left_join(right, KEYS).drop("user_id_right", "cutoff_right"), tables)
+    joined = tables[0]
+    # In one chain: dropping the other keys after each join makes every join a query of its own, with all columns before it.
+    for number, other in enumerate(tables[1:]):
+        joined = joined.left_join(other, KEYS, rname=f"{{name}} of {number}")
     return joined.select(*KEYS, *(_filled(feature) for feature in features if feature.name in joined.columns))
 
 
