@@ -11,8 +11,8 @@ from features.catalogue import NAME, Feature, unique_by_name
 from features.contract import COLUMNS
 from features.custom import Custom, Measure, custom_features, custom_names
 from features.errors import ConfigError
-from features.event_types import DERIVED_FROM, KNOWN, PURCHASE
-from features.families import FAMILIES, FIXED_WINDOWS, stage
+from features.event_types import DERIVED_FROM, KNOWN, PURCHASE, derivable
+from features.families import FAMILIES, FIXED_WINDOWS, stage, steps
 from features.families.attributes import attribute_features
 from features.families.contacts import contact_features
 from features.families.names import name_features
@@ -98,7 +98,9 @@ def declared(
     own = {name for told in wanted.custom for name in custom_names(told)}
     built_in = {feature.name for family in by_family.values() for feature in family}
     asked_about = with_inventory(wanted.outcomes, inventory)
-    outcomes = outcome_features(asked_about, windows, taken=built_in, names_personas=PURCHASE not in types)
+    outcomes = outcome_features(
+        asked_about, windows, taken=built_in, names_personas=PURCHASE not in types, has_amounts="amount" in columns
+    )
     measures = list(outcomes.measures)
     by_family[OUTCOMES] = tuple(feature for feature in outcomes.features if feature.name not in own)
     habits = habits_of(outcomes.outcomes)
@@ -125,7 +127,7 @@ def declared(
     if problems:
         raise ConfigError("\n".join(problems))
     everything = unique_by_name([*(feature for family in by_family.values() for feature in family), *custom])
-    present = set(types) | {name for name, sources in DERIVED_FROM.items() if sources <= set(types)}
+    present = set(types) | derivable(types)
     possible = [feature for feature in everything if feature.needs <= set(columns) and _types(feature) <= present]
     reads = _reads(everything)
     possible = _with_what_they_read(possible, reads)
@@ -138,6 +140,7 @@ def declared(
     hidden = tuple(feature for feature in possible if feature.name in needed_names and feature not in asked)
     looked = {window for told in wanted.custom for window in told.windows} | set(wanted.contacts or ())
     looked |= {window for told in asked_about for window in told.trailing}
+    looked |= {end for told in asked_about for horizon in told.horizons for end in steps.edges(horizon, windows[-1])}
     edges = tuple(sorted({*windows, *looked, *FIXED_WINDOWS}))
     return FeatureSet(asked, hidden, tuple(measures), outcomes.occasions, edges, windows[-1], outcomes.outcomes)
 
@@ -155,7 +158,7 @@ def declared_by_family(wanted: Wanted) -> dict[str, tuple[Feature, ...]]:
 
 def switched_off(wanted: Wanted, columns: Collection[str], types: Collection[str]) -> dict[str, int]:
     """Count the features, of families and own ones, that each missing event column, or else event type, switches off."""
-    present = set(types) | {name for name, sources in DERIVED_FROM.items() if sources <= set(types)}
+    present = set(types) | derivable(types)
     counts: dict[str, int] = {}
     by_family = declared_by_family(wanted)
     built_in = {feature.name for family in by_family.values() for feature in family}

@@ -1,5 +1,7 @@
 """The event types that features know. Targets, segments and custom features may name any other."""
 
+from collections.abc import Collection
+
 from features.contract import PURCHASE as PURCHASE
 
 VIEW = "view"
@@ -41,9 +43,10 @@ TOGETHER: dict[str, tuple[str, ...]] = {
     "items": (NEW_ITEM,),
 }
 
+# What each is derived from; visits are of other types as well (see `derivable`).
 DERIVED_FROM = {
     VISIT: {VIEW},
-    VISIT_ACTED: {VIEW},
+    VISIT_ACTED: {VIEW, PURCHASE},
     CART_SETTLED: {CART},
     CART_ABANDONED: {CART, PURCHASE},
     CHECKOUT_ABANDONED: {CHECKOUT, PURCHASE},
@@ -51,3 +54,14 @@ DERIVED_FROM = {
     RETURN_ORDER: {RETURN},
     NEW_ITEM: {PURCHASE},
 }
+
+
+def derivable(types: Collection[str]) -> set[str]:
+    """Give the derived event types that those of a log allow.
+
+    A visit is a session of whatever users do there: of visits in which nobody can do more than look, that they led to nothing is
+    not told.
+    """
+    looked = set(types).difference(CONTACTS, ACTIONS)
+    visits = {VISIT: bool(looked), VISIT_ACTED: bool(looked and set(types).intersection(ACTIONS))}
+    return {name for name, sources in DERIVED_FROM.items() if visits.get(name, sources <= set(types))}

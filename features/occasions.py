@@ -5,6 +5,7 @@ Both are told of each event by what came before it, so that they are known when 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import reduce
 
 import ibis
@@ -14,9 +15,12 @@ from ibis.common.deferred import Deferred
 
 from features.cells import INSTANT
 from features.custom import MILLION, in_millionths
+from features.windows import between, only_where
 
 # Days without an event after which a run of occasions is over.
 BREAK_DAYS = 56.0
+# The last of these days but one, but two, and but three.
+LAST = (2, 3, 4)
 _OWNER = ["user_id", "occasion"]
 _NO_NUMBER, _NO_TIME = ibis.null("float64"), ibis.null(INSTANT)
 
@@ -30,15 +34,26 @@ class Occasion:
 
 
 def occasions(events: ir.Table, asked: Sequence[Occasion]) -> ir.Table:
-    """Give per user, occasion and tile what happened there: `gap, gaps, runs, began_at, taken, used, first_at, last_at`.
+    """Give per user, occasion and tile what happened there: `days, gap, gaps, runs, began_at, taken, used, first_at, last_at`.
 
-    `gap` is the days between local days with such an event and the one before, summed, and `gaps` their number. A run begins on
-    the first such day and after a break of 56 days or more; `began_at` is when the last one did. `taken` is the quantity of the
+    `days` are the local days with such an event that began there. `gap` is the days between each and the one before, summed, and
+    `gaps` their number. A run begins on the first such day and after a break of 56 days or more; `began_at` is when the last one
+    did. `before_2`, `before_3` and `before_4` are when the last day but one, two and three began. `taken` is the quantity of the
     events that have one above zero, `used` what had been taken before the last of them; both are whole millionths. `first_at` and
     `last_at` are of what was taken. `events` have their `tile`.
     """
     told = reduce(ir.Table.union, (_of(events, one) for one in asked))
     return _paused(told).union(_taken(told))
+
+
+def days_between(name: str, start: timedelta, end: timedelta) -> Deferred:
+    """Local days with an event of an occasion that began in `[cutoff - end, cutoff - start)`."""
+    return only_where((_.occasion == name) & between(start, end), _.days).sum()
+
+
+def day_from_last(name: str, place: int) -> Deferred:
+    """Days since the last local day with an event of an occasion but `place - 1` began; null with fewer such days."""
+    return _own(name, _[f"since_{place}"]).min()
 
 
 def mean_gap(name: str) -> Deferred:
@@ -83,15 +98,20 @@ def _of(events: ir.Table, one: Occasion) -> ir.Table:
 
 def _paused(told: ir.Table) -> ir.Table:
     days = told.group_by(*_OWNER, "day").agg(event_ts=told.event_ts.min(), tile=told.tile.min())
-    before = days.day.lag().over(ibis.window(group_by=[days[name] for name in _OWNER], order_by=[days.event_ts, days.day]))
+    in_order = ibis.window(group_by=[days[name] for name in _OWNER], order_by=[days.event_ts, days.day])
+    before = days.day.lag().over(in_order)
+    earlier = {f"before_{place}": days.event_ts.lag(place - 1).over(in_order) for place in LAST}
     # Where the clock of each event is known, a day may come after a later one.
     gap = days.day.delta(before, unit="day").cast("float64")
-    spaced = days.mutate(gap=(gap > 0).ifelse(gap, _NO_NUMBER), begins=before.isnull() | (gap >= BREAK_DAYS))
+    spaced = days.mutate(gap=(gap > 0).ifelse(gap, _NO_NUMBER), begins=before.isnull() | (gap >= BREAK_DAYS), **earlier)
     return spaced.group_by(*_OWNER, "tile").agg(
+        days=_.count().cast("float64"),
         gap=_.gap.sum(),
         gaps=_.gap.count().cast("float64"),
         runs=_.begins.ifelse(1.0, 0.0).sum(),
         began_at=_.begins.ifelse(_.event_ts, _NO_TIME).max().cast(INSTANT),
+        # Of days in their order the last one's is the latest, so that tiles add up.
+        **{name: _[name].max().cast(INSTANT) for name in earlier},
         taken=_NO_NUMBER,
         used=_NO_NUMBER,
         first_at=_NO_TIME,
@@ -106,10 +126,12 @@ def _taken(told: ir.Table) -> ir.Table:
     earlier = ibis.window(group_by=[lots[name] for name in _OWNER], order_by=lots.event_ts, preceding=(None, 1))
     used = lots.mutate(used=lots.quantity.sum().over(earlier).fill_null(0.0))
     return used.group_by(*_OWNER, "tile").agg(
+        days=_NO_NUMBER,
         gap=_NO_NUMBER,
         gaps=_NO_NUMBER,
         runs=_NO_NUMBER,
         began_at=_NO_TIME,
+        **{f"before_{place}": _NO_TIME for place in LAST},
         taken=_.quantity.sum(),
         used=_.used.max(),
         first_at=_.event_ts.min().cast(INSTANT),

@@ -14,7 +14,7 @@ from features.custom import Measure, in_millionths
 from features.derived import order_of, with_derived
 from features.event_types import CONTACTS, PURCHASE, TOGETHER
 from features.local_time import hour_of
-from features.occasions import Occasion, occasions
+from features.occasions import LAST, Occasion, occasions
 from features.tiles import Grid
 from features.windows import days_until, only_where, within
 
@@ -41,7 +41,8 @@ class Snapshot:
                   the longest window alone
     `attributes`  user: the attributes known, and `since`
     `custom`      user × tile of any event: the measures of custom features
-    `occasions`   user × occasion × tile: see `features.occasions`, with `since_began, since_first, since_last`
+    `occasions`   user × occasion × tile: see `features.occasions`, with `since_began, since_first, since_last` and `since_2`
+                  to `since_4`
 
     Tables of values have `value, n, since_first, since_last`; `recent_n`, and of what is bought `recent_amount` and
     `recent_quantity`, are the part in the longest window, and `first_age` the age of its first tile. `since_…` are days before the
@@ -211,7 +212,8 @@ class Snapshot:
 
     def _of_occasions(self) -> ir.Table:
         known = self._seen(occasions(self._grid.before(self._events), self._occasions))
-        return _since(known.mutate(since_began=days_until(known.cutoff, known.began_at)))
+        earlier = {f"since_{place}": days_until(known.cutoff, known[f"before_{place}"]) for place in LAST}
+        return _since(known.mutate(since_began=days_until(known.cutoff, known.began_at), **earlier))
 
     def _as_of(self) -> ir.Table:
         assert self._attributes is not None

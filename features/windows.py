@@ -85,6 +85,11 @@ def within(window: timedelta) -> Deferred:
     return _.age <= hours(window)
 
 
+def between(start: timedelta, end: timedelta) -> Deferred:
+    """Whether a row of a base table lies in `[cutoff - end, cutoff - start)`, by its `age` in hours."""
+    return within(end) & (_.age > hours(start)) if start else within(end)
+
+
 def only_where(hit: Deferred, value: Deferred) -> Deferred:
     """A value where something is true and 0 elsewhere, to be added up: engines add products faster than cases."""
     return value * hit.cast("float64")

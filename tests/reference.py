@@ -40,6 +40,7 @@ class Seen:
     outcomes: Mapping[str, "Told"] = field(default_factory=dict)
     habits: Sequence[str] = ()
     names: Sequence[tuple[str, str]] = ()
+    steps: Mapping[str, timedelta] = field(default_factory=dict)
 
     @property
     def longest(self) -> timedelta:
@@ -144,6 +145,7 @@ def reference(
     habits: Sequence[str] = (),
     levels: Sequence[str] = (),
     names: Sequence[tuple[str, str]] = (),
+    steps: Mapping[str, timedelta] | None = None,
 ) -> pd.DataFrame:
     """Give every feature of every user with an event before a cutoff, indexed by user and cutoff, in order."""
     log_ = frame.astype(dict.fromkeys(("amount", "quantity", "discount", "utc_offset_minutes"), float))
@@ -155,7 +157,7 @@ def reference(
         known = log_[log_.event_ts < cutoff]
         rows: dict[str, Row] = {}
         for user, own in known.groupby("user_id"):
-            seen = Seen(own, known, cutoff, sorted(windows), values or {}, contacts, outcomes or {}, habits, names)
+            seen = Seen(own, known, cutoff, sorted(windows), values or {}, contacts, outcomes or {}, habits, names, steps or {})
             for family in FAMILIES:
                 # In order: later families read what earlier ones found.
                 rows.setdefault(user, {}).update(family(seen, rows[user]))
@@ -505,6 +507,8 @@ def outcomes(seen: Seen, known: Row) -> Row:
         hits = seen.events[met(seen.events)]
         if name in seen.habits:
             row |= in_runs(seen, hits, name)
+        if name in seen.steps:
+            row |= in_steps(seen, hits, name)
         # The rest of these is told by families of their own.
         if name in ("purchase", "view"):
             row |= supply(seen, hits, name) if name == "purchase" else spaced(seen, hits, name)
@@ -553,6 +557,25 @@ def in_runs(seen: Seen, hits: pd.DataFrame, name: str) -> Row:
     days = local_days(hits)
     beginnings = days[days.gap.isna() | (days.gap >= 56)]
     return {f"{name}_run_days": seen.recency(beginnings), f"{name}_run_count": len(beginnings)}
+
+
+def in_steps(seen: Seen, hits: pd.DataFrame, name: str) -> Row:
+    """How far back the last days lie, and what was done in each of six horizons."""
+    days, horizon = local_days(hits).event_ts, seen.steps[name]
+    which = {2: "2nd", 3: "3rd", 4: "4th"}
+    row: Row = {
+        f"{name}_recency_days_{said}": seen.days_since(days.iloc[-place]) if len(days) >= place else nan
+        for place, said in which.items()
+    }
+    for start in (horizon * step for step in range(6)):
+        end, when = start + horizon, f"_before_{label(start)}" if start else ""
+        in_step = (rows[(rows >= seen.cutoff - end) & (rows < seen.cutoff - start)] for rows in (days, hits.event_ts))
+        days_of, events_of = in_step
+        # Other families tell the latest step of purchases.
+        if start or name != "purchase":
+            row[f"{name}_day_count_{label(horizon)}{when}"] = len(days_of)
+            row[f"{name}_amount_sum_{label(horizon)}{when}"] = money(hits.amount[events_of.index])
+    return row
 
 
 def local_days(hits: pd.DataFrame) -> pd.DataFrame:

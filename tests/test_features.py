@@ -53,6 +53,8 @@ TARGETS = (
 # Of those that ask for a probability, and what makes users active beside purchases.
 LEVELS = (LONG_NAME, "view")
 HABITS = ("wave", "view")
+# What they ask about and of whom.
+ASKED = ("purchase", "purchase_a", "wave", "view", LONG_NAME)
 
 
 def _looked(rows: pd.DataFrame) -> pd.Series:
@@ -194,7 +196,7 @@ def whole(kind: str) -> pd.DataFrame:
 def test_every_feature_equals_the_slow_reference(engine_kind: str) -> None:
     found = whole(engine_kind)
     told = {"values": EVERYTHING.values, "contacts": EVERYTHING.contacts, "outcomes": OUTCOMES, "levels": LEVELS, "names": NAMES}
-    told |= {"habits": HABITS}
+    told |= {"habits": HABITS, "steps": dict.fromkeys(ASKED, 28 * DAY)}
     slow = reference(LOG, CUTOFFS, LONG, zone=ZONE, **told)
     texts = [feature.name for feature in declared(EVERYTHING, COLUMNS, inventory=INVENTORY).features if feature.unit == NAME]
     assert list(found.index) == list(slow.index)

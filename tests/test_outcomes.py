@@ -18,12 +18,18 @@ from features.labels import Eligible, Kind, Target
 PURCHASE, VIEW, LESSON = (f"event_type = '{name}'" for name in ("purchase", "view", "lesson_done"))
 ITALIAN = f"{LESSON} AND category = 'italian'"
 LONGEST = WINDOWS[-1]
+TEAS = (("category", "tea"), ("brand", "tea"), ("category", "Tea"))
 
 
 def target(events: str, *, kind: Kind = "absence", active: str = PURCHASE, measure: str = "amount") -> Target:
     return Target(
         name="asked", kind=kind, horizon=28 * DAY, events=events, eligible=Eligible(28 * DAY, active), meaning="", measure=measure
     )
+
+
+def of_targets(condition: str, measures: frozenset[str] = frozenset(), **told: bool) -> Outcome:
+    """An outcome that targets of `target` ask about."""
+    return Outcome(condition, measures, horizons=frozenset([28 * DAY]), **told)  # type: ignore[arg-type]
 
 
 def named(*asked: Outcome) -> list[str]:
@@ -33,17 +39,27 @@ def named(*asked: Outcome) -> list[str]:
 @pytest.mark.parametrize(
     ("asked", "found"),
     [
-        pytest.param([target(PURCHASE)], [Outcome(PURCHASE, is_activity=True, has_level=True)], id="purchases"),
+        pytest.param([target(PURCHASE)], [of_targets(PURCHASE, is_activity=True, has_level=True)], id="purchases"),
         pytest.param(
-            [target(LESSON, active=VIEW)], [Outcome(LESSON, has_level=True), Outcome(VIEW, is_activity=True)], id="and of whom"
+            [target(LESSON, active=VIEW)],
+            [of_targets(LESSON, has_level=True), of_targets(VIEW, is_activity=True)],
+            id="and of whom",
         ),
-        pytest.param([target(LESSON, active=PURCHASE)], [Outcome(LESSON, has_level=True)], id="but for buyers, who are described"),
         pytest.param(
-            [target(LESSON, active=LESSON)], [Outcome(LESSON, is_activity=True, has_level=True)], id="each condition once"
+            [target(LESSON, active=PURCHASE)],
+            [of_targets(LESSON, has_level=True), of_targets(PURCHASE, is_activity=True)],
+            id="of buyers, too",
+        ),
+        pytest.param(
+            [target(LESSON, active=LESSON)], [of_targets(LESSON, is_activity=True, has_level=True)], id="each condition once"
         ),
         pytest.param(
             [target(LESSON), target(LESSON, kind="value", measure="quantity"), target(ITALIAN, active=LESSON)],
-            [Outcome(LESSON, frozenset({"quantity"}), is_activity=True, has_level=True), Outcome(ITALIAN, has_level=True)],
+            [
+                of_targets(LESSON, frozenset({"quantity"}), is_activity=True, has_level=True),
+                of_targets(PURCHASE, is_activity=True),
+                of_targets(ITALIAN, has_level=True),
+            ],
             id="with all that is asked of it",
         ),
     ],
@@ -55,11 +71,12 @@ def test_outcomes_are_what_targets_ask_about(asked: list[Target], found: list[Ou
 def test_conditions_of_the_config_are_for_all_and_once() -> None:
     found = outcomes([target(LESSON)], [LESSON, "event_type = 'quiz'", PURCHASE])
     assert found == (
-        Outcome(LESSON, has_level=True, for_all=True),
+        of_targets(LESSON, has_level=True, for_all=True),
+        of_targets(PURCHASE, is_activity=True, for_all=True),
         Outcome("event_type = 'quiz'", for_all=True),
     )
     # What is for all stays so, whichever types are frequent.
-    assert [outcome.for_all for outcome in with_inventory(found, Inventory())] == [True, True]
+    assert all(outcome.for_all for outcome in with_inventory(found, Inventory()))
 
 
 def test_names_say_what_a_condition_asks_for() -> None:
@@ -101,17 +118,17 @@ def test_near_misses_are_events_of_another_type() -> None:
 
 def test_what_says_the_same_in_another_order_is_one_outcome() -> None:
     turned = "category = 'italian' AND event_type = 'lesson_done'"
-    assert [outcome.condition for outcome in outcomes([target(ITALIAN), target(turned)])] == [ITALIAN]
+    assert [outcome.condition for outcome in outcomes([target(ITALIAN), target(turned)])] == [ITALIAN, PURCHASE]
     assert read_for(target(turned)) >= {ITALIAN}
 
 
 def test_conditions_of_one_name_get_names_of_their_own() -> None:
-    asked = outcomes([target("category = 'tea'"), target("brand = 'tea'"), target("category = 'Tea'")])
+    asked = [told for told in outcomes([target(f"{what} = '{tea}'") for what, tea in TEAS]) if told.condition != PURCHASE]
     found = outcome_features(asked, WINDOWS)
     names = [feature.name for feature in found.features]
     assert len(names) == len(set(names)) and len({outcome.name for outcome in found.outcomes}) == 3
-    for number, condition in enumerate(("category = 'tea'", "brand = 'tea'", "category = 'Tea'")):
-        (recency,), _rfm = simple_rules(target(condition), found.outcomes, found.features, LONGEST)
+    for number, (what, tea) in enumerate(TEAS):
+        (recency,), _rfm = simple_rules(target(f"{what} = '{tea}'"), found.outcomes, found.features, LONGEST)
         assert recency == f"{found.outcomes[number].name}_recency_days"
 
 
@@ -288,7 +305,7 @@ def test_purchases_by_category_are_on_trial_and_of_what_a_target_asks_about_othe
     bought = declared(Wanted(WINDOWS, families=("region",), outcomes=outcomes([target(PURCHASE)])), COLUMNS, inventory=held)
     assert {feature.name for feature in bought.features if feature.for_all and feature.on_trial} == told
     own = {feature.name for feature in bought.features if feature.outcome in read_for(target(PURCHASE)) - {None}}
-    assert own == {"purchase_user_share_7d"}
+    assert own == {"purchase_user_share_7d", *(f"purchase_recency_days_{which}" for which in ("2nd", "3rd", "4th"))}
 
 
 def test_personas_are_called_after_an_activity_where_nobody_buys() -> None:
@@ -301,3 +318,24 @@ def test_personas_are_called_after_an_activity_where_nobody_buys() -> None:
 def test_windows_of_hours_are_told() -> None:
     found = outcome_features((Outcome(LESSON),), (timedelta(hours=36), 7 * DAY, 28 * DAY))
     assert {"lesson_done_count_36h", "lesson_done_count_28d"} <= {feature.name for feature in found.features}
+
+
+def test_what_a_target_asks_about_is_told_in_steps_of_its_horizon() -> None:
+    month, week = target(ITALIAN, active=LESSON), replace(target(ITALIAN, active=LESSON), horizon=7 * DAY)
+    windows = [7 * DAY, 28 * DAY, 90 * DAY]
+    found = outcome_features(outcomes([month, week]), windows).features
+    steps = {feature.name: feature for feature in found if "_before_" in feature.name}
+    # No further back than the longest window, and at most six.
+    assert [name for name in steps if name.startswith("lesson_done_day_count_28d")] == [
+        f"lesson_done_day_count_28d_before_{days}d" for days in (28, 56)
+    ]
+    assert len([name for name in steps if name.startswith("lesson_done_day_count_7d")]) == 5
+    own = {name for name, feature in steps.items() if feature.outcome in read_for(month)}
+    assert own == {name for name in steps if "_28d_before" in name}
+    assert steps["lesson_done_italian_amount_sum_28d_before_56d"].meaning == (
+        "amount of lesson done, category italian in the 28 days before the last 56 days"
+    )
+    # Where there are no amounts, events are counted.
+    counted = [feature.name for feature in outcome_features(outcomes([month]), windows, has_amounts=False).features]
+    assert "lesson_done_count_28d_before_28d" in counted and not [name for name in counted if "amount" in name]
+    assert not [name for name in named(Outcome(LESSON), Outcome("event_type = 'quiz'", for_all=True)) if "_2nd" in name]

@@ -273,7 +273,7 @@ def _browsing(windows: Sequence[timedelta]) -> Iterator[Feature]:
             group="browsing",
             unknown=f"no visit in the last {words(window)}",
             needs=session,
-            types=frozenset({VISIT}),
+            types=looked | {VISIT},
         )
         yield Feature(
             name=feature_name("view_per_purchase", "mean", window),

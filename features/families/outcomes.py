@@ -1,11 +1,12 @@
 """Outcomes: how often, how lately and since when the events happened that a target asks about, or that no family knows.
 
 Built for the event types of the log that the other families do not know (the 20 most frequent) and the conditions of
-`features.events`, which all models read; and for the conditions `events` and `eligible.events` of the targets that no family
-describes, which the models of that target read. Sums that a target asks for are told where no family does, of a growth target also
-over its trailing window and against the usual. All are told with their rhythm, and what is paid for by quantity with how long the
-last one is enough; what makes users active (`eligible.events`), described by a family or not, also with its runs. Near misses are
-like the events of a condition in all but their type.
+`features.events`, which all models read; and for the conditions `events` and `eligible.events` of the targets, which the models of
+that target read: what no family describes of them, and all in steps of the horizon (see `features.families.steps`). Sums that a
+target asks for are told where no family does, of a growth target also over its trailing window and against the usual. All are told
+with their rhythm, and what is paid for by quantity with how long the last one is enough; what makes users active
+(`eligible.events`), described by a family or not, also with its runs. Near misses are like the events of a condition in all but
+their type.
 Event types that no family knows are told with their trend, with sums and means of the columns that tell their events apart, and by
 the 8 categories of each type that most users have, 20 users at least. Purchases whose quantities differ are told by category as
 well, without counts. What a probability is asked about, described by a family or not, is also told by its level among all users.
@@ -29,10 +30,11 @@ from features.errors import ConfigError
 from features.event_types import PURCHASE
 from features.expressions import columns_of
 from features.families import stage
+from features.families.steps import Steps, in_steps, last_days
 from features.inventory import Inventory
 from features.labels import Target
 from features.occasions import BREAK_DAYS, Occasion, days_of_run, days_of_supply, last_quantity, mean_gap, runs
-from features.windows import DAY, DAY_MICROSECONDS, pace, words
+from features.windows import DAY, DAY_MICROSECONDS, label, pace, words
 
 RFM = ("purchase_recency_days", "purchase_frequency", "purchase_tenure_days", "purchase_monetary_value")
 _UNITS = {"amount": "money", "discount": "money", "quantity": "number"}
@@ -48,10 +50,10 @@ class Outcome:
     """Events that features are built for: a condition (see `canonical`), the columns summed, whether they make a user active.
 
     Where it is asked whether a sum grows, that of the `trailing` window is told. Of what a probability is asked about (`has_level`)
-    its level among all users is told. What is `for_all` is read by the models of all targets, with sums and means of the columns
-    that are `carried`; of a part of an event type only how often and how lately, and where events have a quantity, their rhythm and
-    whether that is used up. What is `on_trial` may be of no use to them (see `Feature`), and is not counted. Where others than its
-    own target read less of it, as of a part, that is `shared`.
+    its level among all users is told, and of what targets ask about the steps of their `horizons`. What is `for_all` is read by the
+    models of all targets, with sums and means of the columns that are `carried`; of a part of an event type only how often and how
+    lately, and where events have a quantity, their rhythm and whether that is used up. What is `on_trial` may be of no use to them
+    (see `Feature`), and is not counted. Where others than its own target read less of it, as of a part, that is `shared`.
     """
 
     condition: str
@@ -59,6 +61,7 @@ class Outcome:
     trailing: frozenset[timedelta] = frozenset()
     is_activity: bool = False
     has_level: bool = False
+    horizons: frozenset[timedelta] = frozenset()
     for_all: bool = False
     carried: frozenset[str] = frozenset()
     has_quantity: bool = True
@@ -85,7 +88,8 @@ class Outcome:
     @property
     def occasion(self) -> Occasion | None:
         """What is looked at day by day; None where other families do so, and of a part of an event type without quantities."""
-        if not (self.looks_at_supply or self.is_habit) if self.word else self.is_part and not self.has_quantity:
+        others = not (self.looks_at_supply or self.is_habit) if self.word else self.is_part and not self.has_quantity
+        if others and not self.horizons:
             return None
         return Occasion(self.name, condition_met(self.condition))
 
@@ -140,8 +144,9 @@ def outcomes(targets: Sequence[Target], more: Sequence[str] = ()) -> tuple[Outco
     for target in targets:
         events, active = canonical(target.events), canonical(target.eligible.events)
         trailing = frozenset([target.trailing] if target.kind == "growth" else [])
-        asked = Outcome(events, frozenset(_summed(target)), trailing, has_level=not target.is_amount)
-        for new in (asked, Outcome(active, is_activity=True)):
+        horizons = frozenset([target.horizon])
+        asked = Outcome(events, frozenset(_summed(target)), trailing, has_level=not target.is_amount, horizons=horizons)
+        for new in (asked, Outcome(active, is_activity=True, horizons=horizons)):
             old = found.get(new.condition, new)
             found[new.condition] = replace(
                 old,
@@ -149,10 +154,11 @@ def outcomes(targets: Sequence[Target], more: Sequence[str] = ()) -> tuple[Outco
                 trailing=old.trailing | new.trailing,
                 is_activity=old.is_activity or new.is_activity,
                 has_level=old.has_level or new.has_level,
+                horizons=old.horizons | new.horizons,
             )
     for condition in map(canonical, more):
         found[condition] = replace(found.get(condition, Outcome(condition)), for_all=True)
-    return tuple(told for told in found.values() if told.word is None or told.has_level or told.is_habit or told.measures)
+    return tuple(told for told in found.values() if told.word is None or told.horizons)
 
 
 def habits_of(told: Sequence[Outcome]) -> tuple[Outcome, ...]:
@@ -195,7 +201,8 @@ def read_for(target: Target) -> set[str | None]:
     events = canonical(target.events)
     sums = (_sum_of(measure, events) for measure in _summed(target))
     levels = [] if target.is_amount else [_level_of(events)]
-    return {None, *_conditions(target), *levels, *sums}
+    steps = (_steps_of(condition, target.horizon) for condition in _conditions(target))
+    return {None, *_conditions(target), *levels, *sums, *steps}
 
 
 def on_trial_for(target: Target, built: Sequence[Feature]) -> dict[str, str]:
@@ -224,12 +231,17 @@ class Described:
 
 
 def outcome_features(
-    asked: Sequence[Outcome], windows: Sequence[timedelta], *, taken: Collection[str] = (), names_personas: bool = False
+    asked: Sequence[Outcome],
+    windows: Sequence[timedelta],
+    *,
+    taken: Collection[str] = (),
+    names_personas: bool = False,
+    has_amounts: bool = True,
 ) -> Described:
     """Count, date and sum the events of each outcome; none for a condition that a custom feature could not have.
 
     An outcome whose features would have a name that is `taken` gets a name of its own. With `names_personas` the first activity has
-    words for personas, as purchases have where there are any.
+    words for personas, as purchases have where there are any. Steps count events where the log has no amounts to add up.
     """
     # Two may have one name, such as of a category and of a brand: then neither has it, so that none is taken for the other.
     names = Counter(outcome.name for outcome in asked)
@@ -242,6 +254,8 @@ def outcome_features(
         for outcome in (told, apart) if names[told.name] == 1 else (apart,):
             try:
                 found, needed = _with_near_misses(outcome, sorted(windows), taken, is_named=told is named)
+                steps, added = _steps(outcome, windows, {*taken, *(feature.name for feature in found)}, has_amounts=has_amounts)
+                found, needed = [*found, *steps], [*needed, *added]
             except ConfigError:
                 break
             if not any(feature.name in taken or feature.name in features for feature in found):
@@ -250,6 +264,28 @@ def outcome_features(
                 measures += needed
                 break
     return Described(tuple(resolved), tuple(features.values()), tuple(measures))
+
+
+def _steps(
+    outcome: Outcome, windows: Sequence[timedelta], taken: Collection[str], *, has_amounts: bool
+) -> tuple[list[Feature], list[Measure]]:
+    """Tell what targets ask about step by step; of what another family describes it is part of the same stories."""
+    if not outcome.horizons:
+        return [], []
+    sums = sorted({*outcome.measures, *(["amount"] if has_amounts else [])})
+    types = outcome.types if outcome.word else frozenset[str]()
+    met = condition_met(outcome.condition)
+    groups = ("recency", "frequency", "spend") if outcome.word == PURCHASE else (outcome.name,) * 3
+    steps = Steps(outcome.name, met, outcome.told, outcome.said, outcome.needs, types, tuple(sums), groups, taken)
+    features = [replace(feature, outcome=outcome.condition) for feature in last_days(steps)]
+    measures: dict[str, Measure] = {}
+    for horizon in sorted(outcome.horizons):
+        found, needed = in_steps(steps, horizon, max(windows))
+        known = {feature.name for feature in features}
+        tag = _steps_of(outcome.condition, horizon)
+        features += [replace(feature, outcome=tag) for feature in found if feature.name not in known]
+        measures |= {measure.name: measure for measure in needed}
+    return features, list(measures.values())
 
 
 def _with_near_misses(
@@ -319,6 +355,11 @@ def _sum_of(measure: str, condition: str) -> str:
 def _level_of(condition: str) -> str:
     """Tell levels from the rest: only a target that asks about the events reads it, not one that asks who was active by them."""
     return f"level of {condition}"
+
+
+def _steps_of(condition: str, horizon: timedelta) -> str:
+    """Tell steps from the rest: only targets with that horizon read them."""
+    return f"steps of {label(horizon)} of {condition}"
 
 
 def _features_of(

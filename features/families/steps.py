@@ -1,0 +1,122 @@
+"""Steps: what was done in each of the horizons before a cutoff, one after another, and how far back the last days of it lie.
+
+A target asks about the next horizon, so what tells most are the ones before it, apart: windows that all end at the cutoff hold the
+latest days again and again. Built for what targets ask about, `events` and `eligible.events`, and read by their own models.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from ibis import _
+from ibis.common.deferred import Deferred
+
+from features.catalogue import Feature, feature_name
+from features.custom import MILLION, Measure, in_millionths
+from features.occasions import LAST, day_from_last, days_between
+from features.windows import between, label, only_where, words
+
+_MOST = 6
+_ORDINALS = {2: "2nd", 3: "3rd"}
+_UNITS = {"amount": "money", "discount": "money", "quantity": "number"}
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Events that are looked at step by step: their `name`, what holds for them, and how they are told and said in phrases.
+
+    `sums` are the columns added up, none for their number instead; `groups` are the stories that how lately, how often and how
+    much belong to; `taken` are names of features that exist.
+    """
+
+    name: str
+    met: Deferred
+    told: str
+    said: str
+    needs: frozenset[str]
+    types: frozenset[str]
+    sums: tuple[str, ...]
+    groups: tuple[str, str, str]
+    taken: Collection[str]
+
+
+def edges(horizon: timedelta, longest: timedelta) -> list[timedelta]:
+    """Give where steps end, counted back from a cutoff: at most six horizons, no further than the longest window.
+
+    >>> [end.days for end in edges(timedelta(days=28), timedelta(days=84))]
+    [28, 56, 84]
+    """
+    most = min(_MOST, longest // horizon)
+    return [horizon * step for step in range(1, most + 1)] if most > 1 else []
+
+
+def last_days(steps: Steps) -> Iterator[Feature]:
+    """How far back the last days but one, two and three lie."""
+    for place in LAST:
+        which = _ORDINALS.get(place, f"{place}th")
+        yield Feature(
+            name=f"{steps.name}_recency_days_{which}",
+            base="occasions",
+            expr=day_from_last(steps.name, place),
+            unit="days",
+            meaning=f"days since the {which} last local day with an event of {steps.told}",
+            phrase=f"{steps.said}: the {which} last day with any was {{value}} ago",
+            group=steps.groups[0],
+            unknown=f"{steps.said}: on fewer than {place} days so far",
+            needs=steps.needs,
+            types=steps.types,
+        )
+
+
+def in_steps(steps: Steps, horizon: timedelta, longest: timedelta) -> tuple[list[Feature], list[Measure]]:
+    """On how many days, and how much, in each step."""
+    features, measures = [], []
+    for column in ("days", *(steps.sums or ("count",))):
+        measure = Measure(
+            f"{column} of {steps.name}",
+            "count" if column == "count" else "sum",
+            _.user_id.notnull() if column == "count" else in_millionths(_[column]),
+            steps.met,
+        )
+        if column != "days":
+            measures.append(measure)
+        for end in edges(horizon, longest):
+            feature = _in_step(steps, column, measure.name, end - horizon, end)
+            if feature.name not in steps.taken:
+                features.append(feature)
+    return features, measures
+
+
+def _in_step(steps: Steps, column: str, measure: str, start: timedelta, end: timedelta) -> Feature:
+    """Look at the step that begins `end` before the cutoff and ends `start` before it."""
+    horizon = end - start
+    when = f"in the last {words(end)}" if not start else f"in the {words(horizon)} before the last {words(start)}"
+    what = {"days": (f"{steps.name}_day", "count"), "count": (steps.name, "count")}.get(column, (f"{steps.name}_{column}", "sum"))
+    name = feature_name(*what, horizon) + (f"_before_{label(start)}" if start else "")
+    feature = Feature(
+        name=name,
+        base="occasions",
+        expr=days_between(steps.name, start, end),
+        unit="day",
+        meaning=f"local days with an event of {steps.told} {when}",
+        phrase=f"{steps.said}: on {{value}} {when}",
+        group=steps.groups[1],
+        needs=steps.needs,
+        types=steps.types,
+        empty=0,
+    )
+    if column == "days":
+        return feature
+    total = only_where(between(start, end), _[measure]).sum().fill_null(0.0)
+    is_number = column == "count"
+    return replace(
+        feature,
+        base="custom",
+        group=steps.groups[1 if is_number else 2],
+        expr=total if is_number else total / MILLION,
+        unit="event" if is_number else _UNITS[column],
+        meaning=f"{'events' if is_number else column} of {steps.told} {when}",
+        phrase=f"{steps.said}: {'' if is_number else f'{column} of '}{{value}} {when}",
+        needs=steps.needs | (set() if is_number else {column}),
+        empty=None,
+    )
