@@ -222,5 +222,17 @@ def test_switched_off_counts_features_under_each_column_they_miss_or_else_each_t
     assert set(switched_off(Wanted(WINDOWS), REQUIRED, ["purchase"])) >= {"amount", "session_id", "view", "cart", "campaign"}
 
 
+def test_visits_are_told_of_every_log_with_sessions_in_which_more_is_done_than_bought() -> None:
+    def built(*types: str) -> set[str]:
+        return set(declared(Wanted(WINDOWS), COLUMNS, types).names)
+
+    visits, looks, leaving = ("visit_count_28d", "view_per_visit_mean_28d", "idle_visit_share_28d")
+    assert visits in built("lesson") and not {looks, leaving} & built("lesson")
+    assert {visits, leaving} <= built("lesson", "purchase") and looks not in built("lesson", "purchase")
+    assert {visits, looks} <= built("view") and leaving not in built("view")
+    # Each visit would be an order, and all would lead to something.
+    assert not {visits, leaving} & built("purchase", "campaign_received")
+
+
 def test_every_family_declares_features() -> None:
     assert [name for name in FAMILIES if not declared(Wanted(WINDOWS, families=(name,)), COLUMNS).features] == []
