@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 from features.catalogue import Feature
 from features.contract import COLUMNS
 from features.declare import Wanted, declared, declared_by_family, reads
-from features.event_types import DERIVED_FROM
+from features.event_types import DERIVED_FROM, VISIT, VISIT_ACTED
 from features.families import FAMILIES, names, outcomes
 from features.families.contacts import contact_features
 from features.inventory import Inventory
@@ -27,7 +27,10 @@ DOCS = Path(__file__).parent
 # Named values add features; one of each shows how.
 EXAMPLE = {"channel": ("web",), "device": ("mobile",), "source": ("ads",)}
 # Targets say what is asked about; one shows how.
-OUTCOME = outcomes.Outcome("event_type = 'lesson_done' AND category = 'italian'", frozenset({"amount"}), has_level=True)
+HORIZON = timedelta(days=28)
+OUTCOME = outcomes.Outcome(
+    "event_type = 'lesson_done' AND category = 'italian'", frozenset({"amount"}), has_level=True, horizons=frozenset([HORIZON])
+)
 # What a log holds; one of each shows how.
 HELD = Inventory({"quiz": ("quantity",)}, {"quiz": ("grammar",)}, {"source": ("ads",)})
 # The times that caps look back are named by the plays; one shows how.
@@ -42,7 +45,8 @@ _OUTCOMES = """## For models: outcomes
 {about}
 
 Segments, stages and features of your own may read those that targets ask about or `features.events` names. Here for a target
-whose `events` are `{condition}` and whose `measure` is `amount`:
+whose `events` are `{condition}`, whose `measure` is `amount` and whose `horizon` is
+28 days:
 """
 _INVENTORY = """All models read those of event types that no family knows. Here `quiz`, whose events carry a quantity, with one
 of its categories:
@@ -124,8 +128,9 @@ def _listed(feature: Feature, needs: set[str]) -> str:
 
 def _needs(feature: Feature, by_name: Mapping[str, Feature], read_by: Mapping[str, frozenset[str]]) -> set[str]:
     """Give the columns and event types that a feature needs, also through the features it reads."""
-    types = {kind for name in feature.types for kind in DERIVED_FROM.get(name, {name})}
-    own = set(feature.needs) | {f"`{kind}` events" for kind in types}
+    visits = {VISIT, VISIT_ACTED} & feature.types
+    types = {kind for name in feature.types - visits for kind in DERIVED_FROM.get(name, {name})}
+    own = set(feature.needs) | {f"`{kind}` events" for kind in types} | ({"events beside purchases"} if visits else set())
     return own.union(*(_needs(by_name[name], by_name, read_by) for name in read_by.get(feature.name, ())))
 
 
