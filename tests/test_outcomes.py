@@ -335,6 +335,9 @@ def test_what_a_target_asks_about_is_told_in_steps_of_its_horizon() -> None:
     assert steps["lesson_done_italian_amount_sum_28d_before_56d"].meaning == (
         "amount of lesson done, category italian in the 28 days before the last 56 days"
     )
+    bought = outcome_features(outcomes([replace(month, events=PURCHASE)]), windows).features
+    second = next(feature for feature in bought if feature.name == "purchase_recency_days_2nd")
+    assert (second.phrase, second.group) == ("purchases: the 2nd last day with any was {value} ago", "recency")
     # Where there are no amounts, events are counted.
     counted = [feature.name for feature in outcome_features(outcomes([month]), windows, has_amounts=False).features]
     assert "lesson_done_count_28d_before_28d" in counted and not [name for name in counted if "amount" in name]

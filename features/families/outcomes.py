@@ -276,7 +276,8 @@ def _steps(
     types = outcome.types if outcome.word else frozenset[str]()
     met = condition_met(outcome.condition)
     groups = ("recency", "frequency", "spend") if outcome.word == PURCHASE else (outcome.name,) * 3
-    steps = Steps(outcome.name, met, outcome.told, outcome.said, outcome.needs, types, tuple(sums), groups, taken)
+    said = "purchases" if outcome.word == PURCHASE else outcome.said
+    steps = Steps(outcome.name, met, outcome.told, said, outcome.needs, types, tuple(sums), groups, taken)
     features = [replace(feature, outcome=outcome.condition) for feature in last_days(steps)]
     measures: dict[str, Measure] = {}
     for horizon in sorted(outcome.horizons):
