@@ -275,9 +275,10 @@ def _steps(
     sums = sorted({*outcome.measures, *(["amount"] if has_amounts else [])})
     types = outcome.types if outcome.word else frozenset[str]()
     met = condition_met(outcome.condition)
-    groups = ("recency", "frequency", "spend") if outcome.word == PURCHASE else (outcome.name,) * 3
-    said = "purchases" if outcome.word == PURCHASE else outcome.said
-    steps = Steps(outcome.name, met, outcome.told, said, outcome.needs, types, tuple(sums), groups, taken)
+    is_bought = outcome.word == PURCHASE
+    groups = ("recency", "frequency", "spend") if is_bought else (outcome.name,) * 3
+    said = "purchases" if is_bought else outcome.said
+    steps = Steps(outcome.name, met, outcome.told, said, outcome.needs, types, tuple(sums), groups, is_bought, taken)
     features = [replace(feature, outcome=outcome.condition) for feature in last_days(steps)]
     measures: dict[str, Measure] = {}
     for horizon in sorted(outcome.horizons):

@@ -18,6 +18,8 @@ from features.windows import between, label, only_where, words
 
 _MOST = 6
 _ORDINALS = {2: "2nd", 3: "3rd"}
+# What tiles of purchases hold (see `features.snapshot`).
+_IN_TILES = {"amount": "amount", "count": "n"}
 _UNITS = {"amount": "money", "discount": "money", "quantity": "number"}
 
 
@@ -26,7 +28,7 @@ class Steps:
     """Events that are looked at step by step: their `name`, what holds for them, and how they are told and said in phrases.
 
     `sums` are the columns added up, none for their number instead; `groups` are the stories that how lately, how often and how
-    much belong to; `taken` are names of features that exist.
+    much belong to; `taken` are names of features that exist. What `are_purchases` is in tiles already.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Steps:
     types: frozenset[str]
     sums: tuple[str, ...]
     groups: tuple[str, str, str]
+    are_purchases: bool
     taken: Collection[str]
 
 
@@ -70,7 +73,8 @@ def last_days(steps: Steps) -> Iterator[Feature]:
 
 def in_steps(steps: Steps, horizon: timedelta, longest: timedelta) -> tuple[list[Feature], list[Measure]]:
     """On how many days, and how much, in each step."""
-    features, measures = [], []
+    features: list[Feature] = []
+    measures: list[Measure] = []
     for column in ("days", *(steps.sums or ("count",))):
         measure = Measure(
             f"{column} of {steps.name}",
@@ -78,7 +82,7 @@ def in_steps(steps: Steps, horizon: timedelta, longest: timedelta) -> tuple[list
             _.user_id.notnull() if column == "count" else in_millionths(_[column]),
             steps.met,
         )
-        if column != "days":
+        if column != "days" and not _in_tiles(steps, column):
             measures.append(measure)
         for end in edges(horizon, longest):
             feature = _in_step(steps, column, measure.name, end - horizon, end)
@@ -107,16 +111,21 @@ def _in_step(steps: Steps, column: str, measure: str, start: timedelta, end: tim
     )
     if column == "days":
         return feature
-    total = only_where(between(start, end), _[measure]).sum().fill_null(0.0)
-    is_number = column == "count"
+    is_number, in_tiles = column == "count", _in_tiles(steps, column)
+    total = only_where(between(start, end), _[_IN_TILES[column] if in_tiles else measure]).sum().fill_null(0.0)
     return replace(
         feature,
-        base="custom",
+        base="purchases" if in_tiles else "custom",
         group=steps.groups[1 if is_number else 2],
-        expr=total if is_number else total / MILLION,
+        # Money of tiles is divided when it is given (see `features.build`).
+        expr=total if is_number or in_tiles else total / MILLION,
         unit="event" if is_number else _UNITS[column],
         meaning=f"{'events' if is_number else column} of {steps.told} {when}",
         phrase=f"{steps.said}: {'' if is_number else f'{column} of '}{{value}} {when}",
         needs=steps.needs | (set() if is_number else {column}),
-        empty=None,
+        empty=0 if in_tiles else None,
     )
+
+
+def _in_tiles(steps: Steps, column: str) -> bool:
+    return steps.are_purchases and column in _IN_TILES
