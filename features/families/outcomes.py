@@ -30,14 +30,13 @@ from features.errors import ConfigError
 from features.event_types import PURCHASE
 from features.expressions import columns_of
 from features.families import stage
-from features.families.steps import Steps, in_steps, last_days
+from features.families.steps import UNITS, Steps, in_steps, last_days
 from features.inventory import Inventory
 from features.labels import Target
 from features.occasions import BREAK_DAYS, Occasion, days_of_run, days_of_supply, last_quantity, mean_gap, runs
 from features.windows import DAY, DAY_MICROSECONDS, label, pace, words
 
 RFM = ("purchase_recency_days", "purchase_frequency", "purchase_tenure_days", "purchase_monetary_value")
-_UNITS = {"amount": "money", "discount": "money", "quantity": "number"}
 # Event types that other families describe, and their words in the names of features.
 _DESCRIBED = {PURCHASE: PURCHASE, **{event_type: word for event_type, (word, _, _) in stage.EVENTS.items()}}
 _EPOCH = datetime(1970, 1, 1)
@@ -457,7 +456,7 @@ def _sum(outcome: Outcome, measure: str) -> Custom:
         name=f"{outcome.name}_{measure}_sum",
         sql=f"sum({measure}) filter (where {outcome.condition})",
         # What an event type of one's own calls an amount need not be money.
-        unit=_UNITS[measure] if measure in outcome.measures else "number",
+        unit=UNITS[measure] if measure in outcome.measures else "number",
         meaning=f"{measure} of {outcome.told}",
         phrase=f"{outcome.said}: {measure} of {{value}}",
     )

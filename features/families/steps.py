@@ -4,7 +4,7 @@ A target asks about the next horizon, so what tells most are the ones before it,
 latest days again and again. Built for what targets ask about, `events` and `eligible.events`, and read by their own models.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -20,7 +20,7 @@ _MOST = 6
 _ORDINALS = {2: "2nd", 3: "3rd"}
 # What tiles of purchases hold (see `features.snapshot`).
 _IN_TILES = {"amount": "amount", "count": "n"}
-_UNITS = {"amount": "money", "discount": "money", "quantity": "number"}
+UNITS: Mapping[str, str] = {"amount": "money", "discount": "money", "quantity": "number"}
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _in_step(steps: Steps, column: str, measure: str, start: timedelta, end: tim
         group=steps.groups[1 if is_number else 2],
         # Money of tiles is divided when it is given (see `features.build`).
         expr=total if is_number or in_tiles else total / MILLION,
-        unit="event" if is_number else _UNITS[column],
+        unit="event" if is_number else UNITS[column],
         meaning=f"{'events' if is_number else column} of {steps.told} {when}",
         phrase=f"{steps.said}: {'' if is_number else f'{column} of '}{{value}} {when}",
         needs=steps.needs | (set() if is_number else {column}),
