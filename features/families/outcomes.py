@@ -30,7 +30,7 @@ from features.errors import ConfigError
 from features.event_types import PURCHASE
 from features.expressions import columns_of
 from features.families import stage
-from features.families.steps import UNITS, Steps, in_steps, last_days
+from features.families.steps import IN_TILES, UNITS, Steps, in_steps, last_days
 from features.inventory import Inventory
 from features.labels import Target
 from features.occasions import BREAK_DAYS, Occasion, days_of_run, days_of_supply, last_quantity, mean_gap, runs
@@ -86,11 +86,9 @@ class Outcome:
 
     @property
     def occasion(self) -> Occasion | None:
-        """What is looked at day by day; None where other families do so, and of a part of an event type without quantities."""
-        others = not (self.looks_at_supply or self.is_habit) if self.word else self.is_part and not self.has_quantity
-        if others and not self.horizons:
-            return None
-        return Occasion(self.name, condition_met(self.condition))
+        """What is looked at day by day: all that targets ask about, else what no family does, but for parts without quantities."""
+        is_looked_at = self.looks_at_supply or self.is_habit if self.word else self.has_quantity or not self.is_part
+        return Occasion(self.name, condition_met(self.condition)) if self.horizons or is_looked_at else None
 
     @property
     def types(self) -> frozenset[str]:
@@ -271,22 +269,22 @@ def _steps(
     """Tell what targets ask about step by step; of what another family describes it is part of the same stories."""
     if not outcome.horizons:
         return [], []
-    sums = sorted({*outcome.measures, *(["amount"] if has_amounts else [])})
-    types = outcome.types if outcome.word else frozenset[str]()
-    met = condition_met(outcome.condition)
     is_bought = outcome.word == PURCHASE
+    columns = sorted({*outcome.measures, *(["amount"] if has_amounts else [])}) or ["count"]
+    # What other features of the outcome add up as well is added up once, by their measures.
+    tallies = {column: _count(outcome) if column == "count" else _sum(outcome, column) for column in columns}
+    sums = {
+        column: None if is_bought and column in IN_TILES else custom_features(tally, {})[1][0] for column, tally in tallies.items()
+    }
+    types = outcome.types if outcome.word else frozenset[str]()
     groups = ("recency", "frequency", "spend") if is_bought else (outcome.name,) * 3
     said = "purchases" if is_bought else outcome.said
-    steps = Steps(outcome.name, met, outcome.told, said, outcome.needs, types, tuple(sums), groups, is_bought, taken)
+    steps = Steps(outcome.name, outcome.told, said, outcome.needs, types, sums, groups, taken)
     features = [replace(feature, outcome=outcome.condition) for feature in last_days(steps)]
-    measures: dict[str, Measure] = {}
     for horizon in sorted(outcome.horizons):
-        found, needed = in_steps(steps, horizon, max(windows))
-        known = {feature.name for feature in features}
         tag = _steps_of(outcome.condition, horizon)
-        features += [replace(feature, outcome=tag) for feature in found if feature.name not in known]
-        measures |= {measure.name: measure for measure in needed}
-    return features, list(measures.values())
+        features += [replace(feature, outcome=tag) for feature in in_steps(steps, horizon, max(windows))]
+    return features, [measure for measure in sums.values() if measure]
 
 
 def _with_near_misses(

@@ -9,17 +9,16 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from ibis import _
-from ibis.common.deferred import Deferred
 
 from features.catalogue import Feature, feature_name
-from features.custom import MILLION, Measure, in_millionths
+from features.custom import MILLION, Measure
 from features.occasions import LAST, day_from_last, days_between
 from features.windows import between, label, only_where, words
 
 _MOST = 6
 _ORDINALS = {2: "2nd", 3: "3rd"}
 # What tiles of purchases hold (see `features.snapshot`).
-_IN_TILES = {"amount": "amount", "count": "n"}
+IN_TILES = {"amount": "amount", "count": "n"}
 UNITS: Mapping[str, str] = {"amount": "money", "discount": "money", "quantity": "number"}
 
 
@@ -27,19 +26,17 @@ UNITS: Mapping[str, str] = {"amount": "money", "discount": "money", "quantity": 
 class Steps:
     """Events that are looked at step by step: their `name`, what holds for them, and how they are told and said in phrases.
 
-    `sums` are the columns added up, none for their number instead; `groups` are the stories that how lately, how often and how
-    much belong to; `taken` are names of features that exist. What `are_purchases` is in tiles already.
+    `sums` are the columns added up, or `count`, each with what adds it up; None where tiles of purchases do. `groups` are the
+    stories that how lately, how often and how much belong to; `taken` are names of features that exist.
     """
 
     name: str
-    met: Deferred
     told: str
     said: str
     needs: frozenset[str]
     types: frozenset[str]
-    sums: tuple[str, ...]
+    sums: Mapping[str, Measure | None]
     groups: tuple[str, str, str]
-    are_purchases: bool
     taken: Collection[str]
 
 
@@ -71,27 +68,16 @@ def last_days(steps: Steps) -> Iterator[Feature]:
         )
 
 
-def in_steps(steps: Steps, horizon: timedelta, longest: timedelta) -> tuple[list[Feature], list[Measure]]:
+def in_steps(steps: Steps, horizon: timedelta, longest: timedelta) -> Iterator[Feature]:
     """On how many days, and how much, in each step."""
-    features: list[Feature] = []
-    measures: list[Measure] = []
-    for column in ("days", *(steps.sums or ("count",))):
-        measure = Measure(
-            f"{column} of {steps.name}",
-            "count" if column == "count" else "sum",
-            _.user_id.notnull() if column == "count" else in_millionths(_[column]),
-            steps.met,
-        )
-        if column != "days" and not _in_tiles(steps, column):
-            measures.append(measure)
+    for column in ("days", *steps.sums):
         for end in edges(horizon, longest):
-            feature = _in_step(steps, column, measure.name, end - horizon, end)
+            feature = _in_step(steps, column, end - horizon, end)
             if feature.name not in steps.taken:
-                features.append(feature)
-    return features, measures
+                yield feature
 
 
-def _in_step(steps: Steps, column: str, measure: str, start: timedelta, end: timedelta) -> Feature:
+def _in_step(steps: Steps, column: str, start: timedelta, end: timedelta) -> Feature:
     """Look at the step that begins `end` before the cutoff and ends `start` before it."""
     horizon = end - start
     when = f"in the last {words(end)}" if not start else f"in the {words(horizon)} before the last {words(start)}"
@@ -111,21 +97,17 @@ def _in_step(steps: Steps, column: str, measure: str, start: timedelta, end: tim
     )
     if column == "days":
         return feature
-    is_number, in_tiles = column == "count", _in_tiles(steps, column)
-    total = only_where(between(start, end), _[_IN_TILES[column] if in_tiles else measure]).sum().fill_null(0.0)
+    measure, is_number = steps.sums[column], column == "count"
+    total = only_where(between(start, end), _[measure.name if measure else IN_TILES[column]]).sum().fill_null(0.0)
     return replace(
         feature,
-        base="purchases" if in_tiles else "custom",
+        base="custom" if measure else "purchases",
         group=steps.groups[1 if is_number else 2],
         # Money of tiles is divided when it is given (see `features.build`).
-        expr=total if is_number or in_tiles else total / MILLION,
+        expr=total / MILLION if measure and not is_number else total,
         unit="event" if is_number else UNITS[column],
         meaning=f"{'events' if is_number else column} of {steps.told} {when}",
         phrase=f"{steps.said}: {'' if is_number else f'{column} of '}{{value}} {when}",
         needs=steps.needs | (set() if is_number else {column}),
-        empty=0 if in_tiles else None,
+        empty=None if measure else 0,
     )
-
-
-def _in_tiles(steps: Steps, column: str) -> bool:
-    return steps.are_purchases and column in _IN_TILES
