@@ -140,7 +140,7 @@ def rollback(model: Model, reason: Reason, config: ConfigPath = DEFAULT_CONFIG, 
 
 @app.command()
 def validate(config: ConfigPath = DEFAULT_CONFIG, as_of: AsOf = None, json_: Json = False) -> None:
-    """Check the config, its sources and what its rules say of the users of a night; write nothing."""
+    """Check the config, its sources, what targets ask and what rules say of the users of a night; write nothing."""
     from pipeline.show_validation import print_validation
     from pipeline.tracking import Tracker
     from pipeline.validate import validate as check

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import cached_property, partial, reduce
 from typing import Any
 
@@ -18,9 +18,7 @@ from features.families.outcomes import on_trial_for, read_for, simple_rules
 from features.inventory import NOTHING, Inventory
 from features.labels import Target, active_users, build_labels, definition, eligible_users
 from features.snapshot import KEYS
-from features.windows import label as window_label
-from features.windows import words
-from models.backtest import Origin, plan_origins
+from models.backtest import Origin
 from models.bundle import TargetBundle
 from models.ladder import Recipe
 from models.propensity import leaves_for, rate_for
@@ -29,6 +27,7 @@ from models.season import NO_SEASON, YEARS, Season, in_words, levels_of, season_
 from pipeline.events import EventLog, midnight, read_events
 from pipeline.frames import features_frame, shards
 from pipeline.progress import Narrator, side_by_side
+from pipeline.questions import NOTHING_TO_TELL_APART, Question, answers, labels_of, plan_of, training_cutoffs
 from pipeline.settings import Settings
 from pipeline.target_settings import TargetSettings
 
@@ -107,10 +106,11 @@ def gather(settings: Settings, as_of: date, narrator: Narrator, remembered: Inve
     log = read_events(settings, as_of, narrator, remembered)
     targets = settings.specs()
     cutoffs = training_cutoffs(log, settings, targets)
-    kept = {target.name: _labels(log, target, cutoffs) for target in targets}
+    kept = {target.name: labels_of(log, target, cutoffs) for target in targets}
+    questions = [answers(log, target, kept[target.name]) for target in targets]
+    _refuse_unanswerable(log, questions, narrator)
+    plans = {asked.target.name: plan_of(asked, settings) for asked in questions}
     labels = {name: log.engine.execute(table).sort_values(KEYS[::-1], ignore_index=True) for name, table in kept.items()}
-    _refuse_unanswerable(log, labels, targets, narrator)
-    plans = {target.name: _plan(labels[target.name], target, settings) for target in targets}
     seasons = {
         target.name: _season(log, target, labels[target.name], cutoffs[-1], plans[target.name], settings, narrator)
         for target in targets
@@ -119,26 +119,6 @@ def gather(settings: Settings, as_of: date, narrator: Narrator, remembered: Inve
     places = features[KEYS].reset_index(names="place")
     placed = {name: told.merge(places, on=KEYS, validate="one_to_one").set_index("place") for name, told in labels.items()}
     return Past(settings, log, targets, tuple(cutoffs), features, placed, plans, seasons)
-
-
-def training_cutoffs(log: EventLog, settings: Settings, targets: Sequence[Target]) -> list[datetime]:
-    """Give the cutoffs to learn from, oldest first: the latest one's shortest horizon has just elapsed at `as_of`.
-
-    Raises GateError when the history holds fewer than the three that training and one test need.
-    """
-    training, shortest = settings.training, min(target.horizon for target in targets)
-    latest, earliest = midnight(log.as_of) - shortest, log.since + training.min_history
-    count = int((latest - earliest) / training.step) + 1 if latest >= earliest else 0
-    longest = max(target.horizon for target in targets)
-    needed = training.min_history + 2 * longest + 2 * training.step
-    covered = timedelta(days=(midnight(log.as_of) - log.since).days)
-    if covered < needed:
-        raise GateError(
-            f"the history before {log.as_of} covers {words(covered)}, training needs {words(needed)}: training.min_history "
-            f"({window_label(training.min_history)}), two of the longest horizon ({window_label(longest)}) and two steps "
-            f"({window_label(training.step)}); shorten them in the config, or wait for more events"
-        )
-    return [latest - training.step * index for index in reversed(range(min(count, training.max_cutoffs)))]
 
 
 def settled_recipes(past: Past, champions: Mapping[str, TargetBundle | None], narrator: Narrator) -> dict[str, Recipe]:
@@ -188,12 +168,6 @@ def _recipe(past: Past, target: Target, champion: TargetBundle | None) -> Recipe
     )
     on_trial = on_trial_for(target, built.numbers)
     return settled(past.rows(target, known), plan, recipe, target.horizon, on_trial=on_trial, is_amount=target.is_amount, seed=seed)
-
-
-def _labels(log: EventLog, target: Target, cutoffs: Sequence[datetime]) -> ir.Table:
-    """Label whoever a target asks about at each cutoff whose horizon has elapsed."""
-    legal = [cutoff for cutoff in cutoffs if cutoff + target.horizon <= midnight(log.as_of)]
-    return keep(log.engine, build_labels(log.events, target, legal), f"labels_{target.name}")
 
 
 def _season(
@@ -251,39 +225,19 @@ def _features(log: EventLog, cutoffs: Sequence[datetime], spine: ir.Table, setti
     return frame
 
 
-def _refuse_unanswerable(log: EventLog, labels: Mapping[str, pd.DataFrame], targets: Sequence[Target], narrator: Narrator) -> None:
+def _refuse_unanswerable(log: EventLog, questions: Collection[Question], narrator: Narrator) -> None:
     """Refuse targets that ask about nobody or nothing, as misspelt ones do; say which have one label only."""
     problems = []
-    for target in targets:
-        label = labels[target.name].label
-        if label.min() < 0 and label.max() <= 0:
-            problems.append(
-                f"{target.name}: in all {len(label):,} rows the {target.measure} is 0 or less, which cannot be learned; "
-                "where money that goes out has a minus, turn its sign in the SQL"
-            )
-            continue
-        if label.nunique() > 1:
-            continue
-        if len(label) == 0:
-            until = " and eligible.until, which ends it for whoever met it since" if target.eligible.until else ""
-            problems.append(f"{target.name}: nobody is eligible; widen eligible.active_within or check eligible.events{until}")
-            continue
-        told = f"{target.name}: the label is {label.iloc[0]:g} in all {len(label):,} rows"
-        if why := log.why_unmet(target.events):
-            problems.append(f"{told}, since {why}")
-        else:
-            narrator.say(f"  {told}; there is nothing to tell apart, and everybody gets the same score. A longer horizon may help")
+    for asked in questions:
+        name = asked.target.name
+        if asked.refusal:
+            problems.append(f"{name}: {asked.refusal}")
+        elif asked.only and (why := log.why_unmet(asked.target.events)):
+            problems.append(f"{name}: {asked.only}, since {why}")
+        elif asked.only:
+            narrator.say(f"  {name}: {asked.only}; {NOTHING_TO_TELL_APART}")
     if problems:
         raise GateError("nothing is trained, since a night needs a model for every target:\n  " + "\n  ".join(problems))
-
-
-def _plan(labels: pd.DataFrame, target: Target, settings: Settings) -> tuple[Origin, ...]:
-    cutoffs = [cutoff.to_pydatetime() for cutoff in sorted(labels.cutoff.unique())]
-    tests, calibrations = settings.training.test_origins, settings.training.calibration_origins
-    try:
-        return plan_origins(cutoffs, target.horizon, tests=tests, calibrations=calibrations, minimum=1)
-    except GateError as error:
-        raise GateError(f"{target.name}: {error}") from None
 
 
 def settings_of(settings: Settings, target: Target) -> TargetSettings:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from features.catalogue import how_many
 from pipeline.settings import Settings
@@ -17,6 +18,9 @@ _PARTS = ("when", "consent", "enter", "leave")
 def print_validation(told: Mapping[str, Any], settings: Settings, console: Console) -> None:
     """Print a `Validation`, as it is told, for people."""
     console.print("\n".join(f"{name.replace('_', ' '):<12} {told[name]}" for name in _READ), highlight=False)
+    if told["targets"]:
+        console.print()
+        console.print(_targets(told["targets"]))
     if told["rules"]:
         console.print()
         table = plain_table(f"Rules: how many of {told['users']:,} users meet them tonight")
@@ -33,6 +37,24 @@ def print_validation(told: Mapping[str, Any], settings: Settings, console: Conso
         console.print(f"  {', '.join(told['unchecked'])}", highlight=False, soft_wrap=True)
     elif told["rules"] and not told["warnings"]:
         console.print(_QUIET, highlight=False, soft_wrap=True)
+
+
+def _targets(targets: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Give what a training would learn from: a label for each user who was asked and cutoff whose horizon has elapsed."""
+    table = plain_table("Targets: what a training would learn from")
+    for name in ("name", "asked tonight", "cutoffs", "first", "last", "tests", "labels", "above 0", "mean"):
+        table.add_column(name, justify="left" if name == "name" else "right")
+    for name, told in targets.items():
+        counts = (f"{told[count]:,}" for count in ("tests", "labels", "above_zero"))
+        dates = (told["first_cutoff"] or "", told["last_cutoff"] or "")
+        table.add_row(name, f"{told['asked_tonight']:,}", f"{told['cutoffs']:,}", *dates, *counts, _mean(told))
+    return table
+
+
+def _mean(told: Mapping[str, Any]) -> str:
+    if told["mean"] is None:
+        return ""
+    return f"{told['mean']:,.2f}" if told["is_amount"] else f"{told['mean']:.1%}"
 
 
 def _rows(told: Mapping[str, Any], settings: Settings) -> Iterator[tuple[str, ...]]:

@@ -1,6 +1,6 @@
-"""Validate: everything that is wrong with a config and its data, and what its rules say tonight, without writing anything."""
+"""Validate: all that is wrong with a config and its data, what targets ask and rules say tonight, without writing anything."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache, partial
@@ -8,12 +8,12 @@ from typing import Any
 
 from features.catalogue import how_many
 from features.errors import BeforehandError, ConfigError, GateError
-from features.labels import active_users
+from features.labels import active_users, eligible_users
 from models.personas import refuse_few
 from pipeline.columns import segments_schema
 from pipeline.events import EventLog, midnight
-from pipeline.past import training_cutoffs
 from pipeline.progress import Narrator
+from pipeline.questions import NOTHING_TO_TELL_APART, Question, answers, labels_of, plan_of, training_cutoffs
 from pipeline.rule_checks import RuleCheck, check_rules, needing_models
 from pipeline.score import NightRun, answer, compute_features, load_champions, load_events, recorded_nights, refuse_missing
 from pipeline.segments import refuse_unknown
@@ -22,19 +22,48 @@ from pipeline.tracking import Tracker
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a training would learn of a target, how many it asks `tonight`, and at how many origins it is tested.
+
+    `untested` says why there is not even one; None where there is.
+    """
+
+    question: Question
+    tonight: int
+    tests: int
+    untested: str | None
+
+    @property
+    def doubt(self) -> str | None:
+        """Say why nothing, or nothing but one answer, could be learned."""
+        question = self.question
+        return question.refusal or (f"{question.only}; {NOTHING_TO_TELL_APART}" if question.only else self.untested)
+
+    def told(self) -> dict[str, Any]:
+        """Give it in plain values."""
+        question = self.question
+        dates = [cutoff.date().isoformat() for cutoff in question.cutoffs.index]
+        cutoffs = {"cutoffs": len(dates), "first_cutoff": min(dates, default=None), "last_cutoff": max(dates, default=None)}
+        labels = {"labels": question.rows, "above_zero": question.some, "mean": question.mean}
+        return {"is_amount": question.target.is_amount, "asked_tonight": self.tonight, **cutoffs, "tests": self.tests, **labels}
+
+
+@dataclass(frozen=True)
 class Validation:
     """What the night of a date would read, and what the rules say of it.
 
-    `few` says that users are too few to train personas, `short` that history is too short to train at all, `unscored` why nobody
-    could be scored; None where all is well. `unseen` says of conditions of targets and features that no event meets them.
+    `targets` are what a training would learn from, in the config's order. `few` says that users are too few to train personas,
+    `short` that history is too short to train at all (then there are no targets), `unscored` why nobody could be scored; None where
+    all is well. `doubts` say of conditions that no event meets them, and of targets why they cannot be learned or tested.
     """
 
     as_of: date
     log: EventLog
     rules: RuleCheck
+    targets: tuple[Asked, ...]
     few: str | None
     short: str | None
-    unseen: tuple[str, ...]
+    doubts: tuple[str, ...]
     unscored: str | None
 
     def told(self) -> dict[str, Any]:
@@ -42,10 +71,12 @@ class Validation:
         log = self.log
         counts = {"events": log.count, "users": log.users, "rejected": len(log.rejected), "later": log.later}
         dates = {"first_event": log.first.isoformat(), "history_from": log.since.isoformat(), "last_event": log.last.isoformat()}
-        warnings = [*self.unseen, *(said for said in (self.few, self.short) if said), *self.rules.warnings]
+        read = {**counts, **dates, "features": len(log.features.features)}
+        targets = {"targets": {asked.question.target.name: asked.told() for asked in self.targets}}
+        warnings = [*self.doubts, *(said for said in (self.few, self.short) if said), *self.rules.warnings]
         rules = {"rules": dict(self.rules.met), "members": dict(self.rules.members), "warnings": warnings}
         unchecked = {"unchecked": self.rules.unchecked, "unchecked_because": self.unscored if self.rules.unchecked else None}
-        return {"as_of": self.as_of.isoformat(), **counts, **dates, "features": len(log.features.features), **rules, **unchecked}
+        return {"as_of": self.as_of.isoformat(), **read, **targets, **rules, **unchecked}
 
 
 def validate(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator) -> Validation:
@@ -78,7 +109,9 @@ def validate(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrat
             checked = check_rules(night.users, settings, forming, {}, left_out=needing_models(settings))
         left = f", {len(checked.unchecked)} not checked" if checked.unchecked else ""
         step.note(f"{how_many(len(checked.met), 'rule')}{left}, {how_many(len(checked.warnings), 'warning')}")
-    return Validation(as_of, night.events, checked, few.said if few else None, _short(night), tuple(_unseen(night)), unscored)
+    targets, short = _asked(night)
+    doubts = tuple(_doubts(night, targets))
+    return Validation(as_of, night.events, checked, targets, few.said if few else None, short, doubts, unscored)
 
 
 def _with_champions(night: NightRun) -> tuple[NightRun, str | None]:
@@ -102,7 +135,7 @@ class _Few:
 def _few(night: NightRun) -> _Few | None:
     longest = max(night.settings.features.windows)
     active = active_users(night.events.events, night.settings.activities(), midnight(night.as_of), longest)
-    users = int(active.count().execute())
+    users = int(night.events.engine.execute(active.count()))
     try:
         refuse_few(users, fewest=night.settings.personas.fewest)
     except GateError as error:
@@ -110,23 +143,41 @@ def _few(night: NightRun) -> _Few | None:
     return None
 
 
-def _short(night: NightRun) -> str | None:
-    """Say what training would say of a history that leaves no date to test on; a night with champions does without."""
+def _asked(night: NightRun) -> tuple[tuple[Asked, ...], str | None]:
+    """Look at what a training would learn from; where history is too short for it, say what training would say.
+
+    A night with champions does without.
+    """
+    log, settings = night.events, night.settings
+    targets = settings.specs()
     try:
-        training_cutoffs(night.events, night.settings, night.settings.specs())
+        cutoffs = training_cutoffs(log, settings, targets)
     except GateError as error:
-        return str(error)
-    return None
+        return (), str(error)
+    found = []
+    with night.narrator.step("looking at targets", total=len(targets)) as step:
+        for target in targets:
+            asked = answers(log, target, labels_of(log, target, cutoffs))
+            tonight = int(log.engine.execute(eligible_users(log.events, target, [midnight(night.as_of)]).count()))
+            try:
+                found.append(Asked(asked, tonight, sum(origin.is_test for origin in plan_of(asked, settings)), None))
+            except GateError as error:
+                found.append(Asked(asked, tonight, 0, str(error)))
+            step.advance()
+        step.note(how_many(len(targets), "target"))
+    return tuple(found), None
 
 
-def _unseen(night: NightRun) -> Iterator[str]:
-    """Say which conditions of targets and features no event meets, as a misspelt event type does not."""
+def _doubts(night: NightRun, targets: Sequence[Asked]) -> Iterator[str]:
+    """Say which conditions of targets and features no event meets, as a misspelt event type does not, and what else is wrong."""
     # Most targets share a condition, and each is a look at every event.
     why_unmet = cache(night.events.why_unmet)
     for at, target in enumerate(night.settings.targets):
-        for key, condition in target.conditions().items():
-            if why := why_unmet(condition):
-                yield f"targets.{at}.{key}: {why}"
+        unmet = {key: why for key, condition in target.conditions().items() if (why := why_unmet(condition))}
+        for key, why in unmet.items():
+            yield f"targets.{at}.{key}: {why}"
+        if targets and not unmet and (doubt := targets[at].doubt):
+            yield f"targets.{at}: {doubt}"
     for at, condition in enumerate(night.settings.features.events):
         if why := why_unmet(condition):
             yield f"features.events.{at}: {why}"

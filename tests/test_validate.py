@@ -1,0 +1,110 @@
+"""What validate tells of targets, before anything is learned: counted again from the orders by plain pandas."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from shops import PURCHASES, shop_config, write_orders
+
+NIGHT = pd.Timestamp("2024-10-20")
+HORIZON, ACTIVE, STEP = (pd.Timedelta(days=days) for days in (28, 56, 14))
+ELIGIBLE = {"active_within": "56d"}
+
+
+def run(folder: Path, *words: str, **changes: object) -> Result:
+    path = shop_config(folder, **{"segments": [], **changes})
+    return CliRunner().invoke(app, ["validate", "--config", str(path), "--as-of", f"{NIGHT:%Y-%m-%d}", *words])
+
+
+def validated(folder: Path, **changes: object) -> dict[str, Any]:
+    done = run(folder, "--json", **changes)
+    assert done.exit_code == 0, done.output
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("shop")
+    write_orders(found / "orders.csv", users=120)
+    return found
+
+
+def test_targets_are_counted(folder: Path) -> None:
+    orders = pd.read_csv(folder / "orders.csv", parse_dates=["ordered_at"])
+
+    def within(start: pd.Timestamp, stop: pd.Timestamp) -> pd.DataFrame:
+        return orders[(orders.ordered_at >= start) & (orders.ordered_at < stop)]
+
+    cutoffs = [NIGHT - HORIZON - STEP * at for at in range(8)]
+    asked = [set(within(cutoff - ACTIVE, cutoff).customer) for cutoff in cutoffs]
+    after = [within(cutoff, cutoff + HORIZON) for cutoff in cutoffs]
+    stayed = [users & set(orders.customer) for users, orders in zip(asked, after, strict=True)]
+    spent = sum(orders.total[orders.customer.isin(users)].sum() for users, orders in zip(asked, after, strict=True))
+    labels, remained = (sum(len(users) for users in sets) for sets in (asked, stayed))
+    dates = {"cutoffs": 8, "first_cutoff": str(cutoffs[-1].date()), "last_cutoff": str(cutoffs[0].date()), "tests": 2}
+    everybody = {"asked_tonight": within(NIGHT - ACTIVE, NIGHT).customer.nunique(), **dates, "labels": labels}
+    gone = labels - remained
+
+    told = validated(folder)["targets"]
+    assert told["churn_28d"] == {**everybody, "is_amount": False, "above_zero": gone, "mean": pytest.approx(gone / labels)}
+    assert told["value_28d"] == {**everybody, "is_amount": True, "above_zero": remained, "mean": pytest.approx(spent / labels)}
+    assert 0 < told["tea_28d"]["labels"] < labels
+
+    shown = next(line.split() for line in run(folder).stdout.splitlines() if line.strip().startswith("value_28d"))
+    counts = [f"{everybody['asked_tonight']}", "8", dates["first_cutoff"], dates["last_cutoff"], "2", f"{labels}", f"{remained}"]
+    assert shown == ["value_28d", *counts, f"{spent / labels:.2f}"]
+
+
+def test_targets_that_cannot_be_learned_are_told_before_a_training(folder: Path) -> None:
+    targets = [
+        {"name": "always", "kind": "occurrence", "horizon": "28d", "events": PURCHASES, "min_count": 1000, "eligible": ELIGIBLE},
+        {"name": "unmet", "kind": "absence", "horizon": "28d", "events": "event_type = 'moon'", "eligible": ELIGIBLE},
+        {
+            "name": "nobody",
+            "kind": "absence",
+            "horizon": "28d",
+            "events": PURCHASES,
+            "eligible": {"active_within": "1d", "events": "amount > 1e9"},
+        },
+    ]
+    told = validated(folder, targets=targets)
+    rows = told["targets"]["always"]["labels"]
+    assert told["warnings"][:3] == [
+        f"targets.0: the label is 0 in all {rows:,} rows; there is nothing to tell apart, and everybody gets the same score. "
+        "A longer horizon may help",
+        "targets.1.events: no event so far meets event_type = 'moon'; the event types are purchase",
+        "targets.2.eligible.events: no event so far meets amount > 1e9; the event types are purchase",
+    ]
+    assert told["targets"]["nobody"] | {"is_amount": None} == {
+        "is_amount": None,
+        "asked_tonight": 0,
+        "cutoffs": 0,
+        "first_cutoff": None,
+        "last_cutoff": None,
+        "tests": 0,
+        "labels": 0,
+        "above_zero": 0,
+        "mean": None,
+    }
+    assert "nobody" in run(folder, targets=targets).stdout
+
+
+def test_nobody_asked_by_events_that_there_are(folder: Path) -> None:
+    targets = [{"name": "nobody", "kind": "absence", "horizon": "28d", "eligible": {**ELIGIBLE, "until": PURCHASES}}]
+    told = validated(folder, targets=targets)
+    assert told["warnings"][0].startswith("targets.0: nobody is eligible; widen eligible.active_within")
+    assert "eligible.until" in told["warnings"][0]
+
+
+def test_a_history_too_short_has_no_targets(folder: Path) -> None:
+    told = validated(folder, training={"min_history": "250d"})
+    assert told["targets"] == {}
+    assert any("training needs" in warning for warning in told["warnings"])
+    assert "Targets:" not in run(folder, training={"min_history": "250d"}).stdout
