@@ -106,7 +106,7 @@ def gather(settings: Settings, as_of: date, narrator: Narrator, remembered: Inve
     log = read_events(settings, as_of, narrator, remembered)
     targets = settings.specs()
     cutoffs = training_cutoffs(log, settings, targets)
-    kept = {target.name: labels_of(log, target, cutoffs) for target in targets}
+    kept = {target.name: keep(log.engine, labels_of(log, target, cutoffs), f"labels_{target.name}") for target in targets}
     questions = [answers(log, target, kept[target.name]) for target in targets]
     _refuse_unanswerable(log, questions, narrator)
     plans = {asked.target.name: plan_of(asked, settings) for asked in questions}

@@ -8,7 +8,6 @@ import ibis.expr.types as ir
 import pandas as pd
 from ibis import _
 
-from features.engines import keep
 from features.errors import GateError
 from features.labels import Target, build_labels
 from features.windows import label as window_label
@@ -42,7 +41,8 @@ class Question:
     @property
     def mean(self) -> float | None:
         """The share that was yes, or the mean amount; None without labels."""
-        return float(self.cutoffs.total.sum()) / self.rows if self.rows else None
+        # Engines add up floats in another order each time.
+        return round(float(self.cutoffs.total.sum()) / self.rows, 6) if self.rows else None
 
     @property
     def refusal(self) -> str | None:
@@ -79,7 +79,7 @@ def answers(log: EventLog, target: Target, labels: ir.Table) -> Question:
 def labels_of(log: EventLog, target: Target, cutoffs: Iterable[datetime]) -> ir.Table:
     """Label whoever a target asks about at each cutoff whose horizon has elapsed."""
     legal = [cutoff for cutoff in cutoffs if cutoff + target.horizon <= midnight(log.as_of)]
-    return keep(log.engine, build_labels(log.events, target, legal), f"labels_{target.name}")
+    return build_labels(log.events, target, legal)
 
 
 def plan_of(asked: Question, settings: Settings) -> tuple[Origin, ...]:

@@ -53,8 +53,18 @@ def test_targets_are_counted(folder: Path) -> None:
     gone = labels - remained
 
     told = validated(folder)["targets"]
-    assert told["churn_28d"] == {**everybody, "is_amount": False, "above_zero": gone, "mean": pytest.approx(gone / labels)}
-    assert told["value_28d"] == {**everybody, "is_amount": True, "above_zero": remained, "mean": pytest.approx(spent / labels)}
+    assert told["churn_28d"] == {
+        **everybody,
+        "is_amount": False,
+        "above_zero": gone,
+        "mean": pytest.approx(gone / labels, abs=1e-6),
+    }
+    assert told["value_28d"] == {
+        **everybody,
+        "is_amount": True,
+        "above_zero": remained,
+        "mean": pytest.approx(spent / labels, abs=1e-6),
+    }
     assert 0 < told["tea_28d"]["labels"] < labels
 
     shown = next(line.split() for line in run(folder).stdout.splitlines() if line.strip().startswith("value_28d"))
