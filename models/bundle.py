@@ -27,7 +27,7 @@ from models.propensity import Floats
 from models.season import NO_SEASON, Season
 
 _HEAD, _BOOSTER = "bundle.json", "booster.txt"
-FORMAT = 10
+FORMAT = 11
 # The parameter of a prediction that names its date.
 AS_OF = "as_of"
 # The first format whose files carry their own digest.
@@ -38,7 +38,8 @@ _SEALED = 4
 class TargetBundle:
     """A target's model: what it was made by, its calibrator, and the `definition` of the target it was trained for.
 
-    `groups` says for each feature which story it tells in reasons, and `typical` its median among those it was trained on.
+    `groups` says for each feature which story it tells in reasons; `typical` is its median among those who were asked about on the
+    night of the training, and `expected` what it added to their scores on average.
     `inventory` is what the log held that features were named after, and `warnings` what its test gave reason to warn of.
     What the model says is moved by the `season` of the date, before it is calibrated.
     """
@@ -51,6 +52,7 @@ class TargetBundle:
     model: Model
     groups: Mapping[str, str] = field(default_factory=dict)
     typical: Mapping[str, float] = field(default_factory=dict)
+    expected: Mapping[str, float] = field(default_factory=dict)
     inventory: Inventory = NOTHING
     warnings: tuple[str, ...] = ()
     season: Season = NO_SEASON
@@ -84,6 +86,11 @@ class TargetBundle:
         """Give rows × features: what each adds to the log-odds, or the logarithm of the amount, before calibration."""
         return self.model.contributions(self._read(frame))
 
+    def against_expected(self, frame: pd.DataFrame) -> Floats:
+        """Give rows × features: the contributions beyond what was expected, which is what tells a user from the others."""
+        beyond: Floats = self.contributions(frame) - np.array([self.expected.get(name, 0.0) for name in self.features])
+        return beyond
+
     def _read(self, frame: pd.DataFrame) -> pd.DataFrame:
         missing = [name for name in self.features if name not in frame.columns]
         if missing:
@@ -115,6 +122,7 @@ class TargetBundle:
         return (
             head
             | {"model": _plain(self.model), "groups": dict(self.groups), "typical": dict(self.typical)}
+            | {"expected": dict(self.expected)}
             | {"inventory": asdict(self.inventory), "warnings": list(self.warnings), "season": asdict(self.season)}
         )
 
@@ -212,6 +220,8 @@ def _target(head: Mapping[str, Any], folder: Path) -> TargetBundle:
         model=_model(head["model"], folder),
         groups=head["groups"],
         typical=head["typical"],
+        # Before format 11 contributions were told against the mean of all training rows.
+        expected=head.get("expected", {}),
         inventory=_inventory(head),
         warnings=tuple(head.get("warnings", ())),
         season=Season(**head.get("season", {})),

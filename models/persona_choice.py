@@ -136,8 +136,11 @@ def _choose(tried: Sequence[Tried], smallest_share: float, stability: float, for
     best = max(one.silhouette for one in stable)
     near = {one.k: one for one in stable if one.silhouette >= best - _ALIKE}
     one = near[former] if former in near else max(near.values(), key=lambda one: (one.stability or 0.0, -one.k))
-    chosen = "there were as many before" if former in near else f"fits from scratch agree on it most ({one.stability:.2f})"
-    return one.k, (
-        f"{one.kept:.0%} of the users keep their persona when it is fitted to resampled users, the silhouette "
-        f"({one.silhouette:.2f}) is as good as any, and {chosen}"
-    )
+    silhouette = f"the silhouette ({one.silhouette:.2f}) is"
+    if len(near) == 1:
+        chosen = f"and {silhouette} the best of those that do so"
+    elif former in near:
+        chosen = f"{silhouette} as good as any, and there were as many before"
+    else:
+        chosen = f"{silhouette} as good as any, and of those as good fits from scratch agree on it most ({one.stability:.2f})"
+    return one.k, f"{one.kept:.0%} of the users keep their persona when it is fitted to resampled users, {chosen}"

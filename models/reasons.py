@@ -14,6 +14,8 @@ from models.shapley import explainer
 
 # Users at a time: their values, features first, fit in the cache.
 _ROWS = 8_192
+# Weaker than whatever moves a score, and still in order.
+_TOLD_ALREADY = 1e-9
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,14 @@ def contributions(booster: lightgbm.Booster, x: pd.DataFrame, *, threads: int | 
     return explain(x[booster.feature_name()], threads=threads or cpu_count())
 
 
-def strongest(values: Floats, groups: Sequence[str], *, most: int = 3) -> Reasons:
+def strongest(values: Floats, groups: Sequence[str], *, most: int = 3, dates: Floats | None = None) -> Reasons:
     """Pick each user's `most` strongest groups by their summed contributions, and one feature to tell each.
 
     `values` are contributions, users × features, of whatever model. `groups` names the group of each column: ten windows of one
-    thing are one reason, and what is the same for everybody is none. Of equals the group that comes first in the alphabet is
-    picked, and the feature that comes first.
+    thing are one reason, and what is the same for everybody is none. `dates` are, users × features, the days since a last event,
+    and NaN where a feature is something else: what is told by the same instant as a stronger reason comes after all others, since
+    it is the same event once more. Of equals the group that comes first in the alphabet is picked, and the feature that comes
+    first.
     A model without features has no reasons: then there are no columns.
     """
     names = sorted(set(groups) - {EVERYBODY})
@@ -59,27 +63,24 @@ def strongest(values: Floats, groups: Sequence[str], *, most: int = 3) -> Reason
         columns = np.ascontiguousarray(values[part].T)
         # Added one after another, so that a user's sum does not depend on who else is in the batch.
         net = np.stack([sum((columns[at] for at in own[1:]), start=columns[own[0]]) for own in members])
-        weight = np.abs(net)
-        users = np.arange(columns.shape[1])
+        told = np.stack([_told_by(columns, own, total) for own, total in zip(members, net, strict=True)])
+        weight, users = np.abs(net), np.arange(columns.shape[1])
+        instant = None if dates is None else dates[part][users, told]
         for rank in range(shape[1]):
             picked = weight.argmax(axis=0)
+            if instant is not None:
+                weight[instant == instant[picked, users]] *= _TOLD_ALREADY
             weight[picked, users] = -1.0
-            feature[part, rank] = _told_by(columns, net[picked, users] < 0, picked, members)
+            feature[part, rank] = told[picked, users]
             contribution[part, rank] = columns[feature[part, rank], users]
     return Reasons(feature, contribution)
 
 
-def _told_by(columns: Floats, lowers: np.ndarray, picked: np.ndarray, members: Sequence[np.ndarray]) -> np.ndarray:
-    """Give for each user the member of the picked group that pulls hardest the way the whole group pulls.
+def _told_by(columns: Floats, own: np.ndarray, net: Floats) -> np.ndarray:
+    """Give for each user the member of a group that pulls hardest the way the whole group pulls.
 
     So no arrow contradicts its group.
     """
-    order = np.argsort(picked, kind="stable")
-    bounds = np.searchsorted(picked[order], np.arange(len(members) + 1))
-    found = np.empty(len(picked), dtype=np.intp)
-    for at, own in enumerate(members):
-        users = order[bounds[at] : bounds[at + 1]]
-        if len(users):
-            pull = columns[own[:, None], users] * np.where(lowers[users], -1, 1)
-            found[users] = own[pull.argmax(axis=0)]
+    pull = columns[own] * np.where(net < 0, -1, 1)
+    found: np.ndarray = own[pull.argmax(axis=0)]
     return found

@@ -130,8 +130,10 @@ def _reasons(bundle: TargetBundle, asked: pd.DataFrame, by_name: Mapping[str, Fe
     """Give the three strongest reasons of each user who is asked about."""
     names = list(bundle.features)
     groups = [bundle.groups.get(name) or by_name[name].group for name in names]
-    values = bundle.contributions(asked) if len(asked) else np.zeros((0, len(names)))
-    return reasons_column(asked, strongest(values, groups), names, by_name, currency=currency, typical=bundle.typical)
+    values = bundle.against_expected(asked) if len(asked) else np.zeros((0, len(names)))
+    is_date = [name.endswith("_recency_days") for name in names]
+    dates = np.where(is_date, asked[names].to_numpy(dtype=np.float64), np.nan)
+    return reasons_column(asked, strongest(values, groups, dates=dates), names, by_name, currency=currency, typical=bundle.typical)
 
 
 def _table(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:

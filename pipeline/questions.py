@@ -13,6 +13,7 @@ from features.labels import Target, build_labels
 from features.windows import label as window_label
 from features.windows import words
 from models.backtest import Origin, plan_origins
+from models.ladder import NEEDED
 from pipeline.events import EventLog, midnight
 from pipeline.settings import Settings
 
@@ -62,6 +63,19 @@ class Question:
         """Say which label all rows have; None where they differ, or there are none."""
         least = self.cutoffs.least.min()
         return f"the label is {least:g} in all {self.rows:,} rows" if self.rows and least == self.cutoffs.most.max() else None
+
+    @property
+    def few(self) -> str | None:
+        """Say that the rarer answer is too rare to learn from every feature; None where it is not."""
+        is_amount = self.target.is_amount
+        rarer = self.some if is_amount else min(self.some, self.rows - self.some)
+        if rarer >= NEEDED["lightgbm"]:
+            return None
+        which = "above 0" if is_amount or rarer == self.some else "0"
+        return (
+            f"only {rarer:,} of {self.rows:,} labels are {which}, and a user has one at every cutoff: models of all features need "
+            f"{NEEDED['lightgbm']} before the first test, of RFM {NEEDED['rfm']}; with fewer, scores are those of simpler rules"
+        )
 
 
 NOTHING_TO_TELL_APART = "there is nothing to tell apart, and everybody gets the same score. A longer horizon may help"

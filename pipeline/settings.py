@@ -316,11 +316,16 @@ class Settings(Strict):
         names: dict[str, tuple[str, ...]] = {f"{target.name}_band": NAMES for target in self.targets}
         names |= {MADE[key]: tuple(rung.name for rung in ladder) for key, ladder in self._ladders.items() if ladder}
         chances = {f"{target.name}_score" for target in self.targets if target.kind != "value"}
+        ranks = {f"{target.name}_percentile" for target in self.targets}
         for column, value in literals_of(rule):
             if isinstance(value, str) and value not in names.get(column, (value,)):
                 yield f"no {column} is {value!r}: {did_you_mean(value, names[column])}"
             elif isinstance(value, float) and column in chances and value > 1:
                 yield f"{column} is a probability, from 0 to 1, and never {value:g}"
+            elif isinstance(value, float) and column in ranks and value > 100:
+                yield f"{column} goes from 0 to 100, and is never {value:g}"
+            elif isinstance(value, float) and column in ranks and 0 < value < 1:
+                yield f"{column} goes from 0 to 100, and {value:g} is less than the lowest hundredth: write {100 * value:g}"
 
     def rules(self) -> dict[str, str]:
         """Give every rule over the columns of a night, by its key path."""

@@ -99,11 +99,11 @@ def print_night(told: Mapping[str, Any], console: Console, *, currency: str) -> 
     )
     names = [row["segment"] or IN_NONE for row in groups]
     purposes = ("purpose", [row["purpose"] for row in groups])
-    title = "Segments: users of whom it is the primary one, and their mean score and of how many"
+    title = "Segments: users whose primary one it is, their mean scores, and of how many users"
     print_wide(console, title, ("segment", names), _columns(groups, targets, currency), notes=purposes)
     personas = told["personas"]
     columns = _columns(personas, targets, currency)
-    print_wide(console, "Personas: users, and their mean score and of how many", ("persona", persona_names(personas)), columns)
+    print_wide(console, "Personas: users, their mean scores, and of how many users", ("persona", persona_names(personas)), columns)
     risk = told["most_at_risk"]
     table = plain_table(f"Highest {risk['target']} ({risk['meaning']})" if risk["meaning"] else f"Highest {risk['target']}")
     for name in ("user", "score", "why (↑ raises the score, ↓ lowers it)"):

@@ -52,9 +52,13 @@ def _targets(targets: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _mean(told: Mapping[str, Any]) -> str:
-    if told["mean"] is None:
+    mean = told["mean"]
+    if mean is None:
         return ""
-    return f"{told['mean']:,.2f}" if told["is_amount"] else f"{told['mean']:.1%}"
+    if told["is_amount"]:
+        return f"{mean:,.2f}"
+    # One in ten thousand is not none.
+    return f"{mean:.1%}" if mean == 0 or mean >= 0.001 else f"{100 * mean:.2g}%"
 
 
 def _rows(told: Mapping[str, Any], settings: Settings) -> Iterator[tuple[str, ...]]:

@@ -47,6 +47,8 @@ from pipeline.tracking import Tracker
 from pipeline.tune import tuned
 
 _SWARM = 1_000
+# So many tell what is expected of everybody: the mean of more is the same, within a hundredth of how users differ.
+_OTHERS = 10_000
 _GROUPS = 12
 _ENOUGH = 30
 _REASON = "it passed every gate"
@@ -227,15 +229,17 @@ def _personas(past: Past, former: Personas | None) -> tuple[Personas, Matching |
 
 
 def _bundle(past: Past, made: Tested, model: Model) -> TargetBundle:
-    groups = past.groups
-    read = past.rows(made.target)[list(model.features)]
+    groups, asked = past.groups, past.asked_tonight(made.target)
     as_of, season, calibrator = past.log.as_of, made.season, made.backtest.calibrator
     if season.levels or calibrator.bends:
-        tonight = model.raw(past.asked_tonight(made.target))
+        tonight = model.raw(asked)
         season = season.around(tonight, as_of, is_amount=made.target.is_amount)
         calibrator = calibrator.around(season.moved(tonight, as_of, is_amount=made.target.is_amount))
+    # Reasons tell a user from the others of a night: at earlier cutoffs everybody was known for less long, say.
+    others = (asked if len(asked) else past.rows(made.target))[list(model.features)]
+    some = others.sample(min(len(others), _OTHERS), random_state=past.settings.training.seed)
     # What most do not have, such as a day of something that never happened to them, is typical of nobody.
-    medians = read.median()[read.notna().mean() >= 0.5]
+    medians = others.median()[others.notna().mean() >= 0.5]
     return TargetBundle(
         made.target.name,
         definition(made.target),
@@ -249,6 +253,7 @@ def _bundle(past: Past, made: Tested, model: Model) -> TargetBundle:
         season=season.since(as_of),
         # By their shortest digits: 0.3 of 32 bits is 0.30000001192… of 64.
         typical={str(name): float(str(np.float32(value))) for name, value in medians.items() if not np.isnan(value)},
+        expected=dict(zip(model.features, model.contributions(some).mean(axis=0).tolist(), strict=True)),
     )
 
 

@@ -35,9 +35,9 @@ class Asked:
 
     @property
     def doubt(self) -> str | None:
-        """Say why nothing, or nothing but one answer, could be learned."""
+        """Say why nothing, or not much, could be learned."""
         question = self.question
-        return question.refusal or (f"{question.only}; {NOTHING_TO_TELL_APART}" if question.only else self.untested)
+        return question.refusal or (f"{question.only}; {NOTHING_TO_TELL_APART}" if question.only else self.untested or question.few)
 
     def told(self) -> dict[str, Any]:
         """Give it in plain values."""

@@ -9,6 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -145,6 +146,16 @@ def test_what_a_champion_was_tuned_to_is_where_the_next_training_starts(folder: 
     elsewhere = replace(tuned, definition=definition(replace(target, horizon=timedelta(days=21))))
     for told, parameters in ((tuned, {"num_leaves": 5}), (elsewhere, {}), (None, {})):
         assert settled_recipes(past, {"churn_28d": told}, narrator)["churn_28d"].parameters == parameters
+
+
+def test_reasons_are_told_against_whom_a_target_asks_about_on_the_night_of_the_training(folder: Path) -> None:
+    settings = read_settings(folder / "shop.yaml")
+    champion = Tracker(settings).champions(["churn_28d"])["churn_28d"].bundle
+    assert isinstance(champion, TargetBundle)
+    past = gather(settings, date.fromisoformat(champion.trained_until), Narrator(Console(file=StringIO())))
+    asked = past.asked_tonight(next(target for target in past.targets if target.name == "churn_28d"))
+    np.testing.assert_allclose(champion.against_expected(asked).mean(axis=0), 0.0, atol=1e-12)
+    assert champion.typical["purchase_recency_days"] == pytest.approx(asked.purchase_recency_days.median(), rel=1e-6)
 
 
 def test_what_a_champion_remembers_is_built_for_it_and_not_learned_by_others(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Calibration, measures, reasons and bundles on small literal frames."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,15 @@ def bundle() -> TargetBundle:
     return TargetBundle(
         "churn", {"horizon": "28d"}, recipe, "2024-01-01", Calibrator(), fit_recipe(x, y, recipe, is_amount=False, seed=1)
     )
+
+
+def test_contributions_beyond_what_is_expected_are_told_from_the_mean() -> None:
+    made, x = bundle(), table()[0]
+    values = made.contributions(x)
+    told = replace(made, expected=dict(zip(made.features, values.mean(axis=0), strict=True)))
+    np.testing.assert_allclose(told.against_expected(x), values - values.mean(axis=0))
+    # Models of earlier releases expected nothing.
+    np.testing.assert_array_equal(made.against_expected(x), values)
 
 
 @pytest.mark.parametrize(

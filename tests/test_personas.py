@@ -172,12 +172,12 @@ def tried(k: int, silhouette: float, stability: float, kept: float, smallest: fl
 @pytest.mark.parametrize(
     ("curve", "former", "k", "why"),
     [
-        ([tried(4, 0.30, 0.9, 0.95), tried(5, 0.40, 0.7, 0.91)], None, 5, "silhouette .0.40. is as good as any"),
+        ([tried(4, 0.30, 0.9, 0.95), tried(5, 0.40, 0.7, 0.91)], None, 5, "silhouette .0.40. is the best of those that do so"),
         ([tried(4, 0.30, 0.9, 0.95), tried(5, 0.40, 0.7, 0.89)], None, 4, "95% of the users keep"),
         ([tried(4, 0.395, 0.9, 0.95), tried(5, 0.40, 0.7, 0.95)], None, 4, "agree on it most"),
         ([tried(4, 0.395, 0.9, 0.95), tried(5, 0.40, 0.7, 0.95)], 5, 5, "as many before"),
         ([tried(4, 0.395, 0.9, 0.95), tried(5, 0.40, 0.7, 0.81)], 5, 5, "as many before"),
-        ([tried(4, 0.395, 0.9, 0.95), tried(5, 0.40, 0.7, 0.79)], 5, 4, "agree on it most"),
+        ([tried(4, 0.395, 0.9, 0.95), tried(5, 0.40, 0.7, 0.79)], 5, 4, "the best of those that do so"),
         ([tried(4, 0.30, 0.9, 0.80), tried(5, 0.40, 0.7, 0.85)], None, 5, "no number keeps 90% .* 5 keeps most, 85.0%"),
         (
             [tried(4, 0.30, 0.9, 0.95, 0.03), tried(5, 0.40, 0.7, 0.95, 0.01)],

@@ -171,6 +171,16 @@ def test_the_strongest_do_not_depend_on_who_else_is_asked(monkeypatch: pytest.Mo
     np.testing.assert_array_equal(strongest(values[:1], list("aabbca")).contribution, whole.contribution[:1])
 
 
+def test_one_event_is_not_told_twice() -> None:
+    values = np.array([[0.3, 0.2, 0.1, 0.0]] * 3)
+    nothing = np.nan
+    dates = np.array([[2.5, 2.5, nothing, nothing], [2.5, 2.25, nothing, nothing], [nothing, nothing, nothing, nothing]])
+    found = strongest(values, list("abcd"), most=2, dates=dates)
+    assert found.feature.tolist() == [[0, 2], [0, 1], [0, 1]]
+    # Where there is nothing else to tell, it is told.
+    assert strongest(values[:1, :2], list("ab"), dates=dates[:1, :2]).feature.tolist() == [[0, 1]]
+
+
 def test_what_is_the_same_for_everybody_is_nobodys_reason() -> None:
     values = np.array([[0.1, -9.0, 0.2], [0.3, 9.0, 0.0]])
     found = strongest(values, ["a", EVERYBODY, "b"])

@@ -188,6 +188,8 @@ def test_a_rule_that_compares_text_with_number_is_refused(tmp_path: Path, rule: 
         ("not churn_28d_band in ('high', 'hihg')", "no churn_28d_band is 'hihg': did you mean high?"),
         ("churn_28d_score >= 25", "churn_28d_score is a probability, from 0 to 1, and never 25"),
         ("churn_28d_score between 0.5 and 60", "and never 60"),
+        ("value_28d_percentile >= 101", "value_28d_percentile goes from 0 to 100, and is never 101"),
+        ("value_28d_percentile >= 0.9", "0.9 is less than the lowest hundredth: write 90"),
         ("churn_28d_band in ('high', 'very_high') and churn_28d_score <= 1", None),
         ("value_28d_score >= 25 and churn_28d_percentile > 80 and persona_name = 'anybody'", None),
     ],

@@ -106,6 +106,17 @@ def test_targets_that_cannot_be_learned_are_told_before_a_training(folder: Path)
     assert "nobody" in run(folder, targets=targets).stdout
 
 
+def test_an_answer_too_rare_to_learn_from_is_told(folder: Path) -> None:
+    large = pd.read_csv(folder / "orders.csv").total.nlargest(20).min()
+    events = f"{PURCHASES} and amount > {large}"
+    told = validated(
+        folder, targets=[{"name": "rare", "kind": "occurrence", "horizon": "28d", "events": events, "eligible": ELIGIBLE}]
+    )
+    some, labels = (told["targets"]["rare"][count] for count in ("above_zero", "labels"))
+    assert 0 < some < 100
+    assert told["warnings"][0].startswith(f"targets.0: only {some} of {labels:,} labels are above 0, and a user has one at every")
+
+
 def test_nobody_asked_by_events_that_there_are(folder: Path) -> None:
     targets = [{"name": "nobody", "kind": "absence", "horizon": "28d", "eligible": {**ELIGIBLE, "until": PURCHASES}}]
     told = validated(folder, targets=targets)

@@ -102,7 +102,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
             expr=reduce(add, ((short < long).ifelse(1.0, 0.0) for short, long in zip(pace, pace[1:], strict=False))),
             unit="window",
             meaning="windows whose pace of buying is below that of the next longer one",
-            phrase="buying slower in {value} than in the next longer",
+            phrase="{value} with a slower pace of buying than the next longer one",
             group="trend",
         )
     for what, base in (("channel", "channels"), ("device", "devices")):

@@ -107,7 +107,8 @@ def _in_step(steps: Steps, column: str, start: timedelta, end: timedelta) -> Fea
         expr=total / MILLION if measure and not is_number else total,
         unit="event" if is_number else UNITS[column],
         meaning=f"{'events' if is_number else column} of {steps.told} {when}",
-        phrase=f"{steps.said}: {'' if is_number else f'{column} of '}{{value}} {when}",
+        # Money says by itself what it is.
+        phrase=f"{steps.said}: {'' if is_number or column == 'amount' else f'{column} of '}{{value}} {when}",
         needs=steps.needs | (set() if is_number else {column}),
         empty=None if measure else 0,
     )
