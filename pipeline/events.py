@@ -118,7 +118,7 @@ def read_events(
         except engine_errors() as error:
             raise DataError(
                 f"the sources {listed([*raw, *([] if told is None else [ATTRIBUTES])])} cannot be read: {_without_values(error)}; "
-                "mend the file, or use try_cast in the SQL so that the row can be rejected by itself"
+                "mend the file or the SQL, or use try_cast (of dates try_strptime) there so that the row can be rejected by itself"
             ) from None
         counts = _counts(judged, bounds)
         rejected = _rejected(judged, attributes, as_of)
@@ -206,7 +206,7 @@ def _refuse_missing_columns(settings: Settings, columns: set[str]) -> None:
 
 def _without_values(error: Exception) -> str:
     """Give the first line of an engine's message without the quoted cell, which may be a user's id."""
-    return re.sub(r"'.*'", "a cell", first_line(error))
+    return re.sub(r"""'.*'|(?<=string )".*"(?= according to)""", "a cell", first_line(error))
 
 
 def _counts(judged: ir.Table, bounds: Bounds) -> pd.Series:

@@ -1,5 +1,6 @@
 """The command line on bad input: one clear message, the right exit code, and nothing written."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -91,6 +92,23 @@ def test_a_header_without_rows(folder: Path) -> None:
 )
 def test_sql_that_cannot_be_meant(folder: Path, sql: str, said: str) -> None:
     refused(shop_config(folder, sources=source(folder, sql=sql)), 2, said)
+
+
+def test_a_cell_that_the_sql_cannot_turn_is_not_shown(folder: Path) -> None:
+    # A cell may be a user's id.
+    for sql in (
+        SQL.replace("ordered_at as", "strptime(customer, '%Y-%m-%d') as"),
+        SQL.replace("total as", "cast(customer as double) as"),
+    ):
+        config = shop_config(folder, sources=source(folder, sql=sql))
+        refused(
+            config,
+            3,
+            "the sources orders cannot be read",
+            "a cell",
+            "mend the file or the SQL, or use try_cast (of dates try_strptime)",
+        )
+        assert not re.search(r"\bu\d+\b", CliRunner().invoke(app, ["train", "--config", str(config), "--as-of", AS_OF]).stderr)
 
 
 def test_no_event_before_the_night(folder: Path) -> None:
