@@ -48,7 +48,11 @@ def test_whoever_is_asked_about_tonight_is_known_tonight(past: Past) -> None:
 def test_a_curve_is_set_to_the_level_of_tonight(past: Past) -> None:
     (target,) = past.targets
     name = "purchase_recency_days"
-    model = SimpleNamespace(features=(name,), raw=lambda rows: expit(rows[name].to_numpy() / 50 - 2))
+    model = SimpleNamespace(
+        features=(name,),
+        raw=lambda rows: expit(rows[name].to_numpy() / 50 - 2),
+        contributions=lambda rows: rows[[name]].to_numpy() / 50,
+    )
     curve = Calibrator("platt", slope=0.5, intercept=-1.5)
     made = SimpleNamespace(
         target=target,
@@ -63,6 +67,7 @@ def test_a_curve_is_set_to_the_level_of_tonight(past: Past) -> None:
     assert abs(np.mean(curve(raw)) - raw.mean()) > 0.1
     assert bundle.predict(asked).score.mean() == pytest.approx(raw.mean())
     assert bundle.calibrator.slope == curve.slope
+    assert bundle.expected == {name: pytest.approx(asked[name].mean() / 50)}
 
 
 def test_columns_that_no_feature_reads_are_told(tmp_path: Path) -> None:
