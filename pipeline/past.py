@@ -27,7 +27,7 @@ from models.season import NO_SEASON, YEARS, Season, in_words, levels_of, season_
 from pipeline.events import EventLog, midnight, read_events
 from pipeline.frames import features_frame, shards
 from pipeline.progress import Narrator, side_by_side
-from pipeline.questions import NOTHING_TO_TELL_APART, Question, answers, labels_of, plan_of, training_cutoffs
+from pipeline.questions import Question, labels_of, plan_of, question_of, training_cutoffs
 from pipeline.settings import Settings
 from pipeline.target_settings import TargetSettings
 
@@ -107,7 +107,7 @@ def gather(settings: Settings, as_of: date, narrator: Narrator, remembered: Inve
     targets = settings.specs()
     cutoffs = training_cutoffs(log, settings, targets)
     kept = {target.name: keep(log.engine, labels_of(log, target, cutoffs), f"labels_{target.name}") for target in targets}
-    questions = [answers(log, target, kept[target.name]) for target in targets]
+    questions = [question_of(log, target, kept[target.name]) for target in targets]
     _refuse_unanswerable(log, questions, narrator)
     plans = {asked.target.name: plan_of(asked, settings) for asked in questions}
     labels = {name: log.engine.execute(table).sort_values(KEYS[::-1], ignore_index=True) for name, table in kept.items()}
@@ -234,8 +234,8 @@ def _refuse_unanswerable(log: EventLog, questions: Collection[Question], narrato
             problems.append(f"{name}: {asked.refusal}")
         elif asked.only and (why := log.why_unmet(asked.target.events)):
             problems.append(f"{name}: {asked.only}, since {why}")
-        elif asked.only:
-            narrator.say(f"  {name}: {asked.only}; {NOTHING_TO_TELL_APART}")
+        elif asked.flat:
+            narrator.say(f"  {name}: {asked.flat}")
     if problems:
         raise GateError("nothing is trained, since a night needs a model for every target:\n  " + "\n  ".join(problems))
 

@@ -65,6 +65,14 @@ class Question:
         return f"the label is {least:g} in all {self.rows:,} rows" if self.rows and least == self.cutoffs.most.max() else None
 
     @property
+    def flat(self) -> str | None:
+        """Say that all rows have one label, and what that means."""
+        return (
+            self.only
+            and f"{self.only}; there is nothing to tell apart, and everybody gets the same score. A longer horizon may help"
+        )
+
+    @property
     def few(self) -> str | None:
         """Say that the rarer answer is too rare to learn from every feature; None where it is not."""
         is_amount = self.target.is_amount
@@ -78,10 +86,7 @@ class Question:
         )
 
 
-NOTHING_TO_TELL_APART = "there is nothing to tell apart, and everybody gets the same score. A longer horizon may help"
-
-
-def answers(log: EventLog, target: Target, labels: ir.Table) -> Question:
+def question_of(log: EventLog, target: Target, labels: ir.Table) -> Question:
     """Count the labels of a target (see `features.labels.build_labels`)."""
     label = labels.label
     told = labels.group_by("cutoff").agg(

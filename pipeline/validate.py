@@ -13,7 +13,7 @@ from models.personas import refuse_few
 from pipeline.columns import segments_schema
 from pipeline.events import EventLog, midnight
 from pipeline.progress import Narrator
-from pipeline.questions import NOTHING_TO_TELL_APART, Question, answers, labels_of, plan_of, training_cutoffs
+from pipeline.questions import Question, labels_of, plan_of, question_of, training_cutoffs
 from pipeline.rule_checks import RuleCheck, check_rules, needing_models
 from pipeline.score import NightRun, answer, compute_features, load_champions, load_events, recorded_nights, refuse_missing
 from pipeline.segments import refuse_unknown
@@ -36,8 +36,7 @@ class Asked:
     @property
     def doubt(self) -> str | None:
         """Say why nothing, or not much, could be learned."""
-        question = self.question
-        return question.refusal or (f"{question.only}; {NOTHING_TO_TELL_APART}" if question.only else self.untested or question.few)
+        return self.question.refusal or self.question.flat or self.untested or self.question.few
 
     def told(self) -> dict[str, Any]:
         """Give it in plain values."""
@@ -157,12 +156,14 @@ def _asked(night: NightRun) -> tuple[tuple[Asked, ...], str | None]:
     found = []
     with night.narrator.step("looking at targets", total=len(targets)) as step:
         for target in targets:
-            asked = answers(log, target, labels_of(log, target, cutoffs))
+            asked = question_of(log, target, labels_of(log, target, cutoffs))
             tonight = int(log.engine.execute(eligible_users(log.events, target, [midnight(night.as_of)]).count()))
+            tests, untested = 0, None
             try:
-                found.append(Asked(asked, tonight, sum(origin.is_test for origin in plan_of(asked, settings)), None))
+                tests = sum(origin.is_test for origin in plan_of(asked, settings))
             except GateError as error:
-                found.append(Asked(asked, tonight, 0, str(error)))
+                untested = str(error)
+            found.append(Asked(asked, tonight, tests, untested))
             step.advance()
         step.note(how_many(len(targets), "target"))
     return tuple(found), None
