@@ -113,14 +113,15 @@ def _table(targets: list[dict[str, Any]], timed: list[tuple[str, tuple[float, fl
     )
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for row in targets:
-        found, rule = row["measures"], row["baselines"][row["baseline"]]
         digits = 2 if row["is_amount"] else 3
 
-        def beside(name: str, digits: int = digits, found: dict[str, Any] = found, rule: dict[str, Any] = rule) -> str:
-            if name not in found:
+        def beside(name: str, digits: int = digits, row: dict[str, Any] = row) -> str:
+            if name not in row["measures"]:
                 return "–"
-            bounds = f"{found[name]['low']:.{digits}f} to {found[name]['high']:.{digits}f}"
-            return f"{found[name]['value']:.{digits}f} ({bounds}; RFM {rule[name]['value']:.{digits}f})"
+            found, rule = row["measures"][name], row["baselines"][row["baseline"]][name]
+            told = [found["value"], found["low"], found["high"], *row["over_origins"][name], rule["value"]]
+            value, low, high, least, most, beaten = (f"{number:.{digits}f}" for number in told)
+            return f"{value} ({low} to {high}; by origin {least} to {most}; RFM {beaten})"
 
         ahead, error = row["ahead"], row["pooled"].get("expected_calibration_error")
         cells = [f"`{row['target']}`", beside("auc"), beside("average_precision")]
@@ -140,9 +141,10 @@ def _table(targets: list[dict[str, Any]], timed: list[tuple[str, tuple[float, fl
     day = time.strftime("%Y-%m-%d", time.gmtime())
     lines += [
         "",
-        f"Means over the test origins ({', '.join(sorted(rows))}) with 95 % intervals from a bootstrap over users; RFM is a linear "
-        "model of recency, frequency, T and monetary value on the same rows, of purchases and of the event asked about, and "
-        "`ahead` the paired difference in average precision (of amounts: by how much the Poisson deviance is smaller). "
+        f"Means over the test origins ({', '.join(sorted(rows))}) with 95 % intervals from a bootstrap over users, and the lowest and "
+        "the highest origin, since the next weeks may lie as far from the mean. RFM is a linear model of recency, frequency, T and "
+        "monetary value on the same rows, of purchases and of the event asked about, and `ahead` the paired difference in average "
+        "precision (of amounts: by how much the Poisson deviance is smaller). "
         "The calibration error is of all origins together.",
         f"Ahead of RFM of purchases alone, in average precision: {told}.",
         f"Time and peak memory on {os.cpu_count()} cores: {took}; {total:.0f} s in all. Measured on {day} by `make bench` "

@@ -86,18 +86,26 @@ def tells_apart(only_label: float | None, *, replaces: str | None) -> Verdict:
     return Verdict("labels", False, f"{said}; the model in charge ({replaces}) has seen others")
 
 
-def calibrated(error: Interval | None, *, most: float) -> Verdict:
-    """Refuse probabilities whose expected calibration error over the pooled test origins is above `most` for sure.
+def calibrated(error: Interval | None, *, rarer: float, most: float, share: float) -> Verdict:
+    """Refuse probabilities whose expected calibration error over the pooled test origins is above what is allowed for sure.
 
-    >>> calibrated(Interval(0.07, 0.04, 0.1), most=0.05).passed
+    Allowed is `most`, and no more than a `share` of how often the `rarer` label came: where that is one user in a hundred, saying 0
+    to everybody has an error of 0.01.
+
+    >>> calibrated(Interval(0.07, 0.04, 0.1), rarer=0.2, most=0.05, share=0.5).passed
     True
+    >>> calibrated(Interval(0.009, 0.007, 0.012), rarer=0.01, most=0.05, share=0.5).passed
+    False
     """
     if error is None or not isfinite(error.low):
         return Verdict("calibration", True, "the calibration error is not defined: the test origins hold one class only")
-    found = f"the calibration error of all origins together is {error.value:.3f} ({error.low:.3f} to {error.high:.3f})"
-    if error.low > most:
-        return Verdict("calibration", False, f"{found}, surely above the {most:g} allowed")
-    return Verdict("calibration", True, f"{found}, {most:g} is allowed")
+    allowed = min(most, share * rarer)
+    limit, digits = (f"{most:g}", 3) if allowed == most else (f"{allowed:.4f} ({share:.0%} of the rarer label's rate)", 4)
+    value, low, high = (f"{bound:.{digits}f}" for bound in (error.value, error.low, error.high))
+    found = f"the calibration error of all origins together is {value} ({low} to {high})"
+    if error.low > allowed:
+        return Verdict("calibration", False, f"{found}, surely above the allowed {limit}")
+    return Verdict("calibration", True, f"{found}, allowed is {limit}")
 
 
 def amounts_told(error: Interval | None) -> Verdict:

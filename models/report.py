@@ -63,6 +63,15 @@ class Report:
     rows: int
     positives: int | None
 
+    @property
+    def over_origins(self) -> dict[str, tuple[float, float]]:
+        """The lowest and the highest value of each measure at an origin, where several define it.
+
+        Intervals tell how sure a mean is had other users come; how far the next weeks may lie from it shows from date to date.
+        """
+        found = pd.DataFrame(list(self.by_origin.values())).reindex(columns=list(self.measures)).dropna(axis="columns", thresh=2)
+        return {str(name): (float(values.min()), float(values.max())) for name, values in found.items()}
+
 
 def report(
     backtest: Backtest,

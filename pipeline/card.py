@@ -25,9 +25,9 @@ class Card:
     """What a model card tells of one target's model; no user is in it.
 
     `why` says why this rung of the ladder. `measures` maps who scored to its measures over the test origins, the model's own
-    first, then the baselines, simplest first. `bands`, `slices` and `measures` are of rows of test origins only. `positives` is
-    null for amounts. `features` are those it reads, by group, and `groups` the share of groups in what moves scores. `cutoffs` are
-    those that the model learned from.
+    first, then the baselines, simplest first; `over_origins` has the lowest and highest of its own at one origin. `bands`, `slices`
+    and `measures` are of rows of test origins only. `positives` is null for amounts. `features` are those it reads, by group, and
+    `groups` the share of groups in what moves scores. `cutoffs` are those that the model learned from.
     """
 
     target: Target
@@ -46,6 +46,7 @@ class Card:
     groups: Sequence[tuple[str, float]]
     confidence: float
     measures: Mapping[str, Mapping[str, Interval]]
+    over_origins: Mapping[str, tuple[float, float]]
     bands: Sequence[ScoreBand]
     slices: Sequence[Slice]
     warnings: Sequence[str]
@@ -125,20 +126,28 @@ def _measured(told: Card) -> Iterator[str]:
     origins = ", ".join(f"{origin}" for origin in told.test_origins)
     yield f"On {len(told.test_origins)} test origins ({origins}), each predicted by a model that had not seen it."
     sure = f"{told.confidence:.0%} intervals, by a bootstrap over users"
-    yield f"Each number is a mean over them. In brackets: {sure}. The other columns are rules it has to beat."
+    yield (
+        f"Each number is a mean over them. In brackets: {sure}. How the next weeks may differ shows in the lowest and the highest "
+        "value at one of them (by origin). The other columns are rules it has to beat."
+    )
     yield ""
     names = list(dict.fromkeys(name for found in told.measures.values() for name in found))
+    scorers = list(told.measures)
     yield from table(
-        ["measure", *told.measures],
-        (
-            [title(name), *(with_interval(found.get(name), unit(name, told.currency)) for found in told.measures.values())]
-            for name in names
-            if name not in ("users", "positives")
-        ),
+        ["measure", *scorers[:1], "by origin", *scorers[1:]],
+        (_beside(told, name) for name in names if name not in ("users", "positives")),
     )
     if "expected_calibration_error" in names:
         yield ""
         yield "Chance alone makes a calibration error, which its interval leaves out: it may end at the number itself."
+
+
+def _beside(told: Card, name: str) -> list[str]:
+    """Give the cells of a measure: the model's own, how its origins differ, and the rules'."""
+    scale = unit(name, told.currency)
+    own, *rules = (with_interval(found.get(name), scale) for found in told.measures.values())
+    bounds = told.over_origins.get(name)
+    return [title(name), own, " to ".join(number(bound, scale) for bound in bounds) if bounds else "–", *rules]
 
 
 def _calibration(told: Card) -> Iterator[str]:

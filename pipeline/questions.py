@@ -124,13 +124,26 @@ def training_cutoffs(log: EventLog, settings: Settings, targets: Sequence[Target
     training, shortest = settings.training, min(target.horizon for target in targets)
     latest, earliest = midnight(log.as_of) - shortest, log.since + training.min_history
     count = int((latest - earliest) / training.step) + 1 if latest >= earliest else 0
-    longest = max(target.horizon for target in targets)
-    needed = training.min_history + 2 * longest + 2 * training.step
-    covered = timedelta(days=(midnight(log.as_of) - log.since).days)
+    longest = max(targets, key=lambda target: target.horizon)
+    needed, covered = _history_needed(longest, settings), _history(log)
     if covered < needed:
         raise GateError(
             f"the history before {log.as_of} covers {words(covered)}, training needs {words(needed)}: training.min_history "
-            f"({window_label(training.min_history)}), two of the longest horizon ({window_label(longest)}) and two steps "
-            f"({window_label(training.step)}); shorten them in the config, or wait for more events"
+            f"({window_label(training.min_history)}), two of the longest horizon ({window_label(longest.horizon)}, of {longest.name}) "
+            f"and two steps ({window_label(training.step)}); shorten them in the config, or wait for more events"
         )
     return [latest - training.step * index for index in reversed(range(min(count, training.max_cutoffs)))]
+
+
+def with_history(log: EventLog, settings: Settings, targets: Sequence[Target]) -> tuple[Target, ...]:
+    """Leave out targets whose horizon is too long for the history."""
+    return tuple(target for target in targets if _history_needed(target, settings) <= _history(log))
+
+
+def _history(log: EventLog) -> timedelta:
+    return timedelta(days=(midnight(log.as_of) - log.since).days)
+
+
+def _history_needed(target: Target, settings: Settings) -> timedelta:
+    training = settings.training
+    return training.min_history + 2 * target.horizon + 2 * training.step

@@ -11,7 +11,7 @@ from features.catalogue import how_many
 from models.bands import odds_range
 from models.intervals import Interval
 from pipeline.show import plain_table
-from pipeline.wording import unit, with_interval
+from pipeline.wording import number, unit, with_interval
 
 if TYPE_CHECKING:
     from models.personas import Personas
@@ -122,6 +122,7 @@ def _told(made: "Tested") -> dict[str, Any]:
         "ladder": _plain(report.ladder),
         "ahead": None if report.ahead is None else asdict(report.ahead),
         "unseen_users": None if report.memory is None else asdict(report.memory),
+        "over_origins": {name: list(bounds) for name, bounds in report.over_origins.items()},
         "by_origin": {origin.date().isoformat(): _at_origin(report, origin) for origin in report.by_origin},
         "bands": [asdict(band) for band in report.bands],
         "bands_as_stated": report.coverage if report.bands else None,
@@ -143,12 +144,14 @@ def _plain(found: Mapping[Any, Interval]) -> dict[str, dict[str, float]]:
 
 
 def _print_summary(told: Mapping[str, Any], console: Console, currency: str) -> None:
-    table = plain_table("Means over test origins that each model had not seen, with 95 % intervals over users")
+    table = plain_table(
+        "Means over test origins that each model had not seen, with 95 % intervals over users; below them the lowest and highest origin"
+    )
     columns = ("target", "tested on", "AUC", "average precision", "ahead of the rule", "calibration error", "absolute error", "by")
     for name in columns:
         table.add_column(name, justify="left" if name in ("target", "by") else "right")
     for row in told["targets"]:
-        found, pooled = row["measures"], row["pooled"]
+        pooled = row["pooled"]
         rows = f"{row['rows']:,} rows, {len(row['test_origins'])} origins"
         if row["positives"] is not None:
             rows += f"\n{row['positives']:,} positive"
@@ -158,11 +161,11 @@ def _print_summary(told: Mapping[str, Any], console: Console, currency: str) -> 
         table.add_row(
             row["target"],
             rows,
-            _said(found.get("auc")),
-            _said(found.get("average_precision")),
+            _with_origins(row, "auc", currency),
+            _with_origins(row, "average_precision", currency),
             f"{ahead}\n{row['baseline']}",
             "–" if row["is_amount"] else _said(pooled.get("expected_calibration_error")),
-            _said(found.get("mean_absolute_error"), currency),
+            _with_origins(row, "mean_absolute_error", currency),
             row["rung"],
             end_section=True,
         )
@@ -257,6 +260,13 @@ def _print_slices(row: Mapping[str, Any], console: Console, currency: str, *, mo
         found = _said(part["measures"].get(measure), None if is_rate else currency)
         table.add_row(part["column"].replace("_", " "), part["value"], f"{part['users']:,}", mean, happened, found)
     console.print(table)
+
+
+def _with_origins(row: Mapping[str, Any], name: str, currency: str) -> str:
+    said = _of_measure(name, row["measures"], currency)
+    if name not in row["over_origins"]:
+        return said
+    return f"{said}\n{' to '.join(number(bound, unit(name, currency)) for bound in row['over_origins'][name])}"
 
 
 def _of_measure(name: str, found: Mapping[str, Mapping[str, float]], currency: str) -> str:

@@ -44,6 +44,7 @@ from pipeline.progress import Narrator, side_by_side
 from pipeline.settings import PERSONAS, Settings
 from pipeline.tables import exclusive
 from pipeline.tracking import Tracker
+from pipeline.training_settings import GateSettings
 from pipeline.tune import tuned
 
 _SWARM = 1_000
@@ -168,11 +169,20 @@ def judge(past: Past, tested: Tested, champions: Mapping[str, TargetBundle | Non
         gates.tells_apart(
             float(label.iloc[0]) if label.nunique() == 1 else None, replaces=champion.recipe.rung if champion is not None else None
         ),
-        gates.amounts_told(report.pooled.get("decile_total_error"))
-        if is_amount
-        else gates.calibrated(report.pooled.get("expected_calibration_error"), most=told.max_calibration_error),
+        _calibrated(report, told),
         gates.stable(at_origins, measure=measure, max_swing=told.max_swing, references=references),
         gates.sound_data(rejected, allowed=past.settings.contract.max_bad_share, beyond_history=past.log.beyond_history),
+    )
+
+
+def _calibrated(report: Report, told: GateSettings) -> Verdict:
+    if report.positives is None:
+        return gates.amounts_told(report.pooled.get("decile_total_error"))
+    return gates.calibrated(
+        report.pooled.get("expected_calibration_error"),
+        rarer=min(report.positives, report.rows - report.positives) / report.rows,
+        most=told.max_calibration_error,
+        share=told.max_calibration_share,
     )
 
 
@@ -354,6 +364,7 @@ def _card(past: Past, made: Tested, bundle: TargetBundle, importance: Mapping[st
         features=by_story(bundle),
         groups=[(name, value / total) for name, value in islice(importance.items(), _GROUPS)],
         confidence=0.95,
+        over_origins=report.over_origins,
         measures={made.backtest.rung: report.measures, **{str(rung): found for rung, found in report.baselines.items()}},
         bands=report.bands,
         slices=report.slices,

@@ -44,6 +44,9 @@ class GateSettings(Strict):
     max_calibration_error: float = Field(
         0.05, gt=0, le=1, description="Calibration error of the pooled test origins that may not be exceeded for sure."
     )
+    max_calibration_share: float = Field(
+        0.5, gt=0, description="The same as a share of how often the rarer label came: where that is 1 %, 0.05 would say nothing."
+    )
     max_swing: float = Field(
         0.5,
         gt=0,

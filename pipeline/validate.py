@@ -13,9 +13,10 @@ from models.personas import refuse_few
 from pipeline.columns import segments_schema
 from pipeline.events import EventLog, midnight
 from pipeline.progress import Narrator
-from pipeline.questions import Question, labels_of, plan_of, question_of, training_cutoffs
+from pipeline.questions import Question, labels_of, plan_of, question_of, training_cutoffs, with_history
 from pipeline.rule_checks import RuleCheck, check_rules, needing_models
 from pipeline.score import NightRun, answer, compute_features, load_champions, load_events, recorded_nights, refuse_missing
+from pipeline.segment_settings import BEST_HOUR
 from pipeline.segments import refuse_unknown
 from pipeline.settings import Settings
 from pipeline.tracking import Tracker
@@ -52,8 +53,9 @@ class Validation:
     """What the night of a date would read, and what the rules say of it.
 
     `targets` are what a training would learn from, in the config's order. `few` says that users are too few to train personas,
-    `short` that history is too short to train at all (then there are no targets), `unscored` why nobody could be scored; None where
-    all is well. `doubts` say of conditions that no event meets them, and of targets why they cannot be learned or tested.
+    `short` that history is too short to train (then there are those targets alone that it is long enough for), `unscored` why
+    nobody could be scored; None where all is well. `doubts` say of conditions that no event meets them, of targets why they cannot
+    be learned or tested, and of plays that their moment is not known.
     """
 
     as_of: date
@@ -148,11 +150,16 @@ def _asked(night: NightRun) -> tuple[tuple[Asked, ...], str | None]:
     A night with champions does without.
     """
     log, settings = night.events, night.settings
-    targets = settings.specs()
+    targets, short = settings.specs(), None
     try:
         cutoffs = training_cutoffs(log, settings, targets)
     except GateError as error:
-        return (), str(error)
+        short = str(error)
+        # One horizon too long for the history is no reason to tell nothing of the others.
+        targets = with_history(log, settings, targets)
+        if not targets:
+            return (), short
+        cutoffs = training_cutoffs(log, settings, targets)
     found = []
     with night.narrator.step("looking at targets", total=len(targets)) as step:
         for target in targets:
@@ -166,22 +173,33 @@ def _asked(night: NightRun) -> tuple[tuple[Asked, ...], str | None]:
             found.append(Asked(asked, tonight, tests, untested))
             step.advance()
         step.note(how_many(len(targets), "target"))
-    return tuple(found), None
+    return tuple(found), short
 
 
 def _doubts(night: NightRun, targets: Sequence[Asked]) -> Iterator[str]:
     """Say which conditions of targets and features no event meets, as a misspelt event type does not, and what else is wrong."""
     # Most targets share a condition, and each is a look at every event.
     why_unmet = cache(night.events.why_unmet)
+    asked = {one.question.target.name: one for one in targets}
     for at, target in enumerate(night.settings.targets):
         unmet = {key: why for key, condition in target.conditions().items() if (why := why_unmet(condition))}
         for key, why in unmet.items():
             yield f"targets.{at}.{key}: {why}"
-        if targets and not unmet and (doubt := targets[at].doubt):
+        if target.name in asked and not unmet and (doubt := asked[target.name].doubt):
             yield f"targets.{at}: {doubt}"
     for at, condition in enumerate(night.settings.features.events):
         if why := why_unmet(condition):
             yield f"features.events.{at}: {why}"
+    if keys := [f"segments.{at}.play.moment" for at in _at_best_hours(night)]:
+        yield f"{', '.join(keys)}: nobody's best_hour is known: no event of late has an hour; give one from 0 to 23"
+
+
+def _at_best_hours(night: NightRun) -> list[int]:
+    """Give the segments whose play waits for a best hour that is known of nobody."""
+    if night.users.filled(BEST_HOUR):
+        return []
+    plays = ((at, segment.play) for at, segment in enumerate(night.settings.segments))
+    return [at for at, play in plays if play is not None and play.moment == BEST_HOUR]
 
 
 def _refuse(night: NightRun, few: _Few | None) -> None:

@@ -93,23 +93,26 @@ def test_a_base_rate_takes_the_place_of_no_model_that_knew_two_labels(
 
 
 @pytest.mark.parametrize(
-    ("error", "passed", "said"),
+    ("error", "rarer", "passed", "said"),
     [
-        ((0.05, 0.02, 0.07), True, f"{ERROR} 0.050 (0.020 to 0.070), 0.05 is allowed"),
-        ((0.08, 0.05, 0.11), True, f"{ERROR} 0.080 (0.050 to 0.110), 0.05 is allowed"),
+        ((0.05, 0.02, 0.07), 0.3, True, f"{ERROR} 0.050 (0.020 to 0.070), allowed is 0.05"),
+        ((0.08, 0.05, 0.11), 0.1, True, f"{ERROR} 0.080 (0.050 to 0.110), allowed is 0.05"),
+        ((0.08, 0.0501, 0.11), 0.3, False, f"{ERROR} 0.080 (0.050 to 0.110), surely above the allowed 0.05"),
+        ((0.02, 0.01, 0.03), 0.02, True, f"{ERROR} 0.0200 (0.0100 to 0.0300), allowed is 0.0100 (50% of the rarer label's rate)"),
         (
-            (0.08, 0.0501, 0.11),
+            (0.02, 0.0101, 0.03),
+            0.02,
             False,
-            f"{ERROR} 0.080 (0.050 to 0.110), surely above the 0.05 allowed",
+            f"{ERROR} 0.0200 (0.0101 to 0.0300), surely above the allowed 0.0100 (50% of the rarer label's rate)",
         ),
-        ((nan, nan, nan), True, "the calibration error is not defined: the test origins hold one class only"),
-        (None, True, "the calibration error is not defined: the test origins hold one class only"),
+        ((nan, nan, nan), 0.0, True, "the calibration error is not defined: the test origins hold one class only"),
+        (None, 0.0, True, "the calibration error is not defined: the test origins hold one class only"),
     ],
 )
 def test_probabilities_that_are_off_for_sure_are_held_back(
-    error: tuple[float, float, float] | None, passed: bool, said: str
+    error: tuple[float, float, float] | None, rarer: float, passed: bool, said: str
 ) -> None:
-    assert calibrated(error and Interval(*error), most=0.05) == Verdict("calibration", passed, said)
+    assert calibrated(error and Interval(*error), rarer=rarer, most=0.05, share=0.5) == Verdict("calibration", passed, said)
 
 
 @pytest.mark.parametrize(

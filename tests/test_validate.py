@@ -129,3 +129,35 @@ def test_a_history_too_short_has_no_targets(folder: Path) -> None:
     assert told["targets"] == {}
     assert any("training needs" in warning for warning in told["warnings"])
     assert "Targets:" not in run(folder, training={"min_history": "250d"}).stdout
+
+
+def test_one_horizon_too_long_for_the_history_hides_no_other_target(folder: Path) -> None:
+    targets = [
+        {"name": name, "kind": "absence", "horizon": horizon, "eligible": ELIGIBLE}
+        for name, horizon in (("gone_180d", "180d"), ("gone_28d", "28d"))
+    ]
+    told = validated(folder, targets=targets)
+    alone = validated(folder, targets=targets[1:])
+    assert told["targets"] == alone["targets"]
+    assert told["targets"]["gone_28d"]["labels"] > 0
+    assert any("two of the longest horizon (180d, of gone_180d)" in warning for warning in told["warnings"])
+
+
+def test_a_best_hour_that_is_known_of_nobody_is_told(folder: Path) -> None:
+    play = {"channel": "mail", "offer": "none"}
+    segments = [
+        {"name": "late", "purpose": "write in the evening", "enter": "purchase_recency_days >= 1", "play": {**play, "moment": 20}},
+        {"name": "any", "purpose": "write when they are there", "enter": "purchase_recency_days >= 0", "play": play},
+    ]
+    orders = {"name": "orders", "tables": {"o": str(folder / "orders.csv")}}
+    sql = "select customer as user_id, {} as event_ts, 'purchase' as event_type, total as amount, department as category from o"
+    plays = {"channels": [{"name": "mail", "consent": "true"}]}
+
+    def moments(when: str) -> list[str]:
+        told = validated(folder, sources=[{**orders, "sql": sql.format(when)}], segments=segments, plays=plays)
+        return [warning for warning in told["warnings"] if "moment" in warning]
+
+    assert moments("ordered_at") == []
+    assert moments("cast(ordered_at as date)") == [
+        "segments.1.play.moment: nobody's best_hour is known: no event of late has an hour; give one from 0 to 23"
+    ]
