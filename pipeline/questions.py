@@ -129,8 +129,8 @@ def training_cutoffs(log: EventLog, settings: Settings, targets: Sequence[Target
     if covered < needed:
         raise GateError(
             f"the history before {log.as_of} covers {words(covered)}, training needs {words(needed)}: training.min_history "
-            f"({window_label(training.min_history)}), two of the longest horizon ({window_label(longest.horizon)}, of {longest.name}) "
-            f"and two steps ({window_label(training.step)}); shorten them in the config, or wait for more events"
+            f"({window_label(training.min_history)}), two of the longest horizon ({window_label(longest.horizon)}, of "
+            f"{longest.name}) and two steps ({window_label(training.step)}); shorten them in the config, or wait for more events"
         )
     return [latest - training.step * index for index in reversed(range(min(count, training.max_cutoffs)))]
 

@@ -145,7 +145,7 @@ def _plain(found: Mapping[Any, Interval]) -> dict[str, dict[str, float]]:
 
 def _print_summary(told: Mapping[str, Any], console: Console, currency: str) -> None:
     table = plain_table(
-        "Means over test origins that each model had not seen, with 95 % intervals over users; below them the lowest and highest origin"
+        "Means over test origins that each model had not seen, with 95 % intervals over users; below, the lowest and highest origin"
     )
     columns = ("target", "tested on", "AUC", "average precision", "ahead of the rule", "calibration error", "absolute error", "by")
     for name in columns:

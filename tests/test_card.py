@@ -104,7 +104,8 @@ lowest and the highest value at one of them (by origin). The other columns are r
 
 | measure | this model | by origin | base rate | RFM logistic |
 |---|---|---|---|---|
-| AUC: chance that a 1 scores above a 0 | 0.858 (0.850 to 0.867) | 0.851 to 0.866 | 0.500 (0.500 to 0.500) | 0.840 (0.830 to 0.850) |
+| AUC: chance that a 1 scores above a 0 | 0.858 (0.850 to 0.867) | 0.851 to 0.866 | 0.500 (0.500 to 0.500) | \
+0.840 (0.830 to 0.850) |
 | lift in the top 10 % | 3.140 (3.000 to 3.300) | – | – | – |
 | base rate: share of label 1 | 10.0% (9.0% to 11.0%) | 9.0% to 11.0% | 10.0% (9.0% to 11.0%) | – |
 
