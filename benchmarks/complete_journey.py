@@ -142,9 +142,9 @@ def _table(targets: list[dict[str, Any]], timed: list[tuple[str, tuple[float, fl
     lines += [
         "",
         f"Means over the test origins ({', '.join(sorted(rows))}) with 95 % intervals from a bootstrap over users, and the lowest "
-        "and the highest origin, since the next weeks may lie as far from the mean. RFM is a linear model of recency, frequency, T and "
-        "monetary value on the same rows, of purchases and of the event asked about, and `ahead` the paired difference in average "
-        "precision (of amounts: by how much the Poisson deviance is smaller). "
+        "and the highest origin, since the next weeks may lie as far from the mean. RFM is a linear model of recency, frequency, "
+        "T and monetary value on the same rows, of purchases and of the event asked about, and `ahead` the paired difference in "
+        "average precision (of amounts: by how much the Poisson deviance is smaller). "
         "The calibration error is of all origins together.",
         f"Ahead of RFM of purchases alone, in average precision: {told}.",
         f"Time and peak memory on {os.cpu_count()} cores: {took}; {total:.0f} s in all. Measured on {day} by `make bench` "
