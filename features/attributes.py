@@ -6,8 +6,8 @@ import ibis
 import ibis.expr.types as ir
 from ibis import _
 
-from features.cells import read_instant, read_number, refuse_no_time, written
-from features.contract import as_json
+from features.cells import read_instant, read_number, read_text, refuse_no_time
+from features.contract import as_json, inexact
 from features.errors import ConfigError, did_you_mean, listed
 
 USER, KNOWN_FROM = "user_id", "known_from"
@@ -32,16 +32,18 @@ def read_attributes(raw: ir.Table, columns: Mapping[str, bool]) -> ir.Table:
     refuse_no_time(given, "attributes.sql gives known_from")
     instant = read_instant(given) if given.type().is_string() else given.cast("timestamp(6)")
     numbers = {name: read_number(raw[name]) for name, is_number in columns.items() if is_number}
-    texts = {name: written(raw[name]) for name, is_number in columns.items() if not is_number}
+    texts = {name: read_text(raw[name]) for name, is_number in columns.items() if not is_number}
+    user = read_text(raw[USER])
     wrong = ibis.cases(
-        (raw[USER].isnull() | (raw[USER].cast("string").strip() == ""), "user_id is missing"),
+        (user.isnull(), "user_id is missing"),
+        *inexact(raw, [USER]),
         (given.isnull(), "known_from is missing"),
         (instant.isnull(), "known_from is not a time"),
         *((raw[name].notnull() & (value.isnull() | value.isnan()), f"{name} is not a number") for name, value in numbers.items()),
         else_=ibis.null("string"),
     )
     row = wrong.notnull().ifelse(as_json(raw, raw.columns), ibis.null("string"))
-    return raw.select(**{USER: written(raw[USER]), KNOWN_FROM: instant}, **texts, **numbers, broken=wrong, row=row)
+    return raw.select(**{USER: user, KNOWN_FROM: instant}, **texts, **numbers, broken=wrong, row=row)
 
 
 def held(attributes: ir.Table, columns: Mapping[str, bool]) -> ir.Table:

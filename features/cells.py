@@ -41,6 +41,18 @@ def read_number(column: ir.Column) -> ir.FloatingValue:
     return column.try_cast("float64") if kind.is_numeric() or kind.is_boolean() else ibis.null("float64")
 
 
+def read_text(column: ir.Column) -> ir.StringValue:
+    """Read a value as text, and what says nothing as null: a blank, and a number that is none.
+
+    As an order or an event id, such a text would tie strangers together.
+    """
+    text = written(column)
+    says_nothing = text.strip() == ""
+    if column.type().is_floating():
+        says_nothing |= column.isnan()
+    return says_nothing.ifelse(ibis.null("string"), text)
+
+
 def read_instant(text: ir.StringColumn) -> ir.TimestampValue:
     """Read ISO 8601 text as a UTC instant (no zone): with an offset or the name of a zone as the instant it is, else as UTC.
 
@@ -80,7 +92,8 @@ def exact(amount: ir.FloatingColumn) -> ir.DecimalValue:
 def written(column: ir.Column) -> ir.StringValue:
     """Write a value as text; floats, such as ids that a file holds as numbers, in the same way on every engine.
 
-    Where engines differ in when they write an exponent, a fraction is written with six places.
+    A whole number is written as one, whatever its type: the ids of a column with gaps are floats in many files. Where engines differ
+    in when they write an exponent, a fraction is written with six places.
     """
     if not column.type().is_floating():
         return column.cast("string")
@@ -90,7 +103,7 @@ def written(column: ir.Column) -> ir.StringValue:
         (column.isnan(), "nan"),
         # Not isinf(): what Ibis makes of it for Spark is never true.
         (size > _LARGEST, (column > 0).ifelse("inf", "-inf")),
-        ((size < 1e18) & (column == column.floor()), column.try_cast("int64").cast("string") + ".0"),
+        ((size < 1e18) & (column == column.floor()), column.try_cast("int64").cast("string")),
         (size.between(1e7, 1e11) | size.between(1e-4, 1e-3), exact(column).cast("string")),
         (size.between(1e-3, 1e7), told),
         else_=told.lower().replace("+", "").replace(".0e", "e").replace("e-0", "e-"),

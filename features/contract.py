@@ -1,6 +1,6 @@
 """The event contract: which columns an event may have, and which rows break it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -9,7 +9,8 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 from ibis import _
 
-from features.cells import exact, read_instant, read_number, refuse_no_time, written
+from features.cells import exact, read_instant, read_number, read_text, refuse_no_time, written
+from features.csv_files import MOST_EXACT
 from features.errors import ConfigError, did_you_mean, listed
 from features.local_time import local_time
 
@@ -94,6 +95,7 @@ def conform(raw: ir.Table, source: str) -> ir.Table:
         (cast["event_type"].isnull(), "event_type is missing"),
         # In this order, since Ibis lets Spark take a NaN for a null.
         *endless,
+        *inexact(raw, [name for name in raw.columns if name.endswith("_id")]),
         *unreadable,
         (cast["utc_offset_minutes"].abs() > LARGEST_OFFSET, "utc_offset_minutes is beyond 18 hours"),
         else_=ibis.null("string"),
@@ -119,6 +121,14 @@ def judge(conformed: ir.Table, bounds: Bounds, *, has_ids: bool) -> ir.Table:
         judged = judged.mutate(broken=_repeated(judged).ifelse(ibis.literal("event_id was seen before"), judged.broken))
     row = judged.broken.notnull().ifelse(ibis.coalesce(judged.came_as, as_json(judged, COLUMNS)), ibis.null("string"))
     return judged.select(*COLUMNS, "source_name", "broken", row=row)
+
+
+def inexact(raw: ir.Table, ids: Iterable[str]) -> Iterator[tuple[ir.BooleanValue, str]]:
+    """Give the cases in which an id is a float of so many digits that it may be that of several."""
+    for name in ids:
+        if raw[name].type().is_floating():
+            is_long = ~raw[name].isnan() & (raw[name].abs() >= MOST_EXACT)
+            yield is_long, f"{name} is a number of too many digits to be exact; let the source give text"
 
 
 def _repeated(judged: ir.Table) -> ir.BooleanValue:
@@ -163,9 +173,7 @@ def _is_given(column: ir.Column) -> ir.BooleanValue:
 
 def _cast(column: ir.Column, kind: str) -> ir.Value:
     if kind == "string":
-        # A blank says nothing: as an order or an event id it would tie strangers together.
-        text = written(column)
-        return (text.strip() == "").ifelse(ibis.null(kind), text)
+        return read_text(column)
     if kind == REQUIRED["event_ts"]:
         return read_instant(column) if column.type().is_string() else column.cast(kind)
     number = read_number(column)

@@ -1,5 +1,6 @@
 """The engine that runs the expressions: DuckDB, embedded; see `features.spark` for the other one."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from secrets import token_hex
@@ -10,7 +11,15 @@ import ibis.expr.types as ir
 from ibis.backends.duckdb import Backend
 from ibis.backends.sql import SQLBackend
 
+from features.errors import first_line
 from features.spark_files import keep_on_spark, release_on_spark
+
+_KIND = re.compile(r"([A-Z][A-Za-z ]+ Error|\[[A-Z_.]+\])")
+# The words of the engine's own that stand around a cell. Whatever else is in a message may be one.
+_NAMED = "BOOL|U?INT[0-9]+|U?BIGINT|INTEGER|FLOAT|DOUBLE|DECIMAL\\([0-9]+,[0-9]+\\)|DATE|TIMESTAMP|TIME|INTERVAL|UUID|JSON"
+_TYPE = re.compile(rf"(?:\bto |destination type |\bto \")({_NAMED})(?!\w)")
+_COLUMN = re.compile(r"when casting from source column (\w+)$")
+_FORMAT = re.compile(r'according to format specifier ("[^"]*%[^"]*")$')
 
 
 def connect(*, memory: str, threads: int, spill: Path) -> Backend:
@@ -62,6 +71,24 @@ def engine_errors() -> tuple[type[Exception], ...]:
     except ImportError:
         return (duckdb.Error,)
     return (duckdb.Error, PySparkException)
+
+
+def without_cells(error: Exception) -> str:
+    """Say what an engine could not read, of its message only what no cell can be part of: a cell may be a user's id.
+
+    >>> without_cells(duckdb.ConversionException("Conversion Error: Could not convert string 'ann' to DATE"))
+    'Conversion Error: a cell that is no DATE'
+    """
+    said = first_line(error)
+    kind = _KIND.match(said)
+    if kind is None:
+        return type(error).__name__
+    if not isinstance(error, duckdb.DataError | duckdb.InvalidInputException) and isinstance(error, duckdb.Error):
+        # Of memory, files and names; what is quoted there may still come from a cell.
+        return re.sub("'.*'|\".*\"", "…", said)
+    types, column, written = (pattern.findall(said) for pattern in (_TYPE, _COLUMN, _FORMAT))
+    told = f"{kind[1]}: a cell that is no {types[-1]}" if types else f"{kind[1]}: a cell that cannot be read"
+    return told + "".join(f", in column {name}" for name in column) + "".join(f", by the format {one}" for one in written)
 
 
 def confine(engine: Backend, files: list[str]) -> None:

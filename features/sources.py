@@ -14,6 +14,7 @@ from ibis.backends.duckdb import Backend
 from ibis.backends.sql import SQLBackend
 from sqlglot import exp
 
+from features.csv_files import csv_call, long_ids
 from features.engines import confine, engine_errors
 from features.errors import BeforehandError, ConfigError, DataError, did_you_mean, first_line, listed
 from features.expressions import DIALECT, query, renamed
@@ -119,12 +120,11 @@ def _told(error: duckdb.Error) -> str:
 def _view(engine: Backend, view: str, files: list[str]) -> Sequence[str]:
     if files[0].endswith(".parquet"):
         return tuple(engine.read_parquet(files, table_name=view, union_by_name=True).columns)
-    # Types are guessed from every row: from the first ones, an odd cell further down would stop the night. A view would guess them
-    # again at each look, so the rows are taken along.
-    name, paths = exp.to_identifier(view, quoted=True).sql(DIALECT), exp.convert(files).sql(DIALECT)
-    engine.raw_sql(
-        f"CREATE TEMP TABLE {name} AS SELECT * FROM read_csv({paths}, header = true, union_by_name = true, sample_size = -1)"  # noqa: S608 - quoted
-    )
+    # A view would guess their types again at each look, so the rows are taken along.
+    name = exp.to_identifier(view, quoted=True).sql(DIALECT)
+    engine.raw_sql(f"CREATE TEMP TABLE {name} AS FROM {csv_call(files)}")
+    if as_text := long_ids(engine.raw_sql, name):
+        engine.raw_sql(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM {csv_call(files, as_text)}")
     return tuple(engine.table(view).columns)
 
 

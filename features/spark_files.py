@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ibis.backends.sql import SQLBackend
 
+from features.csv_files import csv_call, long_ids
 from features.spark import SCRATCH
 
 # Types of Parquet that mean the same to both engines.
@@ -33,8 +34,9 @@ def open_on_spark(engine: SQLBackend, view: str, files: Sequence[str]) -> list[s
         reader.execute("SET TimeZone = 'UTC'")
         names = "[" + ", ".join("'" + file.replace("'", "''") + "'" for file in files) + "]"
         is_csv = not files[0].endswith(".parquet")
-        how = "read_csv({}, union_by_name = true, sample_size = -1)" if is_csv else "read_parquet({}, union_by_name = true)"
-        read = how.format(names)
+        read = csv_call(files) if is_csv else f"read_parquet({names}, union_by_name = true)"
+        if is_csv and (as_text := long_ids(reader.execute, read)):
+            read = csv_call(files, as_text)
         types = {name: kind for name, kind, *_ in reader.execute(f"DESCRIBE FROM {read}").fetchall()}
         if is_csv or not _is_plain(files, types) or _differ(reader, names):
             files = [_copy(reader, read, types, Path(session.conf.get(SCRATCH)))]

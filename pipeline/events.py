@@ -1,6 +1,5 @@
 """Read the sources of a night: events that keep the contract, and what was rejected."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -19,8 +18,8 @@ from features.catalogue import how_many
 from features.conditions import choices_of
 from features.contract import COLUMNS, PURCHASE, REQUIRED, Bounds, accepted, conform, judge
 from features.declare import FeatureSet, declared, switched_off
-from features.engines import engine_errors, keep
-from features.errors import ConfigError, DataError, did_you_mean, first_line, listed
+from features.engines import engine_errors, keep, without_cells
+from features.errors import ConfigError, DataError, did_you_mean, listed
 from features.event_types import KNOWN
 from features.expressions import columns_of
 from features.families.values import in_names
@@ -117,7 +116,7 @@ def read_events(
             judged = keep(engine, judge(conformed, bounds, has_ids="event_id" in columns), "judged")
         except engine_errors() as error:
             raise DataError(
-                f"the sources {listed([*raw, *([] if told is None else [ATTRIBUTES])])} cannot be read: {_without_values(error)}; "
+                f"the sources {listed([*raw, *([] if told is None else [ATTRIBUTES])])} cannot be read: {without_cells(error)}; "
                 "mend the file or the SQL, or use try_cast (of dates try_strptime) there so that the row can be rejected by itself"
             ) from None
         counts = _counts(judged, bounds)
@@ -202,11 +201,6 @@ def _refuse_missing_columns(settings: Settings, columns: set[str]) -> None:
             problems.append(f"targets.{index} ({target.name}) reads {listed(missing)}, which no source gives")
     if problems:
         raise ConfigError("\n".join(problems) + f"\nthe sources give {listed(sorted(columns), most=20)}")
-
-
-def _without_values(error: Exception) -> str:
-    """Give the first line of an engine's message without the quoted cell, which may be a user's id."""
-    return re.sub(r"""'.*'|(?<=string )".*"(?= according to)""", "a cell", first_line(error))
 
 
 def _counts(judged: ir.Table, bounds: Bounds) -> pd.Series:

@@ -94,21 +94,31 @@ def test_sql_that_cannot_be_meant(folder: Path, sql: str, said: str) -> None:
     refused(shop_config(folder, sources=source(folder, sql=sql)), 2, said)
 
 
-def test_a_cell_that_the_sql_cannot_turn_is_not_shown(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        (SQL.replace("ordered_at as", "strptime(customer, '%Y-%m-%d') as"), 'a cell that cannot be read, by the format "%Y-%m-%d"'),
+        (SQL.replace("total as", "cast(customer as double) as"), "Conversion Error: a cell that is no DOUBLE, in column customer"),
+        (SQL.replace("ordered_at as", "cast(customer as date) as"), "a cell that cannot be read, in column customer"),
+        (SQL.replace("ordered_at as", "cast(customer as timestamp) as"), "a cell that cannot be read, in column customer"),
+        (SQL.replace("total as", "cast(substr(customer, 2) as bigint) * 9223372036854775807 as"), "Range Error: a cell that"),
+        (SQL.replace("total as", "cast(cast(substr(customer, 2) as bigint) + 7000000 as tinyint) as"), "a cell that is no INT8"),
+        (SQL.replace("total as", "cast(cast(substr(customer, 2) as bigint) + 7000000 as decimal(4, 1)) as"), "is no DECIMAL(4,1)"),
+        (SQL.replace("total as", "cast(json_extract(customer, '$.a') as double) as"), "a cell that cannot be read"),
+    ],
+)
+def test_a_cell_that_the_sql_cannot_turn_is_not_shown(folder: Path, sql: str, said: str) -> None:
     # A cell may be a user's id.
-    for sql in (
-        SQL.replace("ordered_at as", "strptime(customer, '%Y-%m-%d') as"),
-        SQL.replace("total as", "cast(customer as double) as"),
-    ):
-        config = shop_config(folder, sources=source(folder, sql=sql))
-        refused(
-            config,
-            3,
-            "the sources orders cannot be read",
-            "a cell",
-            "mend the file or the SQL, or use try_cast (of dates try_strptime)",
-        )
-        assert not re.search(r"\bu\d+\b", CliRunner().invoke(app, ["train", "--config", str(config), "--as-of", AS_OF]).stderr)
+    config = shop_config(folder, sources=source(folder, sql=sql))
+    refused(
+        config,
+        3,
+        "the sources orders cannot be read",
+        said,
+        "mend the file or the SQL, or use try_cast (of dates try_strptime)",
+    )
+    told = CliRunner().invoke(app, ["train", "--config", str(config), "--as-of", AS_OF]).stderr
+    assert not re.search(r"\bu\d+|70000\d\d|\b\d+ \*", told)
 
 
 def test_no_event_before_the_night(folder: Path) -> None:

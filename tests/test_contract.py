@@ -93,6 +93,32 @@ def test_row_that_keeps_the_contract_has_none(engine: SQLBackend, changes: dict[
     assert reason(engine, {**GOOD, **changes}) is None
 
 
+@pytest.mark.parametrize("given", [17, 17.0, "17"])
+def test_an_id_is_the_same_whatever_type_a_file_gives_it(engine: SQLBackend, given: object) -> None:
+    found = judged(engine, {**GOOD, "user_id": given, "category": given})
+    assert (found.user_id[0], found.category[0]) == ("17", "17")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"user_id": math.nan}, "user_id is missing"),
+        ({"user_id": 2.0**53}, "user_id is a number of too many digits to be exact; let the source give text"),
+        ({"order_id": -(2.0**60)}, "order_id is a number of too many digits to be exact; let the source give text"),
+    ],
+)
+def test_an_id_that_may_be_that_of_several_is_rejected(engine: SQLBackend, changes: dict[str, object], expected: str) -> None:
+    good = {**GOOD, "user_id": 17.0, "order_id": 3.0}
+    found = judged(engine, good, {**good, **changes})
+    assert Counter(found.broken.dropna()) == {expected: 1}
+
+
+def test_a_name_that_is_no_number_says_nothing(engine: SQLBackend) -> None:
+    found = judged(engine, {**GOOD, "category": math.nan}, {**GOOD, "category": 1.5})
+    assert found.broken.isna().all()
+    assert found.category.isna().tolist() == [True, False]
+
+
 def test_conformed_rows_have_every_column_in_its_type(engine: SQLBackend) -> None:
     found = judge(
         conform(raw({**GOOD, "user_id": 17, "amount": "5", "quantity": 2}, engine=engine), "orders"), BOUNDS, has_ids=False
@@ -119,7 +145,7 @@ def test_row_that_cannot_be_read_is_kept_as_it_came(engine: SQLBackend) -> None:
 
 def test_row_with_an_impossible_time_is_kept_in_the_contracts_columns(engine: SQLBackend) -> None:
     found = judged(engine, {**GOOD, "event_ts": "1970-01-01", "amount": "5"})
-    assert json.loads(found.row[0]) == {**dict.fromkeys(COLUMNS), **GOOD, "event_ts": "1970-01-01 00:00:00", "amount": "5.0"}
+    assert json.loads(found.row[0]) == {**dict.fromkeys(COLUMNS), **GOOD, "event_ts": "1970-01-01 00:00:00", "amount": "5"}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

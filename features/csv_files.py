@@ -1,0 +1,42 @@
+"""CSV files, of which the types are guessed: the same guesses for every engine."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlglot import exp
+
+from features.expressions import DIALECT
+
+# Above, a float no longer tells whole numbers apart.
+MOST_EXACT = 2**53
+
+Run = Callable[[str], Any]
+
+
+def csv_call(files: Sequence[str], as_text: Sequence[str] = ()) -> str:
+    """Write the call that reads CSV files with a header into one table, some columns `as_text`.
+
+    Types are guessed from every row: from the first ones, an odd cell further down would stop the night.
+    """
+    paths = exp.convert(list(files)).sql(DIALECT)
+    kinds = ", ".join(f"{exp.Literal.string(name).sql(DIALECT)}: 'VARCHAR'" for name in as_text)
+    types = f", types = {{{kinds}}}" if kinds else ""
+    return f"read_csv({paths}, header = true, union_by_name = true, sample_size = -1{types})"
+
+
+def long_ids(run: Run, table: str) -> list[str]:
+    """Name the columns of a table (or of a call that reads one) that are whole numbers too long for the float they were taken for.
+
+    They are ids: read as text they stay apart. `run` executes SQL and gives a cursor.
+    """
+    floats = [name for name, kind, *_ in run(f"DESCRIBE FROM {table}").fetchall() if kind == "DOUBLE"]
+    if not floats:
+        return []
+    columns = [exp.to_identifier(name, quoted=True).sql(DIALECT) for name in floats]
+    known = [f"isfinite({column}) AND abs({column})" for column in columns]
+    checks = [
+        f"coalesce(bool_or({size} >= {MOST_EXACT}) AND bool_and({column} = floor({column})), false)"
+        for column, size in zip(columns, known, strict=True)
+    ]
+    (found,) = run(f"SELECT {', '.join(checks)} FROM {table}").fetchall()  # noqa: S608 - quoted
+    return [name for name, is_long in zip(floats, found, strict=True) if is_long]
