@@ -1,6 +1,8 @@
 """Attributes: what is known of users besides events, with the instant from which it was known."""
 
 from collections.abc import Mapping
+from functools import reduce
+from operator import and_
 
 import ibis
 import ibis.expr.types as ir
@@ -47,6 +49,13 @@ def read_attributes(raw: ir.Table, columns: Mapping[str, bool]) -> ir.Table:
 
 
 def held(attributes: ir.Table, columns: Mapping[str, bool]) -> ir.Table:
-    """Give the good rows, one per user and `known_from`: of several at one instant, the greatest value of each column."""
+    """Give the good rows, one per user and change: of several at one instant, the greatest value of each column.
+
+    A row that repeats the one before it, as a snapshot of every day does, is no change.
+    """
     good = attributes.filter(_.broken.isnull())
-    return good.group_by(USER, KNOWN_FROM).agg(**{name: good[name].max() for name in columns})
+    rows = good.group_by(USER, KNOWN_FROM).agg(**{name: good[name].max() for name in columns})
+    in_order = ibis.window(group_by=rows[USER], order_by=rows[KNOWN_FROM])
+    is_same = reduce(and_, (rows[name].identical_to(rows[name].lag().over(in_order)) for name in columns))
+    is_first = ibis.row_number().over(in_order) == 0
+    return rows.mutate(is_change=is_first | ~is_same).filter(_.is_change).drop("is_change")

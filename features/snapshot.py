@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import reduce
 
 import ibis
 import ibis.expr.types as ir
@@ -157,18 +158,22 @@ class Snapshot:
 
     def _days(self) -> ir.Table:
         lines = self._purchases()
-        tiled = lines.group_by("user_id", "tile", day=lines.local_ts.date()).agg(first_at=lines.event_ts.min())
+        tiled = lines.group_by("user_id", "tile", day=lines.local_ts.date()).agg(
+            first_at=lines.event_ts.min(), last_at=lines.event_ts.max()
+        )
         known = self._seen(tiled)
         # A day belongs to the window if any purchase of it does, as an order does: it may have begun before.
-        days = known.group_by(*KEYS, "day").agg(age=known.age.min(), first_at=known.first_at.min())
+        days = known.group_by(*KEYS, "day").agg(age=known.age.min(), first_at=known.first_at.min(), last_at=known.last_at.max())
         previous = days.day.lag().over(ibis.window(group_by=[days.user_id, days.cutoff], order_by=days.day))
         gap = days.day.delta(previous, unit="day").cast("float64")
-        table = days.select(*KEYS, "age", "day", since=days_until(days.cutoff, days.first_at), gap=gap)
+        since, since_last = (days_until(days.cutoff, days[at]) for at in ("first_at", "last_at"))
+        table = days.select(*KEYS, "age", "day", since=since, since_last=since_last, gap=gap)
         return self._keep(table, "days") if "weeks" in self._bases else table
 
     def _weeks(self) -> ir.Table:
-        # Seven days ago sharp is still within the last seven days.
-        weeks = self["days"].select(*KEYS, week=(_.since / 7).ceil().cast("int64") - 1).distinct()
+        # Seven days ago sharp is still within the last seven days. A day of users is in two weeks where these change within it.
+        ends = (self["days"].select(*KEYS, since=at) for at in ("since", "since_last"))
+        weeks = reduce(ir.Table.union, ends).select(*KEYS, week=(_.since / 7).ceil().cast("int64") - 1).distinct()
         turn = ibis.row_number().over(ibis.window(group_by=[weeks.user_id, weeks.cutoff], order_by=weeks.week))
         return weeks.mutate(turn=turn)
 

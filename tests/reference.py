@@ -185,7 +185,7 @@ def money(amounts: pd.Series) -> float:
 
 def loyalty(seen: Seen, _row: Row) -> Row:
     bought, days = seen.of("purchase"), seen.days
-    weeks = {ceil(seen.days_since(instant) / 7) - 1 for instant in days.event_ts}
+    weeks = {ceil(seen.days_since(instant) / 7) - 1 for instant in bought.event_ts}
     streak = 0
     while streak in weeks:
         streak += 1

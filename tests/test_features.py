@@ -17,7 +17,7 @@ from reference import reference
 from scipy.stats import binomtest, gamma
 
 from builders import DAY, HOUR, TICK, WINDOWS, at, close_engine, events, feature_table, load, load_events, open_engine
-from features.attributes import read_attributes
+from features.attributes import held, read_attributes
 from features.build import build_features, steps
 from features.catalogue import NAME
 from features.contract import COLUMNS
@@ -395,9 +395,10 @@ def with_attributes(engine: SQLBackend, told: Sequence[tuple[object, ...]], *cut
 
 def test_a_local_day_that_straddles_the_start_of_a_window_is_in_it() -> None:
     straddling = [{"user_id": "ann", "event_ts": CUTOFF - 7 * DAY + hours * HOUR} for hours in (-2, 2)]
-    names = ["purchase_count_7d", "purchase_day_count_7d"]
+    names = ["purchase_count_7d", "purchase_day_count_7d", "purchase_week_streak"]
     table = feature_table(events(*straddling), CUTOFF, zone="America/New_York", only=names)
-    assert table[names].to_numpy().tolist() == [[1.0, 1.0]]
+    # Of its two purchases each is in a week of its own.
+    assert table[names].to_numpy().tolist() == [[1.0, 1.0, 2.0]]
 
 
 @pytest.mark.parametrize("known_from", [20240105, 1704412800000.0, True])
@@ -405,6 +406,22 @@ def test_attributes_known_from_a_number_are_refused(known_from: float) -> None:
     raw = ibis.memtable({"user_id": ["ann"], "tier": ["gold"]}).mutate(known_from=ibis.literal(known_from))
     with pytest.raises(ConfigError, match="gives known_from as .*: turn numbers into time in the SQL"):
         read_attributes(raw, {"tier": False})
+
+
+def test_a_row_of_attributes_that_repeats_the_one_before_is_no_change(engine: SQLBackend) -> None:
+    # A snapshot of every day.
+    told = [
+        ("ann", CUTOFF - days * DAY, tier, size)
+        for days, tier, size in (
+            *((9, "silver", 1.0), (8, "silver", 1.0), (7, "gold", 1.0), (6, "gold", 1.0)),
+            *((5, "gold", None), (4, "gold", None), (3, "silver", 1.0), (2, "silver", 1.0)),
+        )
+    ]
+    frame = pd.DataFrame(told, columns=["user_id", "known_from", "tier", "size"]).astype({"known_from": "datetime64[us]"})
+    frame = pd.concat([frame, frame.tail(2).assign(user_id="bob")]).assign(broken=None).astype({"broken": "string"})
+    kept = engine.execute(held(load(engine, pa.Table.from_pandas(frame, preserve_index=False)), {"tier": False, "size": True}))
+    changes = [("ann", CUTOFF - days * DAY) for days in (9, 7, 5, 3)]
+    assert rows(kept, "user_id", "known_from") == [*changes, ("bob", CUTOFF - 3 * DAY)]
 
 
 def test_attributes_are_those_known_at_the_cutoff(engine: SQLBackend) -> None:
