@@ -92,8 +92,8 @@ def exact(amount: ir.FloatingColumn) -> ir.DecimalValue:
 def written(column: ir.Column) -> ir.StringValue:
     """Write a value as text; floats, such as ids that a file holds as numbers, in the same way on every engine.
 
-    A whole number is written as one, whatever its type: the ids of a column with gaps are floats in many files. Where engines differ
-    in when they write an exponent, a fraction is written with six places.
+    A whole number is written as one, whatever its type: the ids of a column with gaps are floats in many files. Where engines
+    differ in when they write an exponent, a fraction is written with six places.
     """
     if not column.type().is_floating():
         return column.cast("string")

@@ -15,7 +15,7 @@ from scipy.stats import binom
 
 from features.errors import ConfigError
 from models.band_names import NAMES
-from models.intervals import wilson
+from models.intervals import mean_interval, wilson
 from models.propensity import Floats
 
 # Two-sided 95 % of a normal distribution.
@@ -73,9 +73,9 @@ class Bands:
 class ScoreBand:
     """What was said of some rows (user × origin), and what happened.
 
-    Scores reach from `low` to `high`. `rate` is the realised rate, `rate_low` to `rate_high` its 95 % interval. Were the scores
-    right, and did their level move between dates as it had before, it would lie within `stated_low` to `stated_high` 95 times of
-    100: `drift` is how far it had, a standard deviation of log-odds (see `models.drift`). `users` counts rows.
+    Scores reach from `low` to `high`. `rate` is the realised rate or mean amount, `rate_low` to `rate_high` its 95 % interval. Were
+    the scores right, and did their level move between dates as it had before, it would lie within `stated_low` to `stated_high` 95
+    times of 100: `drift` is how far it had, a standard deviation of log-odds (see `models.drift`). `users` counts rows.
     """
 
     low: float
@@ -112,10 +112,24 @@ def score_bands(
     known = np.isfinite(label) & np.isfinite(score)
     label, score = label[known], score[known]
     users, drift = (None if one is None else np.asarray(one)[known] for one in (users, drift))
-    part = _parts(_percentiles(score, np.sort(score)), bands)
-    # Where many are equal some parts have no rows.
-    _, part = np.unique(part, return_inverse=True)
+    part = _tenths(score, bands)
     return [ScoreBand(*numbers) for numbers in _rates(label, score, part, users, drift)]
+
+
+def amount_bands(label: Floats, score: Floats, *, users: npt.NDArray[Any], seed: int, bands: int = 10) -> list[ScoreBand]:
+    """Give mean amounts per tenth of the rows by score, lowest first; one a row, `users` has ids, no score or label is unknown.
+
+    Intervals are percentiles over draws of users. Stated is by chance alone: as far from the mean score as the interval's ends are
+    from what happened.
+    """
+    part, found = _tenths(score, bands), []
+    for number in range(part.max() + 1 if len(part) else 0):
+        here = part == number
+        own, said = score[here], float(score[here].mean())
+        mean = mean_interval(label[here], users[here], seed=seed)
+        stated = (max(said - (mean.value - mean.low), 0.0), said + (mean.high - mean.value))
+        found.append(ScoreBand(own.min(), own.max(), len(own), said, mean.value, mean.low, mean.high, *stated))
+    return found
 
 
 def odds_range(bands: Sequence[ScoreBand]) -> tuple[float, float]:
@@ -186,6 +200,12 @@ def _percentiles(score: Floats, everybody: Floats) -> Floats:
 
 def _parts(percentile: Floats, parts: int) -> npt.NDArray[np.intp]:
     return np.asarray(np.nan_to_num(np.ceil(percentile / (100 / parts)) - 1), dtype=np.intp)
+
+
+def _tenths(score: Floats, bands: int) -> npt.NDArray[np.intp]:
+    part = _parts(_percentiles(score, np.sort(score)), bands)
+    # Where many are equal some parts have no rows.
+    return np.asarray(np.unique(part, return_inverse=True)[1])
 
 
 def _capacity_cuts(everybody: Floats, capacity: int) -> Floats:

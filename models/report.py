@@ -9,7 +9,7 @@ import pandas as pd
 
 from features.errors import GateError
 from models.backtest import CHAMPION, DISJOINT, Backtest, Predicted
-from models.bands import ScoreBand, coverage, score_bands
+from models.bands import ScoreBand, amount_bands, coverage, score_bands
 from models.gates import turned
 from models.intervals import Interval, intervals, paired, pooled
 from models.ladder import Rung
@@ -101,7 +101,8 @@ def report(
     groupings = {"tenure": tenure_bands(tested[TENURE])} if TENURE in tested else {}
     groupings |= {name: tested[name] for name in dict.fromkeys([STAGE, *by]) if name in tested}
     label, score, drift = (tested[name].to_numpy(dtype=np.float64) for name in ("label", "score", "drift"))
-    bands = [] if is_amount else score_bands(label, score, users=tested.user_id.to_numpy(), drift=drift)
+    users = tested.user_id.to_numpy()
+    bands = amount_bands(label, score, users=users, seed=seed) if is_amount else score_bands(label, score, users=users, drift=drift)
     auc = own.mean.get("auc")
     together = pooled(tested, "score", is_amount=is_amount, seed=seed)
     return Report(
@@ -124,7 +125,7 @@ def report(
         warnings=(
             *suspicions(tested, groups, asked, auc.value if auc else None),
             *_uncalibrated(backtest),
-            *_not_as_stated(bands),
+            *([] if is_amount else _not_as_stated(bands)),
             *_too_timid_or_bold(together.get("calibration_slope")),
             *_level_off(tested, own.by_origin, backtest),
         ),
@@ -186,16 +187,21 @@ def _level_off(tested: pd.DataFrame, at_origins: Mapping[datetime, Mapping[str, 
 
 
 def against_champion(backtest: Backtest, measure: str, *, confidence: float, seed: int) -> Interval | None:
-    """Give challenger less champion in a measure, on the same origins and users; None where it is not defined or not known."""
-    return _difference(backtest, backtest.tested, "score", CHAMPION, measure, seed=seed, confidence=confidence)
+    """Give challenger less champion in a measure, on the same origins and users; None where it is not defined or not known.
+
+    At an origin for which the champion's recipe had too little to learn from, neither is asked.
+    """
+    tested = backtest.tested
+    both = tested[tested[CHAMPION].notna()] if CHAMPION in tested else tested
+    return _difference(backtest, both, "score", CHAMPION, measure, seed=seed, confidence=confidence)
 
 
 def importances(
-    predicted: Sequence[Predicted], rows: pd.DataFrame, backtest: Backtest, groups: Mapping[str, str]
+    predicted: Sequence[Predicted], rows: pd.DataFrame, backtest: Backtest, groups: Mapping[str, str], *, seed: int
 ) -> dict[datetime, dict[str, float]]:
     """Give per test origin the mean absolute contribution of each group of features, by the model that was tested there.
 
-    Of an origin's first 500 rows; none where the model reads nothing.
+    Of 500 rows of an origin, drawn by `seed`; none where the model reads nothing.
     """
     found = {}
     for part in predicted:
@@ -204,7 +210,8 @@ def importances(
         model, cutoff = part.models[backtest.rung], part.rows.cutoff.iloc[0]
         if not model.features:
             continue
-        values = model.contributions(rows[rows.cutoff == cutoff].head(_EXPLAINED))
+        here = rows[rows.cutoff == cutoff]
+        values = model.contributions(here.sample(min(len(here), _EXPLAINED), random_state=seed))
         found[cutoff.to_pydatetime()] = by_group(values, [groups[name] for name in model.features])
     return found
 

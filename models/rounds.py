@@ -59,6 +59,18 @@ def settled(
     return settled_on(*found, recipe, on_trial=on_trial, seed=seed)
 
 
+def rounds_for(
+    rows: pd.DataFrame, plan: Sequence[Origin], recipe: Recipe, horizon: timedelta, *, is_amount: bool, seed: int
+) -> int:
+    """Choose the rounds of a recipe as it is, by what was known before the first test origin (see `settled`)."""
+    if is_amount:
+        return OF_AMOUNTS
+    found = _watched(rows, next(origin for origin in plan if origin.is_test).train_cutoffs, horizon, recipe)
+    if found is None:
+        return ROUNDS * _times(recipe)
+    return _Proven(replace(recipe, rung="lightgbm", rounds=_MOST * _times(recipe)), *found, seed).rounds
+
+
 def _watched(
     rows: pd.DataFrame, known: Sequence[datetime], horizon: timedelta, recipe: Recipe
 ) -> tuple[pd.DataFrame, pd.DataFrame] | None:

@@ -45,14 +45,15 @@ def slices(
     is_amount: bool,
     seed: int,
     smallest: int = 50,
+    fewest: int = 20,
     confidence: float = 0.95,
 ) -> list[Slice]:
     """Tell the tested rows apart by each grouping: `user_id`, `cutoff`, `label` and the scores in `column` of each row.
 
     `by` has a value of each row, in the order of the rows. Numbers of more than four values are cut into quartiles. Text keeps its
-    twenty most frequent values, and the rest are `other`; null is `unknown`. Slices come as a reader looks for them, not the worst
-    first: groupings as given, numbers and ordered categories as they rise, other values by their rows, `other` and `unknown` last.
-    Measures are left out below `smallest` rows.
+    twenty most frequent values that at least `fewest` users have (one of fewer may say who they are), and the rest are `other`;
+    null is `unknown`. Slices come as a reader looks for them, not the worst first: groupings as given, numbers and ordered
+    categories as they rise, other values by their rows, `other` and `unknown` last. Measures are left out below `smallest` rows.
 
     Raises DataError when a grouping has more or fewer values than there are rows.
     """
@@ -60,7 +61,7 @@ def slices(
     for name, values in by.items():
         if len(values) != len(tested):
             raise DataError(f"slices by {name}: {len(values)} values for {len(tested)} tested rows; give one a row, in their order")
-        groups = _grouped(pd.Series(values).reset_index(drop=True))
+        groups = _grouped(pd.Series(values).reset_index(drop=True), tested.user_id.reset_index(drop=True), fewest)
         for value in groups.cat.categories:
             rows = tested[(groups == value).to_numpy()]
             if len(rows):
@@ -106,17 +107,16 @@ def _slice(
     )
 
 
-def _grouped(values: pd.Series) -> pd.Series:
+def _grouped(values: pd.Series, users: pd.Series, fewest: int) -> pd.Series:
     """Give the group of each row, as categories in the order to be shown."""
     if isinstance(values.dtype, pd.CategoricalDtype) and values.cat.ordered:
         return _in_order(values.astype(object), [str(name) for name in values.cat.categories])
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         return _of_numbers(values.astype(float))
-    counts = values.dropna().astype(str).value_counts()
-    names = [str(name) for name in sorted(counts.index, key=lambda name: (-counts[name], name))]
-    if len(names) <= _MOST:
-        return _in_order(values, names)
-    return _in_order(values.where(values.isna() | values.astype(str).isin(names[:_MOST]), OTHER), [*names[:_MOST], OTHER])
+    texts = values.dropna().astype(str)
+    counts, own = texts.value_counts(), users[texts.index].groupby(texts).nunique()
+    names = [str(name) for name in sorted(counts.index, key=lambda name: (-counts[name], name)) if own[name] >= fewest][:_MOST]
+    return _in_order(values.where(values.isna() | values.astype(str).isin(names), OTHER), [*names, OTHER])
 
 
 def _of_numbers(values: pd.Series) -> pd.Series:

@@ -18,16 +18,15 @@ _FEWEST = 20
 def lone_aucs(rows: pd.DataFrame, features: Sequence[str]) -> dict[str, float]:
     """Give for each feature how well it alone ranks `label` (0/1), whichever way round: 0.5 is chance, 1 is perfect.
 
-    Unknown values take part as the lowest, so that a feature that is known for one label only is seen. Of the first 20,000 rows.
+    Unknown values take part as the lowest, so that a feature that is known for one label only is seen.
     """
-    read = rows.head(_ROWS)
-    label = read.label.to_numpy() > 0
+    label = rows.label.to_numpy() > 0
     positives, negatives = int(label.sum()), int((~label).sum())
     if min(positives, negatives) == 0:
         return {}
     found = {}
     for name in features:
-        ranks = rankdata(np.nan_to_num(read[name].to_numpy(dtype=np.float64), nan=-np.inf))
+        ranks = rankdata(np.nan_to_num(rows[name].to_numpy(dtype=np.float64), nan=-np.inf))
         auc = (ranks[label].sum() - positives * (positives + 1) / 2) / (positives * negatives)
         found[name] = float(max(auc, 1 - auc))
     return found
@@ -39,10 +38,13 @@ def suspicions(rows: pd.DataFrame, groups: Mapping[str, str], asked: Collection[
     `groups` has each feature and the story it tells. A feature is suspected, too, when it alone ranks far better than any of
     another story: on honest logs the best two were never more than 0.03 apart. Those `asked`, which describe what is asked about,
     may: where nothing else describes it they stand alone. An empty list is no proof of honesty. With fewer
-    than 20 of either label no feature is suspected on its own. Amounts are looked at as spent or not.
+    than 20 of either label no feature is suspected on its own. Amounts are looked at as spent or not. Of more than 20,000 rows so
+    many are drawn.
     """
+    # In the order of rows there are users of one kind, such as the oldest, and one origin after the other.
+    rows = rows.sample(min(len(rows), _ROWS), random_state=0)
     alone = sorted(lone_aucs(rows, list(groups)).items(), key=lambda told: -told[1])
-    label = rows.head(_ROWS).label > 0
+    label = rows.label > 0
     is_known = min(label.sum(), (~label).sum()) >= _FEWEST
     knowing = [f"{name} (alone AUC {value:.3f})" for name, value in alone if value >= KNOWS_TOO_MUCH and is_known]
     said = []

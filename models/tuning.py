@@ -16,7 +16,7 @@ from models.backtest import Origin
 from models.ladder import Recipe, fit_recipe, possible
 from models.metrics import AMOUNT_MEASURE, measures_drawn
 from models.ranking import rank
-from models.rounds import settled
+from models.rounds import rounds_for
 
 _MOST_JUDGED = 4
 # What LightGBM takes where a recipe says nothing.
@@ -125,8 +125,8 @@ def judged(
     at their train cutoffs are read. Rounds are chosen by stopping on blocks of time before the first of the origins, so that no
     origin judges what was chosen on it. Origins are fitted `jobs` at a time, each in one thread, and give the same in any number.
     """
-    # The rounds alone: features were settled with the recipe, and are the same for all that is tried.
-    rounds = settled(rows, origins, recipe, horizon, is_amount=is_amount, seed=seed).rounds
+    # Features were settled with the recipe, and are the same for all that is tried.
+    rounds = rounds_for(rows, origins, recipe, horizon, is_amount=is_amount, seed=seed)
     fitted = replace(recipe, rung="lightgbm", rounds=rounds)
     found = Parallel(n_jobs=jobs, prefer="threads")(
         delayed(_loss)(rows, fitted, origin, is_amount=is_amount, seed=seed) for origin in origins

@@ -184,7 +184,7 @@ def _measured(
         by=settings.training.slices,
         groups={name: past.groups[name] for name in recipe.features},
         asked=past.asked_by(target),
-        importance=importances(compared.predicted, rows, backtest, past.groups),
+        importance=importances(compared.predicted, rows, backtest, past.groups, seed=seed),
         seed=seed,
     )
     return Tested(target, recipe, backtest, told, compared.season)

@@ -153,7 +153,7 @@ def _beside(told: Card, name: str) -> list[str]:
 def _calibration(told: Card) -> Iterator[str]:
     known = [band for band in told.bands if band.users]
     if not known:
-        yield "See the error of the total above." if told.target.is_amount else "Too few rows were tested to tell."
+        yield "Too few rows were tested to tell."
         return
     scale, inside = _of_scores(told), [band.stated_low <= band.rate <= band.stated_high for band in known]
     yield f"In {sum(inside)} of {len(known)} bands, what happened lies inside what the scores stated."

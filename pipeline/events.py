@@ -68,6 +68,12 @@ class EventLog:
     digest: str
     beyond_history: tuple[str, ...]
 
+    @property
+    def bad_share(self) -> float:
+        """The share of the rows of events that broke the contract; attributes are judged by themselves."""
+        broken = pc.sum(pc.not_equal(self.rejected["source"], ATTRIBUTES)).as_py() or 0
+        return broken / max(1, broken + self.count + self.later)
+
     def why_unmet(self, condition: str) -> str | None:
         """Say that no event before the night meets a condition, as none meets a misspelt type; None where one does."""
         met = active_users(self.events, [condition], midnight(self.as_of), LONGEST).limit(1).count()

@@ -282,8 +282,7 @@ def write(night: NightRun) -> NightRun:
         staged = {name: rows.staged(schema, night.as_of, output / STAGED / name) for name, (rows, schema) in made.items()}
         tables = {"quarantine": log.rejected, "memberships": night.stays.rows, **staged}
         counts = {name: len(table) for name, table in tables.items()} | {"events": log.count, "later": log.later}
-        bad = len(log.rejected) / max(1, len(log.rejected) + log.count + log.later)
-        checks = {"bad_share": round(bad, 6), "newest_event": log.last.isoformat()}
+        checks = {"bad_share": round(log.bad_share, 6), "newest_event": log.last.isoformat()}
         checks["windows_beyond_history"] = list(log.beyond_history)
         checks["models_trained_until"] = max(bundle.trained_until for bundle in target_models(night.champions).values())
         checks |= {"salt": salt_digest(night.settings.plays.salt), "formed_anew": [day.isoformat() for day in night.later]}

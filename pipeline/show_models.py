@@ -57,7 +57,7 @@ def print_backtest(told: Mapping[str, Any], console: Console, *, currency: str) 
         _print_ladder(row, console)
         _print_origins(row, console, currency)
         if row["bands"]:
-            _print_bands(row, console)
+            _print_bands(row, console, currency)
         _print_slices(row, console, currency, most=None)
 
 
@@ -226,18 +226,19 @@ def _print_origins(row: Mapping[str, Any], console: Console, currency: str) -> N
     console.print(table)
 
 
-def _print_bands(row: Mapping[str, Any], console: Console) -> None:
+def _print_bands(row: Mapping[str, Any], console: Console, currency: str) -> None:
+    scale = currency if row["is_amount"] else "%"
     table = plain_table(f"{row['target']}: what scores said and what happened; {row['bands_as_stated']:.0%} of the bands as stated")
     for name in ("scores", "rows", "mean score", "stated", "happened", "its interval"):
         table.add_column(name, justify="right")
     for band in row["bands"]:
         table.add_row(
-            f"{band['low']:.1%} to {band['high']:.1%}",
+            _from_to(band["low"], band["high"], scale),
             f"{band['users']:,}",
-            f"{band['mean_score']:.1%}",
-            f"{band['stated_low']:.1%} to {band['stated_high']:.1%}",
-            f"{band['rate']:.1%}",
-            f"{band['rate_low']:.1%} to {band['rate_high']:.1%}",
+            number(band["mean_score"], scale),
+            _from_to(band["stated_low"], band["stated_high"], scale),
+            number(band["rate"], scale),
+            _from_to(band["rate_low"], band["rate_high"], scale),
         )
     console.print(table)
     low, high = row["odds_moved"]
@@ -266,7 +267,12 @@ def _with_origins(row: Mapping[str, Any], name: str, currency: str) -> str:
     said = _of_measure(name, row["measures"], currency)
     if name not in row["over_origins"]:
         return said
-    return f"{said}\n{' to '.join(number(bound, unit(name, currency)) for bound in row['over_origins'][name])}"
+    low, high = row["over_origins"][name]
+    return f"{said}\n{_from_to(low, high, unit(name, currency))}"
+
+
+def _from_to(low: float, high: float, scale: str | None) -> str:
+    return f"{number(low, scale)} to {number(high, scale)}"
 
 
 def _of_measure(name: str, found: Mapping[str, Mapping[str, float]], currency: str) -> str:

@@ -20,7 +20,6 @@ from features.windows import label as window_label
 from models import gates
 from models.bundle import PersonaBundle, TargetBundle, inventory_of
 from models.gates import LOWER_IS_BETTER, Verdict
-from models.intervals import Interval
 from models.ladder import Model, Recipe, fit_recipe
 from models.metrics import AMOUNT_MEASURE
 from models.persona_matching import Matching
@@ -144,16 +143,7 @@ def judge(past: Past, tested: Tested, champions: Mapping[str, TargetBundle | Non
     """Let the gates look at a challenger: the champion, the labels, calibration, stability, and the data."""
     told, report, is_amount = past.settings.gates, tested.report, tested.target.is_amount
     measure = AMOUNT_MEASURE if is_amount else told.metric
-    seed, label = past.settings.training.seed, past.labels[tested.target.name].label
-    has_champion, champion = tested.target.name in champions, champions.get(tested.target.name)
-    if has_champion and tested.incomparable is not None:
-        instead = f"the rule {report.baseline}"
-        difference = None if report.ahead is None else gates.turned(report.ahead, report.measure)
-        compared = gates.not_comparable(tested.incomparable, difference, measure=report.measure, instead=instead)
-    else:
-        difference = against_champion(tested.backtest, measure, confidence=told.confidence, seed=seed) if has_champion else None
-        undefined = Interval(float("nan"), float("nan"), float("nan"))
-        compared = gates.not_worse(difference or undefined if has_champion else None, measure=measure)
+    label, champion = past.labels[tested.target.name].label, champions.get(tested.target.name)
     # An origin with a handful of either label says more about chance than about the model.
     at_origins = {
         origin: found[measure]
@@ -163,16 +153,28 @@ def judge(past: Past, tested: Tested, champions: Mapping[str, TargetBundle | Non
     # What is in use is not among the rules beside it.
     plain = report.rules_at_origins.get("base_rate", report.at_origins)
     references = {origin: found[measure].value for origin, found in plain.items() if measure in found}
-    rejected = len(past.log.rejected) / max(1, len(past.log.rejected) + past.log.count + past.log.later)
     return (
-        compared,
+        _beside_champion(past, tested, measure) if tested.target.name in champions else gates.not_worse(None, measure=measure),
         gates.tells_apart(
             float(label.iloc[0]) if label.nunique() == 1 else None, replaces=champion.recipe.rung if champion is not None else None
         ),
         _calibrated(report, told),
         gates.stable(at_origins, measure=measure, max_swing=told.max_swing, references=references),
-        gates.sound_data(rejected, allowed=past.settings.contract.max_bad_share, beyond_history=past.log.beyond_history),
+        gates.sound_data(past.log.bad_share, allowed=past.settings.contract.max_bad_share, beyond_history=past.log.beyond_history),
     )
+
+
+def _beside_champion(past: Past, tested: Tested, measure: str) -> Verdict:
+    """Hold a challenger against the champion, or where that cannot be asked, against the best simple rule."""
+    report, why, difference = tested.report, tested.incomparable, None
+    if why is None:
+        confidence, seed = past.settings.gates.confidence, past.settings.training.seed
+        difference = against_champion(tested.backtest, measure, confidence=confidence, seed=seed)
+        why = f"{measure.replace('_', ' ')} is not defined at an origin that both were tested at"
+    if difference is not None:
+        return gates.not_worse(difference, measure=measure)
+    ahead = None if report.ahead is None else gates.turned(report.ahead, report.measure)
+    return gates.not_comparable(why, ahead, measure=report.measure, instead=f"the rule {report.baseline}")
 
 
 def _calibrated(report: Report, told: GateSettings) -> Verdict:
@@ -279,8 +281,9 @@ def _log_target(tracker: Tracker, past: Past, made: Tested, model: Model, champi
         told |= {"rows": len(past.labels[target.name]), "test_origins": len(report.by_origin)}
         tracker.log(run_id, params={**made.recipe.settings, **told}, metrics=dict(_metrics(made)))
         tracker.log_origins(run_id, {origin: dict(_at_origin(report, origin)) for origin in report.by_origin})
-        latest = past.rows(target, {past.labels[target.name].cutoff.max()}).head(_SWARM)
-        importance, figures = _figures(made, bundle, latest)
+        latest = past.rows(target, {past.labels[target.name].cutoff.max()})
+        some = latest.sample(min(len(latest), _SWARM), random_state=past.settings.training.seed)
+        importance, figures = _figures(made, bundle, some)
         tracker.log_figures(figures)
         card = model_card(_card(past, made, bundle, importance, verdicts))
         tracker.log_text("model_card.md", card)
@@ -306,6 +309,7 @@ def _metrics(made: Tested) -> Iterator[tuple[str, float]]:
     yield from ((f"{report.measure}_of_{rung}", found.value) for rung, found in report.ladder.items())
     if report.bands:
         yield "bands_as_stated", report.coverage
+    if report.bands and report.positives is not None:
         yield "level_drift", max(band.drift for band in report.bands)
 
 
@@ -316,8 +320,8 @@ def _at_origin(report: Report, origin: datetime) -> Iterator[tuple[str, float]]:
         yield from ((f"{name}_low", found.low), (f"{name}_high", found.high))
 
 
-def _figures(made: Tested, bundle: TargetBundle, latest: pd.DataFrame) -> tuple[dict[str, float], dict[str, Figure]]:
-    """Draw everything, and give the importance of feature groups at the latest cutoff, largest first."""
+def _figures(made: Tested, bundle: TargetBundle, rows: pd.DataFrame) -> tuple[dict[str, float], dict[str, Figure]]:
+    """Draw everything, and give the importance of feature groups among `rows`, largest first."""
     target, report = made.target, made.report
     title = f"{target.name}: {target.meaning}" if target.meaning else target.name
     mean, base = made.backtest.mean(), made.backtest.mean(report.baseline)
@@ -331,8 +335,8 @@ def _figures(made: Tested, bundle: TargetBundle, latest: pd.DataFrame) -> tuple[
         )
     if not bundle.features:
         return {}, figures
-    read = latest[list(bundle.features)]
-    values = bundle.contributions(latest)
+    read = rows[list(bundle.features)]
+    values = bundle.contributions(rows)
     groups = [bundle.groups[name] for name in bundle.features]
     figures["shap_beeswarm"] = beeswarm(values, read, title=title)
     figures["shap_dependence"] = dependence(values, read, title=title)

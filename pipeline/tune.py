@@ -25,7 +25,7 @@ from features.errors import StoreError, first_line
 from features.labels import Target
 from models.backtest import Origin
 from models.ladder import Recipe
-from models.rounds import settled
+from models.rounds import rounds_for
 from models.tuning import Choice, Judged, Range, Space, judged, judging_origins, measure_of, place_in, space_of
 from pipeline.progress import Step
 from pipeline.settings import Settings
@@ -108,7 +108,7 @@ def tuned(
     chosen = tuning.recipe_of(best)
     measure = measure_of(is_amount=target.is_amount)
     step.note(f"{measure} {_value(best):.4f}, {_value(done[0]):.4f} before; {len(found)} of {trials} trials were there")
-    rounds = settled(known, plan, chosen, target.horizon, is_amount=target.is_amount, seed=tuning.seed).rounds
+    rounds = rounds_for(known, plan, chosen, target.horizon, is_amount=target.is_amount, seed=tuning.seed)
     return replace(chosen, rounds=rounds)
 
 

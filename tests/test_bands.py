@@ -15,7 +15,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from features.errors import ConfigError
 from models.band_names import NAMES
-from models.bands import Bands, coverage, score_bands, spaced
+from models.bands import Bands, amount_bands, coverage, score_bands, spaced
 from models.drift import level_drift
 
 DAYS = tuple(timedelta(days=days) for days in (14, 28, 56, 84))
@@ -179,6 +179,28 @@ def test_right_scores_are_covered_and_only_with_users_where_they_come_back() -> 
         known.append(coverage(score_bands(label, score, users=user)))
     assert np.mean(alone) < 0.88
     assert 0.93 < np.mean(known) < 0.99
+
+
+def test_amounts_are_told_by_tenth_and_covered_where_they_are_right() -> None:
+    random = np.random.default_rng(4)
+    score = np.repeat(random.uniform(5, 50, 2_000), 2)
+    users = np.repeat(np.arange(2_000), 2).astype(str)
+    # What a user spends at one date is like what the same user spends at the next.
+    label = score * np.repeat(random.exponential(1.0, 2_000), 2)
+    bands = amount_bands(label, score, users=users, seed=1)
+    assert [band.users for band in bands] == [400] * 10
+    assert bands[0].mean_score == pytest.approx(np.sort(score)[:400].mean())
+    assert bands[0].rate == pytest.approx(label[np.argsort(score, kind="stable")[:400]].mean())
+    assert coverage(bands) >= 0.8
+    assert all(
+        band.rate_low < band.rate < band.rate_high and band.stated_low < band.mean_score < band.stated_high for band in bands
+    )
+    # Of users who come twice intervals are as wide as of half as many rows.
+    own = np.ptp([(band.rate_low, band.rate_high) for band in bands], axis=1)
+    alone = np.ptp([(band.rate_low, band.rate_high) for band in amount_bands(label, score, users=np.arange(4_000), seed=1)], axis=1)
+    assert np.median(own / alone) == pytest.approx(np.sqrt(2), rel=0.15)
+    assert coverage(amount_bands(label, score * 2, users=users, seed=1)) == 0
+    assert amount_bands(label[:0], score[:0], users=users[:0], seed=1) == []
 
 
 def test_wrong_scores_are_no_excuse_for_wide_intervals() -> None:

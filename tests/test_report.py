@@ -1,5 +1,6 @@
 """What a report says of a backtest beyond its measures."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -9,9 +10,28 @@ from scipy.special import expit, logit
 
 from models.backtest import Backtest, Worth
 from models.calibration import Calibrator
-from models.report import Report, report
+from models.report import Report, against_champion, report
 
 ORIGINS = [datetime(2024, 1, 1) + timedelta(days=14 * at) for at in range(3)]
+
+
+def test_a_champion_is_compared_where_its_recipe_had_enough_to_learn_from() -> None:
+    random, parts = np.random.default_rng(1), []
+    for origin, champion in zip(ORIGINS, (np.nan, 0.3, 0.3), strict=True):
+        score = random.uniform(0.1, 0.9, 1_000)
+        happened = (random.random(1_000) < score).astype(float)
+        users = [f"u{number}" for number in range(1_000)]
+        own = {"user_id": users, "cutoff": origin, "is_test": True, "label": happened, "score": score, "base_rate": 0.5}
+        parts.append(pd.DataFrame(own).assign(champion=champion * random.random(1_000)))
+    rows = pd.concat(parts, ignore_index=True)
+    backtest = Backtest(rows, "rfm", {"base_rate": Worth(0.0, 1.0)}, Calibrator(), is_amount=False)
+    found = against_champion(backtest, "auc", confidence=0.95, seed=1)
+    later = against_champion(replace(backtest, predictions=rows[rows.cutoff > ORIGINS[0]]), "auc", confidence=0.95, seed=1)
+    assert found is not None and later is not None
+    assert found.low > 0.1
+    assert found.value == pytest.approx(later.value)
+    nowhere = replace(backtest, predictions=rows.assign(champion=np.nan))
+    assert against_champion(nowhere, "auc", confidence=0.95, seed=1) is None
 
 
 def told(levels: list[float], *, is_amount: bool = False, slope: float = 1.0) -> Report:

@@ -13,7 +13,7 @@ from models.backtest import Origin, plan_origins
 from models.calibration import calibrated_loss
 from models.ladder import Recipe, Trees, fit_recipe
 from models.propensity import RATE, ROUNDS
-from models.rounds import ENOUGH_FEATURES, _watched, settled, settled_on
+from models.rounds import ENOUGH_FEATURES, _watched, rounds_for, settled, settled_on
 
 HORIZON = timedelta(days=28)
 CUTOFFS = [datetime(2024, 1, 1) + timedelta(days=14 * index) for index in range(10)]
@@ -88,6 +88,26 @@ def test_the_number_is_the_best_of_models_fitted_one_by_one() -> None:
 
     losses = {rounds: loss(rounds) for rounds in range(50, 401, 10)}
     assert found == min(losses, key=losses.__getitem__) > 50
+
+
+def test_a_recipe_as_it_is_has_rounds_of_its_own() -> None:
+    told, small = rows(), replace(RECIPE, rung="lightgbm", leaves=2)
+    plan = plan_origins(CUTOFFS, HORIZON, tests=1, calibrations=1)
+    found = _watched(told, plan[-1].train_cutoffs, HORIZON, small)
+    assert found is not None
+    early, late = found
+
+    def loss(rounds: int) -> float:
+        raw = fit_recipe(early, early.label, replace(small, rounds=rounds), is_amount=False, seed=1).raw(late)
+        return calibrated_loss(raw, late.label.to_numpy())
+
+    losses = {rounds: loss(rounds) for rounds in range(50, 401, 10)}
+    assert rounds_for(told, plan, small, HORIZON, is_amount=False, seed=1) == min(losses, key=losses.__getitem__)
+    # What is on trial elsewhere has others.
+    better = settled(told, plan, small, HORIZON, is_amount=False, seed=1)
+    assert better.leaves == 4
+    short = [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)]
+    assert rounds_for(told, short, small, HORIZON, is_amount=False, seed=1) == ROUNDS
 
 
 def test_another_level_later_does_not_stop_trees_that_still_learn_the_order() -> None:

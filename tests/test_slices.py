@@ -24,7 +24,9 @@ def predicted(rows: int = 120) -> pd.DataFrame:
 
 def shape(values: object, rows: pd.DataFrame | None = None) -> list[tuple[str, int]]:
     rows = predicted(len(values)) if rows is None else rows
-    return [(part.value, part.users) for part in slices(rows, "score", {"x": values}, is_amount=False, seed=1, smallest=1000)]
+    return [
+        (part.value, part.users) for part in slices(rows, "score", {"x": values}, is_amount=False, seed=1, smallest=1000, fewest=1)
+    ]
 
 
 def test_each_slice_is_measured_on_its_own_rows() -> None:
@@ -73,6 +75,13 @@ def test_rare_texts_are_one_group() -> None:
     found = shape(values)
     assert found[:2] == [("v24", 3), ("v00", 2)]
     assert (len(found), found[-1]) == (21, ("other", 10))
+
+
+def test_a_text_of_few_users_is_not_told() -> None:
+    rows = predicted(180)
+    by_user = {f"u{number}": "x" if number < 20 else "lonely" if number < 39 else "y" for number in range(60)}
+    found = slices(rows, "score", {"x": rows.user_id.map(by_user)}, is_amount=False, seed=1)
+    assert [(part.value, part.users) for part in found] == [("y", 63), ("x", 60), ("other", 57)]
 
 
 def test_numbers_are_cut_into_quartiles_with_their_lower_bound() -> None:
