@@ -58,7 +58,7 @@ check: $(READY) ## lint, types, architecture, docs up to date
 docs: $(READY) ## write the generated pages of docs/
 	@$(BIN)/python docs/generate.py
 
-bench: $(READY) ## measure what the README claims
+bench: $(READY) ## measure what the README claims; for the feature engine, in an hour: benchmarks/feature_engine.py
 	@$(BIN)/python benchmarks/complete_journey.py
 	@$(BIN)/python benchmarks/best_possible.py
 	@$(BIN)/python benchmarks/target_models.py

@@ -56,7 +56,9 @@ def connect_spark(*, master: str, memory: str, options: Mapping[str, str], spill
     Raises ConfigError naming the key when PySpark or Java is missing, the master cannot be reached, or no executor starts.
     """
     if find_spec("pyspark") is None:
-        raise ConfigError("engine.kind is spark, but PySpark is not installed: pip install 'beforehand[spark]'")
+        raise ConfigError(
+            "engine.kind is spark, but PySpark is not installed: pip install -e '.[spark]', in the folder of this project"
+        )
     _require_java()
     _require_reachable(master)
     is_first = _running() is None

@@ -39,15 +39,6 @@ class Interval:
         return Interval(-self.value, -self.high, -self.low)
 
 
-def user_weights(users: npt.ArrayLike, *, draws: int, seed: int) -> Floats:
-    """Draw as many users as there are, with replacement: how often each row's user was drawn, draws × rows.
-
-    `users` has the user of each row. The weights of a user do not depend on the order of rows, nor on the users' other rows.
-    """
-    codes, count = _coded(users)
-    return np.concatenate([counts[:, codes] for counts in _drawn_users(count, draws=draws, seed=seed, most=draws)])
-
-
 @dataclass(frozen=True)
 class Measured:
     """Measures by name: their means over origins, and at each origin where they are defined."""

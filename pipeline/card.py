@@ -270,7 +270,7 @@ def _made_with(told: Card) -> Iterator[str]:
 
 
 def _features(told: Card) -> Iterator[str]:
-    yield "What the model reads, by group; docs/features.md says what each means."
+    yield "What the model reads, by group; `features.md` of the training that this is part of says what each means."
     yield ""
     yield from table(
         ["group", "features"],

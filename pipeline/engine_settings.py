@@ -60,7 +60,7 @@ class DuckDBSettings(Strict):
 
 
 class SparkSettings(Strict):
-    """Apache Spark, where one machine is not enough: needs `pip install 'beforehand[spark]'` and Java 17 or later."""
+    """Apache Spark, where one machine is not enough: needs the extra `spark` and Java 17 or later."""
 
     kind: Literal["spark"]
     master: Annotated[str, AfterValidator(as_value_error(_master))] = Field(

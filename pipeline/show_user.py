@@ -64,7 +64,7 @@ def tell_user(settings: Settings, user: str, as_of: date | None) -> dict[str, An
     if row is None:
         raise DataError(
             f"there is no user {user!r} in the night of {day}: ids are compared letter by letter, as the sources give "
-            "them; who first came later, or was forgotten, is not there"
+            "them; who first came later is not there"
         )
     built = declared(settings.wanted(), COLUMNS)
     by_name = {feature.name: feature for feature in built.features}

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import matplotlib.figure
@@ -32,7 +33,8 @@ from pipeline.settings import Settings
 # Opens the experiment among trainings; without it MLflow's pages open on traces and prompts.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 _VARIABLE = "MLFLOW_TRACKING_URI"
-_REQUIREMENTS = ["beforehand"]
+# Of this version: an index may have another package of that name, or a later one that reads other files.
+_REQUIREMENTS = [f"beforehand=={version('beforehand')}"]
 # What MLflow's registry keeps of a description.
 _LONGEST = 5_000
 
@@ -198,17 +200,6 @@ class Tracker:
             registry.roll_back(client, change, reason=reason)
         return replace(change, model=model)
 
-    def champions(self, models: Sequence[str]) -> dict[str, Champion]:
-        """Load the champions of the models from the registry.
-
-        Raises GateError naming every model without one, and StoreError when the registry or a model's files cannot be read.
-        """
-        found = self.in_charge(models)
-        missing = [model for model in models if model not in found]
-        if missing:
-            raise self.no_champion(missing)
-        return found
-
     def no_champion(self, models: Sequence[str]) -> GateError:
         """Make the error that names models without a champion."""
         return GateError(
@@ -217,12 +208,15 @@ class Tracker:
         )
 
     def in_charge(self, models: Sequence[str]) -> dict[str, Champion]:
-        """Load the champions of those models that have one; raises StoreError as `champions` does."""
+        """Load the champions of those models that have one.
+
+        Raises StoreError when the registry or a model's files cannot be read.
+        """
         found = self._aliases(models)
         return {model: self._load(model, found[model][CHAMPION]) for model in models if CHAMPION in found[model]}
 
     def of_versions(self, versions: Mapping[str, str]) -> dict[str, Champion]:
-        """Load these versions of models, as they were once in charge; raises StoreError as `champions` does."""
+        """Load these versions of models, as they were once in charge; raises StoreError as `in_charge` does."""
         self.open()
         do = "put its files back, or start from a night whose models are all there"
         return {model: self._load(model, version, do=do) for model, version in versions.items()}

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from itertools import islice
 from platform import python_version
 
-import lightgbm
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -28,6 +27,7 @@ from models.report import Report, against_champion, by_group
 from models.season import in_words
 from pipeline.backtest import Tested, champions_in_charge, test
 from pipeline.card import Card, model_card
+from pipeline.feature_page import feature_page
 from pipeline.figures import (
     beeswarm,
     dependence,
@@ -46,6 +46,8 @@ from pipeline.tracking import Tracker
 from pipeline.training_settings import GateSettings
 from pipeline.tune import tuned
 
+# What another version of may make another model.
+_MADE_WITH = ("beforehand", "duckdb", "lightgbm", "numpy", "pandas", "scikit-learn", "scipy")
 _SWARM = 1_000
 # So many tell what is expected of everybody: the mean of more is the same, within a hundredth of how users differ.
 _OTHERS = 10_000
@@ -128,6 +130,7 @@ def train(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrator,
             models = _final_models(past, tested, narrator)
             with narrator.step("logging to MLflow", total=len(tested) + 1) as step:
                 tracker.log(run_id, params=_parameters(past), metrics={"users": past.log.users, "events": past.log.count})
+                tracker.log_text("features.md", feature_page(past.log.features))
                 trained = []
                 for made in tested:
                     trained.append(_log_target(tracker, past, made, models[made.target.name], champions))
@@ -427,7 +430,7 @@ def _parameters(past: Past) -> dict[str, object]:
 
 
 def _versions() -> dict[str, str]:
-    return {"beforehand": version("beforehand"), "lightgbm": lightgbm.__version__, "python": python_version()}
+    return {"python": python_version()} | {name: version(name) for name in _MADE_WITH}
 
 
 def _log_personas(tracker: Tracker, past: Past, personas: Personas, former: Personas | None, matching: Matching | None) -> str:

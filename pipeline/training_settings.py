@@ -26,7 +26,7 @@ class TrainingSettings(Strict):
     slices: tuple[Name, ...] = Field(
         (), description="Features by whose values the tests are told apart too, beside tenure and journey stage."
     )
-    every: Duration = Field(timedelta(days=28), description="Age of the champions at which `nightly` trains new ones.")
+    every: Duration = Field(timedelta(days=28), description="Age of the latest training at which `nightly` trains again.")
     jobs: int = Field(2, ge=1, description="Models fitted side by side, one thread each.")
     seed: int = Field(7, ge=0, lt=2**31, description="Seed of everything that draws at random.")
 

@@ -168,7 +168,7 @@ earlier origins alone. The model in use has learned from all cutoffs.
 
 ## Features
 
-What the model reads, by group; docs/features.md says what each means.
+What the model reads, by group; `features.md` of the training that this is part of says what each means.
 
 | group | features |
 |---|---|

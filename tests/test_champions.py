@@ -80,7 +80,7 @@ def refused(folder: Path) -> Result:
 
 
 def versions(folder: Path) -> dict[str, str]:
-    champions = Tracker(read_settings(folder / "shop.yaml")).champions(NAMES)
+    champions = Tracker(read_settings(folder / "shop.yaml")).in_charge(NAMES)
     return {name: champion.version for name, champion in champions.items()}
 
 
@@ -137,7 +137,7 @@ def test_challengers_are_held_against_the_champions(folder: Path, refused: Resul
 
 def test_what_a_champion_was_tuned_to_is_where_the_next_training_starts(folder: Path) -> None:
     settings = read_settings(folder / "shop.yaml")
-    champion = Tracker(settings).champions(["churn_28d"])["churn_28d"].bundle
+    champion = Tracker(settings).in_charge(["churn_28d"])["churn_28d"].bundle
     assert isinstance(champion, TargetBundle)
     tuned = replace(champion, recipe=replace(champion.recipe, parameters={"num_leaves": 5}))
     narrator = Narrator(Console(file=StringIO()))
@@ -150,7 +150,7 @@ def test_what_a_champion_was_tuned_to_is_where_the_next_training_starts(folder: 
 
 def test_reasons_are_told_against_whom_a_target_asks_about_on_the_night_of_the_training(folder: Path) -> None:
     settings = read_settings(folder / "shop.yaml")
-    champion = Tracker(settings).champions(["churn_28d"])["churn_28d"].bundle
+    champion = Tracker(settings).in_charge(["churn_28d"])["churn_28d"].bundle
     assert isinstance(champion, TargetBundle)
     past = gather(settings, date.fromisoformat(champion.trained_until), Narrator(Console(file=StringIO())))
     asked = past.asked_tonight(next(target for target in past.targets if target.name == "churn_28d"))
@@ -186,7 +186,7 @@ def test_shadow_scores_are_of_challengers_and_leave_the_night_as_it_is(folder: P
 
 
 def test_a_night_says_again_what_the_test_of_a_champion_warned_of(folder: Path) -> None:
-    champions = Tracker(read_settings(folder / "shop.yaml")).champions(NAMES)
+    champions = Tracker(read_settings(folder / "shop.yaml")).in_charge(NAMES)
     warned = {name: champion.bundle.warnings for name, champion in champions.items() if champion.bundle.warnings}
     done = run("score", "--config", folder / "shop.yaml", "--as-of", LATER)
     assert warned and all(f"{name}, when tested: {said}" in done.stderr for name, told in warned.items() for said in told)

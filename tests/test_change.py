@@ -113,7 +113,7 @@ def promoted(folder: Path) -> Path:
     """Another churn model, which says more of everybody, is in charge of the last night."""
     config = copied(folder, "promoted", of="begun")
     tracker = Tracker(read_settings(config))
-    bundle = tracker.champions(["churn_28d"])["churn_28d"].bundle
+    bundle = tracker.in_charge(["churn_28d"])["churn_28d"].bundle
     assert isinstance(bundle, TargetBundle)
     with tracker.run("by hand", tags={}):
         calibrator = Calibrator("platt", slope=0.9, intercept=0.7)

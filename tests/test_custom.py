@@ -12,6 +12,7 @@ from features.custom import Custom
 from features.declare import Wanted, declared
 from features.errors import ConfigError
 from features.event_types import KNOWN
+from pipeline.feature_page import feature_page
 
 CUTOFF = at("2024-03-01")
 
@@ -47,6 +48,15 @@ def built(engine: SQLBackend, *asked: Custom) -> dict[str, dict[str, float | Non
 def test_hundreds_of_values_joined_by_or_are_built(engine: SQLBackend) -> None:
     any_of = " or ".join(f"amount = {number}" for number in range(800))
     assert built(engine, custom(f"count(*) filter (where {any_of})"))["ann"] == {"own": 3.0}
+
+
+def test_the_page_of_a_training_tells_what_it_needs() -> None:
+    asked = (custom("sum(amount) filter (where channel = 'web')", 7 * DAY, unit="money"), custom("own_7d / 2", name="half"))
+    page = feature_page(declared(Wanted(WINDOWS, families=(), custom=asked), COLUMNS)).splitlines()
+    assert page[-2:] == [
+        "| `own_7d` | money | own in the last 7 days | amount, channel | own |",
+        "| `half` | times | own | amount, channel | own |",
+    ]
 
 
 def test_every_aggregate_looks_through_its_windows(engine: SQLBackend) -> None:

@@ -1,13 +1,14 @@
 """Bootstrap over users: whole users move together, draws can be repeated, and the interval holds what it should."""
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
 from scipy.special import expit
 
 from features.errors import DataError, GateError
 from models import intervals as module
-from models.intervals import Interval, intervals, mean_interval, paired, pooled, rate_interval, user_weights
+from models.intervals import Interval, _coded, _drawn_users, intervals, mean_interval, paired, pooled, rate_interval
 from models.metrics import Contact, measures
 
 CUTOFFS = pd.to_datetime(["2024-01-01", "2024-01-15", "2024-01-29"])
@@ -28,6 +29,12 @@ def predicted(users: int = 60, seed: int = 0, repeats: bool = False) -> pd.DataF
             "baseline": expit(np.broadcast_to(odds, shape).ravel() + random.normal(size=odds.size if not repeats else users * 3)),
         }
     )
+
+
+def user_weights(users: npt.ArrayLike, *, draws: int, seed: int) -> np.ndarray:
+    """How often each row's user was drawn: draws × rows."""
+    codes, count = _coded(users)
+    return np.concatenate([counts[:, codes] for counts in _drawn_users(count, draws=draws, seed=seed, most=draws)])
 
 
 def test_all_rows_of_a_user_weigh_the_same() -> None:

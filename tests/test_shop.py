@@ -190,6 +190,8 @@ def test_a_training_is_in_mlflow_from_parent_to_model(shop: Path) -> None:
     assert len(parents) == 1
     assert {"as_of", "config_digest", "events_digest"} <= set(parents[0].data.tags)
     assert {"churn_28d_auc_mean", "value_28d_mean_absolute_error_mean"} <= set(parents[0].data.metrics)
+    page = Path(client.download_artifacts(parents[0].info.run_id, "features.md")).read_text()
+    assert "| `purchase_recency_days` | days | " in page
     children = {found.info.run_name: found for found in runs if found.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id}
     assert set(children) == {*TARGETS, "personas"}
     churn = children["churn_28d"]
