@@ -24,7 +24,7 @@ from pipeline.settings import FeatureSettings, Settings
 
 DOCS = Path(__file__).parent
 # Named values add features; one of each shows how.
-EXAMPLE = {"channel": ("web",), "device": ("mobile",), "source": ("ads",)}
+EXAMPLE = {"category": ("deli",), "channel": ("web",), "device": ("mobile",), "source": ("ads",)}
 # Targets say what is asked about; one shows how.
 HORIZON = timedelta(days=28)
 OUTCOME = outcomes.Outcome(

@@ -179,8 +179,8 @@ class FeatureSettings(Strict):
         min_length=1,
         description="Families that are built, stage and habits among them; docs/features.md lists all.",
     )
-    values: dict[Literal["channel", "device", "source"], tuple[str, ...]] = Field(
-        {}, description="Values that get a share and a recency of their own, such as channel: [web, app]."
+    values: dict[Literal["category", "channel", "device", "source"], tuple[str, ...]] = Field(
+        {}, description="Values that get a share and a recency of their own, such as channel: [web, app]; of purchases by category."
     )
     events: tuple[EventCondition, ...] = Field(
         (),

@@ -235,6 +235,7 @@ def habits(seen: Seen, _row: Row) -> Row:
     return {
         **row,
         **favourite(seen.of("purchase"), "category", seen, "favourite_category"),
+        **named_values(seen, "category", seen.of("purchase")),
         f"category_entropy_{name}": mixture(lines.category),
         f"category_price_level_{name}": price_level(seen),
         f"brand_count_{name}": lines.brand.nunique(),
@@ -285,13 +286,14 @@ def channels(seen: Seen, _row: Row) -> Row:
     return row
 
 
-def named_values(seen: Seen, what: str) -> Row:
-    """Share and recency of the values that the config names."""
+def named_values(seen: Seen, what: str, rows: pd.DataFrame | None = None) -> Row:
+    """Share and recency of the values that the config names, among the user's own events or some `rows`."""
     row: Row = {}
-    recent = seen.last(seen.own, seen.longest)[what].dropna()
+    told = seen.own if rows is None else rows
+    recent = seen.last(told, seen.longest)[what].dropna()
     for value in seen.values.get(what, ()):
         row[f"{what}_{value}_share_{label(seen.longest)}"] = (recent == value).mean()
-        row[f"{what}_{value}_recency_days"] = seen.recency(seen.own[seen.own[what] == value])
+        row[f"{what}_{value}_recency_days"] = seen.recency(told[told[what] == value])
     return row
 
 

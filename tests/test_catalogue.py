@@ -16,7 +16,7 @@ from features.event_types import KNOWN
 from features.families import FAMILIES
 
 WINDOWS = tuple(days * DAY for days in (7, 14, 28, 56, 84, 168))
-VALUES = {"channel": ["web"], "device": ["phone"], "source": ["{mail}"]}
+VALUES = {"category": ["tea"], "channel": ["web"], "device": ["phone"], "source": ["{mail}"]}
 WANTED = Wanted(WINDOWS, values=VALUES, attributes={"tier": False, "household_size": True})
 ALL = declared(WANTED, COLUMNS).features
 BY_NAME = {feature.name: feature for feature in ALL}

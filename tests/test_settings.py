@@ -243,7 +243,10 @@ def test_what_a_segment_does_is_checked(tmp_path: Path, change: dict[str, object
             "journey_stages, loyalty_tiers: the rules of each read the other, a cycle",
         ),
         ({"plays": {"channels": [{"name": "mail", "consent": "1"}]}}, "plays.channels.0.consent: '1' is not a condition"),
-        ({"features": {"values": {"brand": ["x"]}}}, "features.values.brand: input should be 'channel', 'device' or 'source'"),
+        (
+            {"features": {"values": {"brand": ["x"]}}},
+            "features.values.brand: input should be 'category', 'channel', 'device' or 'source'",
+        ),
         ({"plays": {"channels": [{"name": "m", "consent": "true"}] * 2}}, "plays.channels: the name 'm' is used 2 times"),
         ({"plays": {"quiet_hours": {"start": 8, "stop": 8}}}, "plays.quiet_hours: start and stop are the same hour"),
         (

@@ -1,6 +1,6 @@
 """Habits and browsing: how often, how much, which categories and brands, at what price, and how much is only looked at."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 
 import ibis
@@ -8,7 +8,7 @@ from ibis import _
 
 from features.catalogue import NAME, Feature, coarse, feature_name
 from features.event_types import NEW_ITEM, PURCHASE, VIEW, VISIT
-from features.families.values import entropy, favourite, favourite_features
+from features.families.values import entropy, favourite, favourite_features, share_of_value
 from features.snapshot import MILLION, total
 from features.windows import within, words
 
@@ -26,6 +26,12 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
     yield from _brands(windows)
     yield from _browsing(windows)
     yield from _usage(windows)
+
+
+def value_features(values: Mapping[str, Sequence[str]], windows: Sequence[timedelta]) -> Iterator[Feature]:
+    """Share and recency of the categories that the config names."""
+    for value in values.get("category", ()):
+        yield from share_of_value("category", "categories", value, windows[-1])
 
 
 def _buying(windows: Sequence[timedelta]) -> Iterator[Feature]:

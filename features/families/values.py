@@ -13,13 +13,13 @@ from features.windows import words
 
 # Bounds the share that a favourite would keep in the long run with 97.5 % confidence (Wilson, 1927).
 _Z = 1.96
-# How one speaks of what is done with a value, and of where most is done.
+# How one speaks of what is done with a value, of where most is done, and of the last time.
 _DONE = {
-    "channel": ("activity through", "mostly active through"),
-    "device": ("activity on", "mostly active on"),
-    "source": ("activity from", "comes mostly from"),
-    "category": ("purchases in", "buys most from"),
-    "hour": ("activity in", "mostly active in"),
+    "channel": ("activity through", "mostly active through", "activity through"),
+    "device": ("activity on", "mostly active on", "activity on"),
+    "source": ("activity from", "comes mostly from", "activity from"),
+    "category": ("purchases in", "buys most from", "purchase in"),
+    "hour": ("activity in", "mostly active in", "activity in"),
 }
 _DIGITS = 12
 
@@ -80,13 +80,13 @@ def share_of_value(what: str, base: Base, value: str, window: timedelta, *, high
     word = f"{what}_{in_names(value)}"
     hit, needs = _.value == value, frozenset({what})
     said = verbatim(value)
-    done = _DONE[what][0]
+    done, _most, last = _DONE[what]
     yield Feature(
         name=feature_name(word, "share", window),
         base=base,
         expr=hit.ifelse(_.recent_n, 0.0).sum() / _.recent_n.sum().nullif(0.0),
         unit="share",
-        meaning=f"share of events in the last {words(window)} with {what} {value}",
+        meaning=f"share of the {_counted(what)} in the last {words(window)} with {what} {value}",
         phrase=f"{{value}} of {done} {said}",
         group=plural(what),
         unknown=f"no {what} known in the last {words(window)}",
@@ -98,8 +98,8 @@ def share_of_value(what: str, base: Base, value: str, window: timedelta, *, high
         base=base,
         expr=hit.ifelse(_.since_last, ibis.null("float64")).min(),
         unit="days",
-        meaning=f"days since the last event with {what} {value}",
-        phrase=f"last {done} {said} {{value}} ago",
+        meaning=f"days since the last {'purchase' if what == 'category' else 'event'} with {what} {value}",
+        phrase=f"last {last} {said} {{value}} ago",
         group=plural(what),
         unknown=f"no {done} {said} so far",
         needs=needs,
