@@ -88,7 +88,8 @@ class Past:
 
     def asked_by(self, target: Target) -> set[str]:
         """Give the features that describe what a target itself asks about."""
-        return {feature.name for feature in self.log.features.numbers if feature.outcome in read_for(target) - {None}}
+        own = read_for(target) - {None}
+        return {feature.name for feature in self.log.features.numbers if feature.outcome in own}
 
     @property
     def groups(self) -> dict[str, str]:

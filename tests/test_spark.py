@@ -171,7 +171,7 @@ def test_missing_java_is_told_with_where_to_get_it(tmp_path: Path, monkeypatch: 
 
 def test_missing_pyspark_is_told_with_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spark, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"engine\.kind is spark, but .* pip install 'beforehand\[spark\]'"):
+    with pytest.raises(ConfigError, match=r"engine\.kind is spark, but .* pip install -e '\.\[spark\]'"):
         connect_spark(master="local", memory="1GB", options={}, spill=tmp_path)
 
 
