@@ -75,8 +75,12 @@ def connect_spark(*, master: str, memory: str, options: Mapping[str, str], spill
 
 def _session(master: str, memory: str, options: Mapping[str, str], spill: Path, log: Path) -> "SparkSession":
     from pyspark import SparkConf
+    from pyspark.logger import PySparkLogger
     from pyspark.sql import SparkSession
 
+    # They print what an engine could not read, which may be a user's id.
+    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
+        PySparkLogger.getLogger(name).disabled = True
     # Every result that comes back as a frame would repeat it; the tests hold what comes back against DuckDB's.
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
     if running := _running():

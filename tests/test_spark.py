@@ -1,6 +1,7 @@
 """Spark: opened fast or refused with the key that is wrong, and the same answers as DuckDB from files to fingerprint."""
 
 import random
+import re
 from pathlib import Path
 
 import ibis
@@ -13,6 +14,7 @@ from builders import DAY, at, close_engine, load, open_engine
 from features import spark
 from features.cells import read_instant, read_number, written
 from features.contract import Bounds, accepted, conform, judge
+from features.engines import engine_errors, keep, without_cells
 from features.errors import ConfigError
 from features.fingerprint import fingerprint
 from features.sources import Source, read_sources
@@ -61,6 +63,16 @@ def on(kind: str, table: pa.Table, **columns: object) -> pd.DataFrame:
         return engine.execute(made.order_by("n"))
     finally:
         close_engine(engine)
+
+
+def test_what_cannot_be_read_is_told_without_the_cell(engine: SQLBackend, capfd: pytest.CaptureFixture[str]) -> None:
+    table = load(engine, pa.table({"user_id": ["secret ann", "7"]}))
+    with pytest.raises(engine_errors()) as raised:
+        keep(engine, table.select(number=table.user_id.cast("float64")), "numbers")
+    assert re.search(r"(Conversion Error|\[CAST_INVALID_INPUT\]): a cell that is no DOUBLE", without_cells(raised.value))
+    assert "secret" in str(raised.value)
+    printed = capfd.readouterr()
+    assert "secret" not in printed.out + printed.err + without_cells(raised.value)
 
 
 @pytest.mark.spark
