@@ -127,8 +127,9 @@ def _profile(personas: Personas, scaled: Floats, places: np.ndarray, meanings: S
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     figure.suptitle(f"What sets each persona apart, {len(scaled):,} users", fontsize=11)
-    said = "the persona's median user beside everybody's,\nin standard deviations of users (0: alike)"
-    figure.colorbar(image, ax=axes, shrink=0.6, extend="both", label=said)
+    # Of few traits the figure is low.
+    said = "median user of the persona\nbeside everybody's, in\nstandard deviations\n(0: alike)"
+    figure.colorbar(image, ax=axes, shrink=0.6, extend="both").set_label(said, fontsize=8)
     return figure
 
 
