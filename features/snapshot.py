@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import reduce
 
 import ibis
 import ibis.expr.types as ir
@@ -171,9 +170,11 @@ class Snapshot:
         return self._keep(table, "days") if "weeks" in self._bases else table
 
     def _weeks(self) -> ir.Table:
-        # Seven days ago sharp is still within the last seven days. A day of users is in two weeks where these change within it.
-        ends = (self["days"].select(*KEYS, since=at) for at in ("since", "since_last"))
-        weeks = reduce(ir.Table.union, ends).select(*KEYS, week=(_.since / 7).ceil().cast("int64") - 1).distinct()
+        # Seven days ago sharp is still within the last seven days.
+        first, last = ((_[since] / 7).ceil().cast("int64") - 1 for since in ("since", "since_last"))
+        days = self["days"]
+        # A local day is in two weeks where one ends within it.
+        weeks = days.select(*KEYS, week=first).union(days.filter(first != last).select(*KEYS, week=last)).distinct()
         turn = ibis.row_number().over(ibis.window(group_by=[weeks.user_id, weeks.cutoff], order_by=weeks.week))
         return weeks.mutate(turn=turn)
 
