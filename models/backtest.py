@@ -13,16 +13,17 @@ from sklearn.metrics import log_loss
 
 from features.errors import GateError
 from features.windows import words
-from models.calibration import FEWEST_BLOCKS, Calibrator, calibrated_loss, fit_calibrator
+from models.calibration import FEWEST_BLOCKS, Calibrator, calibrated_loss, fit_calibrator, mended
 from models.drift import level_drift
+from models.intervals import paired
 from models.ladder import BLENDS, RUNGS, Model, Recipe, Rung, fit_recipe, fit_rungs, possible, raw_by
 from models.metrics import Contact, main_measure, measures, poisson_deviance
-from models.propensity import Floats
+from models.propensity import Floats, rarer
 from models.season import NO_SEASON, Season
 
 KEYS = ["user_id", "cutoff", "is_test", "label"]
 CHAMPION, DISJOINT = "champion", "disjoint"
-_FOLDS = 3
+_FOLDS, _ENOUGH = 3, 100
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,37 @@ def compare(predicted: Sequence[Predicted], season: Season, horizon: timedelta, 
 
     tried = (NO_SEASON, season) if season.levels else (NO_SEASON,)
     return min((by(one) for one in tried), key=wrong)
+
+
+def beside_champion(predicted: Predicted, other: Predicted) -> Predicted:
+    """Add what a champion said of the same origin beside another recipe, where it did."""
+    if CHAMPION not in other.models:
+        return predicted
+    rows = predicted.rows.assign(**{CHAMPION: other.rows[CHAMPION]})
+    return Predicted(rows, {**predicted.models, CHAMPION: other.models[CHAMPION]})
+
+
+def knows_more(tried: Compared, usual: Compared, *, seed: int) -> bool:
+    """Whether the best rung of a recipe surely knows more at the test origins than that of another, and is no more wrong as it is.
+
+    More is known where less log loss is left once the level and the slope of each origin are mended, which are luck where few dates
+    are tested; for sure, by a paired bootstrap over users. Not where fewer than 100 of the rarer label were tested.
+    """
+    one, other = (
+        pd.concat([part.rows for part in found.predicted if part.rows.is_test.any()]).rename(columns={best(found.by_rung): name})
+        for found, name in ((tried, "tried"), (usual, "usual"))
+    )
+    if rarer(one.label, is_amount=False) < _ENOUGH:
+        return False
+    both = one[[*KEYS, "tried"]].assign(usual=other.usual)
+    by_origin = [
+        rows.assign(**{name: mended(rows[name].to_numpy(), rows.label.to_numpy()) for name in ("tried", "usual")})
+        for _, rows in both.groupby("cutoff")
+    ]
+    known, as_it_is = (
+        paired(rows, "tried", "usual", is_amount=False, measure="log_loss", seed=seed) for rows in (pd.concat(by_origin), both)
+    )
+    return known.high < 0 and as_it_is.value <= 0
 
 
 def worth(predicted: Sequence[Predicted], horizon: timedelta, *, is_amount: bool, calibrations: int) -> dict[Rung, Worth]:

@@ -187,6 +187,11 @@ def _scaled(raw: Floats, label: Floats, block: npt.NDArray[np.intp], apart: list
     return Calibrator("scale", slope=scale(everything)) if _simplest(losses, errors=_ERRORS_OF_AMOUNTS) == 1 else Calibrator()
 
 
+def mended(raw: Floats, label: Floats) -> Floats:
+    """Give scores by Platt's curve as fitted on these very pairs: what is left is neither level nor slope."""
+    return _platt(_joined(_gathered(raw, label, np.zeros(len(raw), dtype=np.intp))))(raw)
+
+
 def calibrated_loss(raw: Floats, label: Floats) -> float:
     """Give the log loss that Platt's curve leaves when it is fitted on these very pairs: what no level and no slope can mend."""
     pairs = _joined(_gathered(raw, label, np.zeros(len(raw), dtype=np.intp)))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from features.errors import GateError, StoreError, listed
+from features.families.outcomes import on_trial_for
 from features.labels import Target
 from models.backtest import (
     CHAMPION,
@@ -18,9 +19,11 @@ from models.backtest import (
     Origin,
     Predicted,
     assemble,
+    beside_champion,
     best,
     calibrated,
     compare,
+    knows_more,
     predict_disjoint,
     predict_origin,
 )
@@ -101,40 +104,41 @@ def test(
     settings = past.settings
     incomparable = {name: why for name, bundle in champions.items() if (why := _why_incomparable(bundle, past)) is not None}
     beside = {name: bundle.recipe for name, bundle in champions.items() if bundle is not None and name not in incomparable}
-    asked = [(target, origin) for target in past.targets for origin in past.plans[target.name]]
-    compared: dict[str, Compared] = {}
-    with narrator.step("testing on past origins", total=len(asked)) as step:
-        # Every rung where rungs are compared; then the chosen one at the origins before, to calibrate it.
-        for of_all in (True, False):
-            jobs = [(target, origin) for target, origin in asked if (origin.is_test or target.is_amount) == of_all]
-            calls = (
-                partial(
-                    _predicted,
-                    past,
-                    target,
-                    recipes[target.name],
-                    origin,
-                    only=None if of_all else best(compared[target.name].by_rung),
-                    champion=beside.get(target.name),
-                )
-                for target, origin in jobs
-            )
-            predicted: dict[str, list[Predicted]] = {target.name: [] for target in past.targets}
-            for (target, _), part in zip(jobs, side_by_side(calls, step, jobs=settings.training.jobs), strict=True):
-                predicted[target.name].append(part)
-            for target in past.targets:
-                own, tested_at = predicted[target.name], compared.get(target.name)
-                compared[target.name] = (
-                    _compared(past, target, own) if tested_at is None else tested_at.beside(own, is_amount=target.is_amount)
-                )
+    all_tried = {target.name: _bolder(past, target, recipes[target.name]) for target in past.targets}
+    bolder = {name: recipe for name, recipe in all_tried.items() if recipe is not None}
+    asked = [
+        _Asked(target, origin, recipes[target.name], beside.get(target.name))
+        for target in past.targets
+        for origin in past.plans[target.name]
+    ]
+    # Every rung where rungs are compared; then the chosen one at the origins before, to calibrate it.
+    first = [job for job in asked if job.origin.is_test or job.target.is_amount]
+    again = [replace(job, recipe=bolder[job.target.name], champion=None) for job in first if job.target.name in bolder]
+    then = [job for job in asked if not (job.origin.is_test or job.target.is_amount)]
+    with narrator.step("testing on past origins", total=len(first) + len(again) + len(then)) as step:
+        found = list(side_by_side((partial(_predicted, past, job) for job in [*first, *again]), step, jobs=settings.training.jobs))
+        usual, bold = _by_target(first, found), _by_target(again, found[len(first) :])
+        compared = {target.name: _compared(past, target, usual[target.name]) for target in past.targets}
+        chosen = dict(recipes)
+        for target in (target for target in past.targets if target.name in bold):
+            own = [beside_champion(*parts) for parts in zip(bold[target.name], usual[target.name], strict=True)]
+            tried = _compared(past, target, own)
+            if knows_more(tried, compared[target.name], seed=settings.training.seed):
+                compared[target.name], chosen[target.name] = tried, bolder[target.name]
+        then = [replace(job, recipe=chosen[job.target.name], only=best(compared[job.target.name].by_rung)) for job in then]
+        found = list(side_by_side((partial(_predicted, past, job) for job in then), step, jobs=settings.training.jobs))
+        for name, parts in _by_target(then, found).items():
+            compared[name] = compared[name].beside(parts, is_amount=False)
         origins = sorted({sum(origin.is_test for origin in past.plans[target.name]) for target in past.targets})
         step.note(f"{len(past.targets)} targets at {listed(origins)} test origins")
     tested = []
     with narrator.step("measuring", total=len(past.targets)) as step:
         for target in past.targets:
-            tested.append(_measured(past, target, recipes[target.name], compared[target.name], champions.get(target.name)))
+            tested.append(_measured(past, target, chosen[target.name], compared[target.name], champions.get(target.name)))
             step.advance()
         step.note(", ".join(f"{made.target.name}: {made.backtest.rung}" for made in tested))
+    for name in (target.name for target in past.targets if chosen[target.name] != recipes[target.name]):
+        narrator.say(f"  {name}: reads what was on trial after all, within dates: it surely knew more of the test origins by it")
     for made in tested:
         if past.seasons[made.target.name].levels:
             told = ("scores go by", "less") if made.season.levels else ("scores leave aside", "no less")
@@ -144,13 +148,41 @@ def test(
     return with_segments(past, [replace(made, incomparable=incomparable.get(made.target.name)) for made in tested])
 
 
-def _predicted(
-    past: Past, target: Target, recipe: Recipe, origin: Origin, *, only: Rung | None, champion: Recipe | None
-) -> Predicted:
+@dataclass(frozen=True)
+class _Asked:
+    """One origin of a target, to be predicted by a recipe: with every rung, or the `only` one; and by the champion's, if any."""
+
+    target: Target
+    origin: Origin
+    recipe: Recipe
+    champion: Recipe | None
+    only: Rung | None = None
+
+
+def _predicted(past: Past, asked: _Asked) -> Predicted:
     # Here, in the thread that reads them: each target's rows for all origins at once would be most of the memory.
-    rows = past.rows(target, {origin.cutoff, *origin.train_cutoffs})
-    seed, is_amount = past.settings.training.seed, target.is_amount
-    return predict_origin(rows, recipe, origin, is_amount=is_amount, seed=seed, only=only, champion=champion)
+    rows = past.rows(asked.target, {asked.origin.cutoff, *asked.origin.train_cutoffs})
+    seed, is_amount = past.settings.training.seed, asked.target.is_amount
+    return predict_origin(
+        rows, asked.recipe, asked.origin, is_amount=is_amount, seed=seed, only=asked.only, champion=asked.champion
+    )
+
+
+def _by_target(jobs: Sequence[_Asked], found: Sequence[Predicted]) -> dict[str, list[Predicted]]:
+    """Group what was predicted, one for each of the jobs, in their order; there may be more."""
+    by_name: dict[str, list[Predicted]] = {job.target.name: [] for job in jobs}
+    for job, part in zip(jobs, found, strict=False):
+        by_name[job.target.name].append(part)
+    return by_name
+
+
+def _bolder(past: Past, target: Target, recipe: Recipe) -> Recipe | None:
+    """Give the recipe that reads all that was on trial, within dates; None where that is the same, or an amount."""
+    if target.is_amount:
+        return None
+    read = {*recipe.features, *on_trial_for(target, past.log.features.numbers)}
+    bold = replace(recipe, features=tuple(name for name in past.features_of(target) if name in read), within_dates=True)
+    return None if bold == recipe else bold
 
 
 def _measured(

@@ -159,7 +159,10 @@ def show(
     what: Annotated[
         str | None, typer.Argument(metavar="[WHAT]", help="segments, personas, user or flow; the whole night when left out.")
     ] = None,
-    user: Annotated[str | None, typer.Argument(metavar="[ID]", help="The user's id, for `show user ID`; one that begins with - comes last, after --.")] = None,
+    user: Annotated[
+        str | None,
+        typer.Argument(metavar="[ID]", help="The user's id, for `show user ID`; one that begins with - comes last, after --."),
+    ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     as_of: Annotated[str | None, typer.Option("--as-of", metavar="DATE", help="The night's date; the latest by default.")] = None,
     start: Annotated[

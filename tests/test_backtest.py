@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from features.errors import GateError
 from models.backtest import (
     Backtest,
+    Compared,
     Origin,
     Predicted,
     Worth,
@@ -19,6 +20,7 @@ from models.backtest import (
     best,
     calibrated,
     compare,
+    knows_more,
     plan_origins,
     predict_disjoint,
     predict_origin,
@@ -30,6 +32,32 @@ from models.season import NO_SEASON, Season
 
 DAY = timedelta(days=1)
 CUTOFFS = [datetime(2024, 1, 1) + 14 * DAY * index for index in range(8)]
+
+
+def compared(score: np.ndarray, label: np.ndarray) -> Compared:
+    """Some rung's predictions of two test origins, of the same users."""
+    users, parts = [f"u{number}" for number in range(len(label) // 2)], []
+    for cutoff, own, happened in zip(CUTOFFS[:2], np.split(score, 2), np.split(label, 2), strict=True):
+        told = pd.DataFrame({"user_id": users, "cutoff": cutoff, "is_test": True, "label": happened, "rfm": own})
+        parts.append(Predicted(told, {"rfm": Constant(0.5)}))
+    return Compared(tuple(parts), {"rfm": Worth(0.5, 0.5)}, NO_SEASON)
+
+
+def test_a_recipe_knows_more_where_less_is_left_for_sure_at_any_level() -> None:
+    random = np.random.default_rng(2)
+    odds = random.normal(size=4_000) - 1
+    label = (random.random(4_000) < expit(odds)).astype(float)
+    blurred = odds + random.normal(size=4_000)
+    dull, sharp = compared(expit(0.5 * blurred - 0.5), label), compared(expit(odds), label)
+    assert knows_more(sharp, dull, seed=1)
+    assert not knows_more(dull, sharp, seed=1)
+    # As good but for the level, and as wrong as can be: neither is knowing more.
+    level = compared(expit(odds - 1), label)
+    assert not knows_more(sharp, level, seed=1)
+    assert not knows_more(compared(expit(odds - 4), label), dull, seed=1)
+    # Too few to tell.
+    few = np.r_[np.zeros(3_950), np.ones(50)][random.permutation(4_000)]
+    assert not knows_more(compared(0.01 + 0.9 * few, few), compared(np.full(4_000, 0.02), few), seed=1)
 
 
 def test_train_cutoffs_are_purged_of_overlapping_horizons() -> None:
