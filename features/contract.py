@@ -42,6 +42,8 @@ SQL_TYPES: Mapping[str, str] = {"string": "VARCHAR", "timestamp(6)": "TIMESTAMP"
 
 PURCHASE = "purchase"
 EARLIEST = datetime(1990, 1, 1)
+# What programs write where there is nothing: taken for an id, it would be one user who does what all strangers do.
+_NOBODY = ("nan", "none", "null", "nat", "<na>")
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def conform(raw: ir.Table, source: str) -> ir.Table:
     ]
     broken = ibis.cases(
         (cast["user_id"].isnull(), "user_id is missing"),
+        (cast["user_id"].lower().isin(_NOBODY), "user_id is the text of a missing value, such as nan"),
         (raw["event_ts"].isnull(), "event_ts is missing"),
         (cast["event_ts"].isnull(), "event_ts is not a time"),
         (cast["event_type"].isnull(), "event_type is missing"),

@@ -105,7 +105,8 @@ def calibrated(error: Interval | None, *, rarer: float, most: float, share: floa
     found = f"the calibration error of all origins together is {value} ({low} to {high})"
     if error.low > allowed:
         return Verdict("calibration", False, f"{found}, surely above the allowed {limit}")
-    return Verdict("calibration", True, f"{found}, allowed is {limit}")
+    above = "above, though not for sure, the allowed" if error.value > allowed else "allowed is"
+    return Verdict("calibration", True, f"{found}, {above} {limit}")
 
 
 def amounts_told(error: Interval | None) -> Verdict:
@@ -138,7 +139,8 @@ def stable(found: Mapping[datetime, Interval], *, measure: str, max_swing: float
     """
     told = _skills(found, references, perfect=0.0 if measure in LOWER_IS_BETTER else 1.0)
     if len(told) < _FEWEST_ORIGINS:
-        return Verdict("stability", True, f"{len(told)} test origins are too few to tell ({_FEWEST_ORIGINS} are needed)")
+        enough = f"{len(told)} test origins with enough of both answers"
+        return Verdict("stability", True, f"not told: {enough} are too few ({_FEWEST_ORIGINS} are needed)")
     worst = min(told, key=lambda origin: told[origin].value)
     others = sum(skill.value for origin, skill in told.items() if origin != worst) / (len(told) - 1)
     # Where the others have no skill either, a model may still not be worse than the base rate.

@@ -13,8 +13,6 @@ from models.propensity import Floats
 # In standard deviations: what a name starts with, what it may add, and what it must still be to stay.
 _NOTABLE, _SLIGHT, _STILL = 0.4, 0.2, 0.1
 _TENTH = 0.1
-# So many purchases the median user of a persona must have made for a share of them to be called a habit.
-_HABIT = 3.0
 _WORDS, _MOST_WORDS = 2, 4
 _TOLD = 3
 # Stories that contradict each other when both are told, or sound as if: a premium bargain, a small basket of a high spender.
@@ -28,19 +26,16 @@ def set_apart(frame: pd.DataFrame, scaled: Floats, labels: np.ndarray, traits: S
     """Say how far the mean of each persona lies from everybody's, personas × traits, in standard deviations of the trait.
 
     What is told of a persona must hold for its median user too: it is 0 where the medians of the feature itself say otherwise, or
-    are within a tenth of each other, and of shares where that user has made fewer than three purchases. `labels` are the users'
-    personas.
+    are within a tenth of each other. `labels` are the users' personas.
     """
     values = scaled / np.array([trait.weight for trait in traits])
     raw = frame[[trait.feature for trait in traits]].astype("float64")
     mean, typical = values.mean(axis=0), raw.median().to_numpy()
     apart = np.zeros((int(labels.max()) + 1, len(traits)))
     for row in range(len(apart)):
-        of_row = labels == row
-        own, above = raw[of_row].median().to_numpy(), values[of_row].mean(axis=0) - mean
-        differs = np.abs(own - typical) >= _TENTH * np.maximum(np.abs(own), np.abs(typical))
-        is_habit = np.array([trait.evidence is None or frame[trait.evidence][of_row].median() >= _HABIT for trait in traits])
-        apart[row] = np.where(differs & is_habit & (above * (own - typical) > 0), above, 0.0)
+        own, above = raw[labels == row].median().to_numpy(), values[labels == row].mean(axis=0) - mean
+        told = np.abs(own - typical) >= _TENTH * np.maximum(np.abs(own), np.abs(typical))
+        apart[row] = np.where(told & (above * (own - typical) > 0), above, 0.0)
     return apart
 
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
 
 from features.errors import GateError
+from features.windows import words
 from models.backtest import CHAMPION, DISJOINT, Backtest, Predicted
 from models.bands import ScoreBand, amount_bands, coverage, score_bands
 from models.gates import turned
@@ -81,6 +82,7 @@ def report(
     groups: Mapping[str, str],
     asked: Collection[str] = (),
     importance: Mapping[datetime, Mapping[str, float]],
+    horizon: timedelta,
     seed: int,
 ) -> Report:
     """Measure a backtest, `rows` having the features of its rows (`user_id`, `cutoff`, `label`).
@@ -124,6 +126,7 @@ def report(
         slices=tuple(slices(tested, "score", groupings, is_amount=is_amount, seed=seed)),
         warnings=(
             *suspicions(tested, groups, asked, auc.value if auc else None),
+            *_nearly_one(tested, horizon),
             *_uncalibrated(backtest),
             *([] if is_amount else _not_as_stated(bands)),
             *_too_timid_or_bold(together.get("calibration_slope")),
@@ -142,6 +145,17 @@ def _ahead(backtest: Backtest, tested: pd.DataFrame, measure: str, *, seed: int)
     return None if found is None else turned(found, measure)
 
 
+def _nearly_one(tested: pd.DataFrame, horizon: timedelta) -> list[str]:
+    """Say that origins look at nearly the same weeks, where they lie much nearer to each other than they look ahead."""
+    origins, span = tested.cutoff.nunique(), tested.cutoff.max() - tested.cutoff.min()
+    if origins < 2 or span >= horizon / 2:
+        return []
+    return [
+        f"its {origins} test origins lie within {words(span.to_pytimedelta())} and look {words(horizon)} ahead: nearly one test, "
+        f"of {tested.user_id.nunique():,} users; how far other months may lie from it, neither intervals nor bands know"
+    ]
+
+
 def _uncalibrated(backtest: Backtest) -> list[str]:
     count, tests = len(backtest.uncalibrated), backtest.tested.cutoff.nunique()
     said = f"at {count} of {tests} test origins too few earlier ones had elapsed to calibrate the level of scores on"
@@ -156,7 +170,8 @@ def _not_as_stated(bands: Sequence[ScoreBand]) -> list[str]:
 
 def _too_timid_or_bold(slope: Interval | None) -> list[str]:
     """Say that high and low chances are further apart than scores say, or nearer, where that is much and for sure."""
-    if slope is None or (slope.low <= _STEEP and slope.high >= 1 / _STEEP):
+    # Where it falls there is no order to speak of.
+    if slope is None or slope.value <= 0 or (slope.low <= _STEEP and slope.high >= 1 / _STEEP):
         return []
     is_timid = slope.value > 1
     return [

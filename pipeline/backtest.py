@@ -217,6 +217,7 @@ def _measured(
         groups={name: past.groups[name] for name in recipe.features},
         asked=past.asked_by(target),
         importance=importances(compared.predicted, rows, backtest, past.groups, seed=seed),
+        horizon=target.horizon,
         seed=seed,
     )
     return Tested(target, recipe, backtest, told, compared.season)

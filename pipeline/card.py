@@ -87,7 +87,8 @@ def _in_short(told: Card) -> Iterator[str]:
         happened = "spent" if told.target.is_amount else "of them it came true for"
         for name, band in (("highest", high), ("lowest", low)):
             rate = with_interval(Interval(band.rate, band.rate_low, band.rate_high), _of_scores(told))
-            yield f"- Users in the {name} band of scores (about {number(band.mean_score, _of_scores(told))}): {happened} {rate}."
+            about = number(band.mean_score, _of_scores(told))
+            yield f"- Users in the {name} tenth of tested scores (about {about}): {happened} {rate}."
     own = next(iter(told.measures.values()), {})
     if "lift_10pct" in own:
         times = f"{own['lift_10pct'].value:.1f} times"

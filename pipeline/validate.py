@@ -21,6 +21,9 @@ from pipeline.segments import refuse_unknown
 from pipeline.settings import Settings
 from pipeline.tracking import Tracker
 
+# A share of copies that is more than people doing the same on the same day.
+_MANY_COPIES = 0.2
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -190,8 +193,22 @@ def _doubts(night: NightRun, targets: Sequence[Asked]) -> Iterator[str]:
     for at, condition in enumerate(night.settings.features.events):
         if why := why_unmet(condition):
             yield f"features.events.{at}: {why}"
+    if said := _copies(night.events):
+        yield said
     if keys := [f"segments.{at}.play.moment" for at in _at_best_hours(night)]:
         yield f"{', '.join(keys)}: nobody's best_hour is known: no event of late has an hour; give one from 0 to 23"
+
+
+def _copies(log: EventLog) -> str | None:
+    """Say that many events are exact copies of others, as where a file is loaded twice; some are in most logs."""
+    different = int(log.engine.execute(log.events.distinct().count()))
+    copies = log.count - different
+    if copies <= _MANY_COPIES * log.count:
+        return None
+    return (
+        f"{copies:,} of {log.count:,} events are exact copies of others: is a file loaded twice? Give an event_id, by which copies "
+        "are rejected, or say distinct in the SQL"
+    )
 
 
 def _at_best_hours(night: NightRun) -> list[int]:

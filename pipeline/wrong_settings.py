@@ -78,6 +78,9 @@ def _told(problem: dict[str, Any]) -> list[str]:
             return ["the file holds no keys: start from configs/template.yaml"]
         case "too_short" if problem["ctx"]["actual_length"] == 0 and value:
             return []  # pydantic's echo of items that are wrong themselves, and told above
+        case "too_short":
+            least, there = (problem["ctx"][name] for name in ("min_length", "actual_length"))
+            return [f"{where}: at least {least} are needed, there {'is' if there == 1 else 'are'} {there}"]
     shown = f" (got {value!r})" if isinstance(value, str | int | float | bool | None) else ""
     return [f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}"]
 

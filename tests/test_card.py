@@ -74,8 +74,8 @@ WHOLE = """\
 ## In short
 
 - A high score means: buys nothing for 28 days.
-- Users in the highest band of scores (about 60.0%): of them it came true for 75.0% (65.0% to 83.0%).
-- Users in the lowest band of scores (about 5.0%): of them it came true for 4.0% (3.0% to 5.5%).
+- Users in the highest tenth of tested scores (about 60.0%): of them it came true for 75.0% (65.0% to 83.0%).
+- Users in the lowest tenth of tested scores (about 5.0%): of them it came true for 4.0% (3.0% to 5.5%).
 - The tenth with the highest scores holds 3.1 times as many users it comes true for as a random tenth.
 - Stays a challenger: calibration: the error is 0.2.
 - **Warning:** the AUC of 0.99 looks too good: look at exit_share_7d
@@ -199,8 +199,8 @@ def test_amounts_are_told_in_the_shops_money() -> None:
     )
     told = model_card(card)
     assert section(told, "In short").splitlines() == [
-        "- Users in the highest band of scores (about €60.00): spent €55.00 (€50.00 to €65.00).",
-        "- Users in the lowest band of scores (about €5.00): spent €4.00 (€3.00 to €5.50).",
+        "- Users in the highest tenth of tested scores (about €60.00): spent €55.00 (€50.00 to €65.00).",
+        "- Users in the lowest tenth of tested scores (about €5.00): spent €4.00 (€3.00 to €5.50).",
         "- Passed every gate: not worse: there was no champion.",
     ]
     assert "| mean absolute error (lower is better) | €1,234.50 (€1,200.00 to €1,300.00) |" in told

@@ -49,6 +49,8 @@ def reason(engine: SQLBackend, row: dict[str, object]) -> str | None:
         ({"user_id": None}, "user_id is missing"),
         ({"user_id": ""}, "user_id is missing"),
         ({"user_id": " \t"}, "user_id is missing"),
+        ({"user_id": "NaN"}, "user_id is the text of a missing value, such as nan"),
+        ({"user_id": "NULL"}, "user_id is the text of a missing value, such as nan"),
         ({"event_ts": None}, "event_ts is missing"),
         ({"event_ts": "yesterday"}, "event_ts is not a time"),
         ({"event_ts": "2024-02-30"}, "event_ts is not a time"),

@@ -371,14 +371,6 @@ def test_what_is_said_of_a_persona_holds_for_its_mean_and_its_median() -> None:
     np.testing.assert_allclose(apart, [(0.0, -2.0, 0.0), (0.0, 2.0, 0.0)])
 
 
-@pytest.mark.parametrize(("purchases", "apart"), [([9.0] * 8, 0.5), ([2.0, 2.0, 2.0, 9.0] * 2, 0.0), ([3.0] * 8, 0.5)])
-def test_a_share_of_one_or_two_purchases_is_no_habit(purchases: list[float], apart: float) -> None:
-    frame = pd.DataFrame({"weekend": [0.0] * 4 + [1.0] * 4, "purchases": purchases})
-    share = replace(trait("weekend", "weekend", "weekday", "timing"), evidence="purchases")
-    found = set_apart(frame, frame[["weekend"]].to_numpy(), np.array([0] * 4 + [1] * 4), [share])
-    np.testing.assert_allclose(found, [(-apart,), (apart,)])
-
-
 # Bundles.
 
 

@@ -34,7 +34,7 @@ def test_a_champion_is_compared_where_its_recipe_had_enough_to_learn_from() -> N
     assert against_champion(nowhere, "auc", confidence=0.95, seed=1) is None
 
 
-def told(levels: list[float], *, is_amount: bool = False, slope: float = 1.0) -> Report:
+def told(levels: list[float], *, is_amount: bool = False, slope: float = 1.0, horizon: timedelta = timedelta(days=28)) -> Report:
     """Report a model that says 0.2 (or 20) on average, whatever an origin's level is; chances lie `slope` times as far apart."""
     random, parts = np.random.default_rng(1), []
     for origin, level in zip(ORIGINS, levels, strict=True):
@@ -48,7 +48,7 @@ def told(levels: list[float], *, is_amount: bool = False, slope: float = 1.0) ->
     rows = rows.assign(base_rate=0.2, rfm=rows.score, drift=0.0)
     backtest = Backtest(rows, "rfm", {"base_rate": Worth(0.0, 1.0), "rfm": Worth(1.0, 0.5)}, Calibrator(), is_amount)
     features = rows[["user_id", "cutoff", "label"]].assign(own=rows.score)
-    return report(backtest, features, by=[], groups={"own": "own"}, importance={}, seed=1)
+    return report(backtest, features, by=[], groups={"own": "own"}, importance={}, horizon=horizon, seed=1)
 
 
 def _apart(score: np.ndarray, slope: float) -> np.ndarray:
@@ -80,3 +80,13 @@ def test_scores_that_lie_too_near_or_too_far_apart_are_told(slope: float, said: 
     assert [said in line for line in found] == ([True] if said else [])
     if said:
         assert float(found[0].split(" lies ")[1].split(" times")[0]) == pytest.approx(slope, rel=0.3, abs=0.3)
+
+
+def test_origins_that_look_at_the_same_weeks_are_told() -> None:
+    assert not [line for line in told([0.2] * 3, horizon=timedelta(days=56)).warnings if "nearly one test" in line]
+    (said,) = (line for line in told([0.2] * 3, horizon=timedelta(days=364)).warnings if "nearly one test" in line)
+    assert said.startswith("its 3 test origins lie within 28 days and look 364 days ahead: nearly one test, of 1,000 users")
+
+
+def test_scores_without_an_order_are_neither_timid_nor_bold() -> None:
+    assert [line for line in told([0.2] * 3, slope=-2.0).warnings if "times as far apart" in line] == []

@@ -161,3 +161,18 @@ def test_a_best_hour_that_is_known_of_nobody_is_told(folder: Path) -> None:
     assert moments("cast(ordered_at as date)") == [
         "segments.1.play.moment: nobody's best_hour is known: no event of late has an hour; give one from 0 to 23"
     ]
+
+
+def test_a_file_that_is_loaded_twice_is_told(folder: Path) -> None:
+    orders = {"name": "orders", "tables": {"o": str(folder / "orders.csv")}}
+    sql = "select customer as user_id, ordered_at as event_ts, 'purchase' as event_type, department as category from o"
+
+    def copies(sql: str) -> list[str]:
+        target = {"name": "churn_28d", "kind": "absence", "horizon": "28d", "eligible": ELIGIBLE}
+        told = validated(folder, sources=[{**orders, "sql": sql}], targets=[target])
+        return [warning for warning in told["warnings"] if "exact copies" in warning]
+
+    events = validated(folder)["events"]
+    assert copies(sql) == []
+    (said,) = copies(f"{sql} union all {sql}")
+    assert said.startswith(f"{events:,} of {2 * events:,} events are exact copies of others: is a file loaded twice?")

@@ -17,6 +17,7 @@ from features.windows import between, label, only_where, words
 
 _MOST = 6
 _ORDINALS = {2: "2nd", 3: "3rd"}
+_AT_MOST = {2: "one day", 3: "two days", 4: "three days"}
 # What tiles of purchases hold (see `features.snapshot`).
 IN_TILES = {"amount": "amount", "count": "n"}
 UNITS: Mapping[str, str] = {"amount": "money", "discount": "money", "quantity": "number"}
@@ -62,7 +63,7 @@ def last_days(steps: Steps) -> Iterator[Feature]:
             meaning=f"days since the {which} last local day with an event of {steps.told}",
             phrase=f"{steps.said}: the {which} last day with any was {{value}} ago",
             group=steps.groups[0],
-            unknown=f"{steps.said}: on fewer than {place} days so far",
+            unknown=f"{steps.said}: on {_AT_MOST[place]} at most so far",
             needs=steps.needs,
             types=steps.types,
         )
