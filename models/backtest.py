@@ -214,11 +214,11 @@ def beside_champion(predicted: Predicted, other: Predicted) -> Predicted:
     return Predicted(rows, {**predicted.models, CHAMPION: other.models[CHAMPION]})
 
 
-def knows_more(tried: Compared, usual: Compared, *, seed: int) -> bool:
-    """Whether the best rung of a recipe surely knows more at the test origins than that of another, and is no more wrong as it is.
+def surely_less_wrong(tried: Compared, usual: Compared, *, seed: int) -> bool:
+    """Whether the best rung of a recipe is surely less wrong at the test origins than that of another, and not by its level alone.
 
-    More is known where less log loss is left once the level and the slope of each origin are mended, which are luck where few dates
-    are tested; for sure, by a paired bootstrap over users. Not where fewer than 100 of the rarer label were tested.
+    By log loss, for sure by a paired bootstrap over users; and no more may be left once the level and the slope of each origin are
+    mended, since these are luck where few dates are tested. Not where fewer than 100 of the rarer label were tested.
     """
     one, other = (
         pd.concat([part.rows for part in found.predicted if part.rows.is_test.any()]).rename(columns={best(found.by_rung): name})
@@ -231,10 +231,10 @@ def knows_more(tried: Compared, usual: Compared, *, seed: int) -> bool:
         rows.assign(**{name: mended(rows[name].to_numpy(), rows.label.to_numpy()) for name in ("tried", "usual")})
         for _, rows in both.groupby("cutoff")
     ]
-    known, as_it_is = (
-        paired(rows, "tried", "usual", is_amount=False, measure="log_loss", seed=seed) for rows in (pd.concat(by_origin), both)
+    as_it_is, known = (
+        paired(rows, "tried", "usual", is_amount=False, measure="log_loss", seed=seed) for rows in (both, pd.concat(by_origin))
     )
-    return known.high < 0 and as_it_is.value <= 0
+    return as_it_is.high < 0 and known.value <= 0
 
 
 def worth(predicted: Sequence[Predicted], horizon: timedelta, *, is_amount: bool, calibrations: int) -> dict[Rung, Worth]:

@@ -23,9 +23,9 @@ from models.backtest import (
     best,
     calibrated,
     compare,
-    knows_more,
     predict_disjoint,
     predict_origin,
+    surely_less_wrong,
 )
 from models.bundle import AS_OF, TargetBundle, inventory_of
 from models.ladder import Recipe, Rung
@@ -123,7 +123,7 @@ def test(
         for target in (target for target in past.targets if target.name in bold):
             own = [beside_champion(*parts) for parts in zip(bold[target.name], usual[target.name], strict=True)]
             tried = _compared(past, target, own)
-            if knows_more(tried, compared[target.name], seed=settings.training.seed):
+            if surely_less_wrong(tried, compared[target.name], seed=settings.training.seed):
                 compared[target.name], chosen[target.name] = tried, bolder[target.name]
         then = [replace(job, recipe=chosen[job.target.name], only=best(compared[job.target.name].by_rung)) for job in then]
         found = list(side_by_side((partial(_predicted, past, job) for job in then), step, jobs=settings.training.jobs))
@@ -138,7 +138,7 @@ def test(
             step.advance()
         step.note(", ".join(f"{made.target.name}: {made.backtest.rung}" for made in tested))
     for name in (target.name for target in past.targets if chosen[target.name] != recipes[target.name]):
-        narrator.say(f"  {name}: reads what was on trial after all, within dates: it surely knew more of the test origins by it")
+        narrator.say(f"  {name}: reads what was on trial after all, within dates: the test origins were surely less wrong by it")
     for made in tested:
         if past.seasons[made.target.name].levels:
             told = ("scores go by", "less") if made.season.levels else ("scores leave aside", "no less")

@@ -20,10 +20,10 @@ from models.backtest import (
     best,
     calibrated,
     compare,
-    knows_more,
     plan_origins,
     predict_disjoint,
     predict_origin,
+    surely_less_wrong,
     worth,
 )
 from models.calibration import Calibrator
@@ -43,21 +43,22 @@ def compared(score: np.ndarray, label: np.ndarray) -> Compared:
     return Compared(tuple(parts), {"rfm": Worth(0.5, 0.5)}, NO_SEASON)
 
 
-def test_a_recipe_knows_more_where_less_is_left_for_sure_at_any_level() -> None:
+def test_a_recipe_is_less_wrong_for_sure_and_not_by_its_level_alone() -> None:
     random = np.random.default_rng(2)
     odds = random.normal(size=4_000) - 1
     label = (random.random(4_000) < expit(odds)).astype(float)
     blurred = odds + random.normal(size=4_000)
     dull, sharp = compared(expit(0.5 * blurred - 0.5), label), compared(expit(odds), label)
-    assert knows_more(sharp, dull, seed=1)
-    assert not knows_more(dull, sharp, seed=1)
-    # As good but for the level, and as wrong as can be: neither is knowing more.
-    level = compared(expit(odds - 1), label)
-    assert not knows_more(sharp, level, seed=1)
-    assert not knows_more(compared(expit(odds - 4), label), dull, seed=1)
+    assert surely_less_wrong(sharp, dull, seed=1)
+    assert not surely_less_wrong(dull, sharp, seed=1)
+    # Right as a whole, and knowing less; and as wrong as can be, knowing more.
+    assert not surely_less_wrong(dull, compared(expit(odds - 2), label), seed=1)
+    assert not surely_less_wrong(compared(expit(odds - 4), label), dull, seed=1)
+    # A hair better is not sure.
+    assert not surely_less_wrong(sharp, compared(expit(odds + random.normal(scale=0.02, size=4_000)), label), seed=1)
     # Too few to tell.
     few = np.r_[np.zeros(3_950), np.ones(50)][random.permutation(4_000)]
-    assert not knows_more(compared(0.01 + 0.9 * few, few), compared(np.full(4_000, 0.02), few), seed=1)
+    assert not surely_less_wrong(compared(0.01 + 0.9 * few, few), compared(np.full(4_000, 0.02), few), seed=1)
 
 
 def test_train_cutoffs_are_purged_of_overlapping_horizons() -> None:
