@@ -226,7 +226,7 @@ def surely_less_wrong(tried: Compared, usual: Compared, *, seed: int) -> bool:
     )
     if rarer(one.label, is_amount=False) < _ENOUGH:
         return False
-    both = one[[*KEYS, "tried"]].assign(usual=other.usual)
+    both = one[[*KEYS, "tried"]].assign(usual=other.usual.to_numpy())
     by_origin = [
         rows.assign(**{name: mended(rows[name].to_numpy(), rows.label.to_numpy()) for name in ("tried", "usual")})
         for _, rows in both.groupby("cutoff")
