@@ -24,12 +24,11 @@ def csv_call(files: Sequence[str], as_text: Sequence[str] = ()) -> str:
     return f"read_csv({paths}, header = true, union_by_name = true, sample_size = -1{types})"
 
 
-def long_ids(run: Run, table: str) -> list[str]:
-    """Name the columns of a table (or of a call that reads one) that are whole numbers too long for the float they were taken for.
+def long_ids(run: Run, table: str, floats: Sequence[str]) -> list[str]:
+    """Name those of a table's (or a reading call's) `floats` that are whole numbers too long for the float they were taken for.
 
     They are ids: read as text they stay apart. `run` executes SQL and gives a cursor.
     """
-    floats = [name for name, kind, *_ in run(f"DESCRIBE FROM {table}").fetchall() if kind == "DOUBLE"]
     if not floats:
         return []
     columns = [exp.to_identifier(name, quoted=True).sql(DIALECT) for name in floats]

@@ -131,6 +131,11 @@ def plan_origins(
     return tuple(Origin(cutoff, purged[cutoff], cutoff >= tested[0]) for cutoff in (*chosen, *tested))
 
 
+def first_test(plan: Sequence[Origin]) -> Origin:
+    """Give the first origin that is reported: what was known before it is all that may settle anything."""
+    return next(origin for origin in plan if origin.is_test)
+
+
 def predict_origin(
     rows: pd.DataFrame,
     recipe: Recipe,

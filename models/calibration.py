@@ -189,12 +189,12 @@ def _scaled(raw: Floats, label: Floats, block: npt.NDArray[np.intp], apart: list
 
 def mended(raw: Floats, label: Floats) -> Floats:
     """Give scores by Platt's curve as fitted on these very pairs: what is left is neither level nor slope."""
-    return _platt(_joined(_gathered(raw, label, np.zeros(len(raw), dtype=np.intp))))(raw)
+    return _platt(_in_one_block(raw, label))(raw)
 
 
 def calibrated_loss(raw: Floats, label: Floats) -> float:
     """Give the log loss that Platt's curve leaves when it is fitted on these very pairs: what no level and no slope can mend."""
-    pairs = _joined(_gathered(raw, label, np.zeros(len(raw), dtype=np.intp)))
+    pairs = _in_one_block(raw, label)
     return _log_loss(pairs, _platt(pairs))
 
 
@@ -242,6 +242,10 @@ def _gathered(raw: Floats, label: Floats, block: npt.NDArray[np.intp]) -> list[_
         seen = hits + misses > 0
         told.append(_Pairs(values[seen], hits[seen], misses[seen]))
     return told
+
+
+def _in_one_block(raw: Floats, label: Floats) -> _Pairs:
+    return _joined(_gathered(raw, label, np.zeros(len(raw), dtype=np.intp)))
 
 
 def _joined(told: list[_Pairs]) -> _Pairs:

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.special import expit
 
 from features.catalogue import DATE
-from models.backtest import Origin
+from models.backtest import Origin, first_test
 from models.calibration import calibrated_loss
 from models.ladder import Recipe, Trees, fit_recipe, possible
 from models.propensity import RATE, ROUNDS, rarer
@@ -52,8 +52,7 @@ def settled(
     if is_amount:
         dates = [name for name, purpose in on_trial.items() if purpose == DATE]
         return replace(recipe, rounds=OF_AMOUNTS, features=_without(dates, recipe))
-    known = next(origin for origin in plan if origin.is_test).train_cutoffs
-    found = _watched(rows, known, horizon, recipe)
+    found = _watched(rows, first_test(plan).train_cutoffs, horizon, recipe)
     if found is None:
         return replace(recipe, rounds=ROUNDS * _times(recipe), features=_without(on_trial, recipe))
     return settled_on(*found, recipe, on_trial=on_trial, seed=seed)
@@ -65,7 +64,7 @@ def rounds_for(
     """Choose the rounds of a recipe as it is, by what was known before the first test origin (see `settled`)."""
     if is_amount:
         return OF_AMOUNTS
-    found = _watched(rows, next(origin for origin in plan if origin.is_test).train_cutoffs, horizon, recipe)
+    found = _watched(rows, first_test(plan).train_cutoffs, horizon, recipe)
     if found is None:
         return ROUNDS * _times(recipe)
     return _Proven(replace(recipe, rung="lightgbm", rounds=_MOST * _times(recipe)), *found, seed).rounds

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from models.backtest import Origin
+from models.backtest import Origin, first_test
 from models.ladder import Recipe, fit_recipe, possible
 from models.metrics import AMOUNT_MEASURE, measures_drawn
 from models.ranking import rank
@@ -97,7 +97,7 @@ def judging_origins(
     or, of a probability, that has one label only, is left out; there may be no origin at all. The older half of the past is left to
     choose rounds by.
     """
-    known = next(origin for origin in plan if origin.is_test).train_cutoffs
+    known = first_test(plan).train_cutoffs
     candidates = [Origin(cutoff, tuple(old for old in known if old + horizon <= cutoff), True) for cutoff in known]
     usable = [origin for origin in candidates if _is_usable(rows, origin, recipe, is_amount=is_amount)]
     return tuple(usable[-min(_MOST_JUDGED, (len(usable) + 1) // 2) :]) if usable else ()

@@ -104,8 +104,7 @@ def test(
     settings = past.settings
     incomparable = {name: why for name, bundle in champions.items() if (why := _why_incomparable(bundle, past)) is not None}
     beside = {name: bundle.recipe for name, bundle in champions.items() if bundle is not None and name not in incomparable}
-    all_tried = {target.name: _bolder(past, target, recipes[target.name]) for target in past.targets}
-    bolder = {name: recipe for name, recipe in all_tried.items() if recipe is not None}
+    bolder = _bolder(past, recipes)
     asked = [
         _Asked(target, origin, recipes[target.name], beside.get(target.name))
         for target in past.targets
@@ -117,7 +116,7 @@ def test(
     then = [job for job in asked if not (job.origin.is_test or job.target.is_amount)]
     with narrator.step("testing on past origins", total=len(first) + len(again) + len(then)) as step:
         found = list(side_by_side((partial(_predicted, past, job) for job in [*first, *again]), step, jobs=settings.training.jobs))
-        usual, bold = _by_target(first, found), _by_target(again, found[len(first) :])
+        usual, bold = _by_target(first, found[: len(first)]), _by_target(again, found[len(first) :])
         compared = {target.name: _compared(past, target, usual[target.name]) for target in past.targets}
         chosen = dict(recipes)
         for target in (target for target in past.targets if target.name in bold):
@@ -169,20 +168,21 @@ def _predicted(past: Past, asked: _Asked) -> Predicted:
 
 
 def _by_target(jobs: Sequence[_Asked], found: Sequence[Predicted]) -> dict[str, list[Predicted]]:
-    """Group what was predicted, one for each of the jobs, in their order; there may be more."""
+    """Group what was predicted, one for each of the jobs, in their order."""
     by_name: dict[str, list[Predicted]] = {job.target.name: [] for job in jobs}
-    for job, part in zip(jobs, found, strict=False):
+    for job, part in zip(jobs, found, strict=True):
         by_name[job.target.name].append(part)
     return by_name
 
 
-def _bolder(past: Past, target: Target, recipe: Recipe) -> Recipe | None:
-    """Give the recipe that reads all that was on trial, within dates; None where that is the same, or an amount."""
-    if target.is_amount:
-        return None
-    read = {*recipe.features, *on_trial_for(target, past.log.features.numbers)}
-    bold = replace(recipe, features=tuple(name for name in past.features_of(target) if name in read), within_dates=True)
-    return None if bold == recipe else bold
+def _bolder(past: Past, recipes: Mapping[str, Recipe]) -> dict[str, Recipe]:
+    """Give the recipes that read all that was on trial, within dates; of probabilities, and where that is another one."""
+    found = {}
+    for target in (target for target in past.targets if not target.is_amount):
+        read = {*recipes[target.name].features, *on_trial_for(target, past.log.features.numbers)}
+        features = tuple(name for name in past.features_of(target) if name in read)
+        found[target.name] = replace(recipes[target.name], features=features, within_dates=True)
+    return {name: recipe for name, recipe in found.items() if recipe != recipes[name]}
 
 
 def _measured(

@@ -13,7 +13,7 @@ from models.intervals import Interval
 from models.ladder import BLENDS, Recipe
 from models.season import NO_SEASON, Season, in_words
 from models.slices import Slice
-from pipeline.wording import code, definition_in_words, number, table, text, title, unit, with_interval
+from pipeline.wording import code, definition_in_words, from_to, number, table, text, title, unit, with_interval
 
 _MOST_SLICES, _MOST_GROUPS = 15, 15
 # Fewer than so many rows of either label teach little, whatever the method.
@@ -148,7 +148,7 @@ def _beside(told: Card, name: str) -> list[str]:
     scale = unit(name, told.currency)
     own, *rules = (with_interval(found.get(name), scale) for found in told.measures.values())
     bounds = told.over_origins.get(name)
-    return [title(name), own, " to ".join(number(bound, scale) for bound in bounds) if bounds else "–", *rules]
+    return [title(name), own, from_to(*bounds, scale) if bounds else "–", *rules]
 
 
 def _calibration(told: Card) -> Iterator[str]:
@@ -165,10 +165,10 @@ def _calibration(told: Card) -> Iterator[str]:
         ["scores", "rows", "mean score", "stated interval", realised, "inside"],
         (
             [
-                f"{number(band.low, scale)} to {number(band.high, scale)}",
+                from_to(band.low, band.high, scale),
                 f"{band.users:,}",
                 number(band.mean_score, scale),
-                f"{number(band.stated_low, scale)} to {number(band.stated_high, scale)}",
+                from_to(band.stated_low, band.stated_high, scale),
                 with_interval(Interval(band.rate, band.rate_low, band.rate_high), scale),
                 "yes" if is_inside else "**no**",
             ]

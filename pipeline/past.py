@@ -18,7 +18,7 @@ from features.families.outcomes import on_trial_for, read_for, simple_rules
 from features.inventory import NOTHING, Inventory
 from features.labels import Target, active_users, build_labels, definition, eligible_users
 from features.snapshot import KEYS
-from models.backtest import Origin
+from models.backtest import Origin, first_test
 from models.bundle import TargetBundle
 from models.ladder import Recipe
 from models.propensity import leaves_for, rate_for
@@ -150,7 +150,7 @@ def _recipe(past: Past, target: Target, champion: TargetBundle | None) -> Recipe
         )
     monotone = {name: 1 if way == "up" else -1 for name, way in told.items()}
     labels, plan, seed = past.labels[target.name], past.plans[target.name], past.settings.training.seed
-    known = next(origin for origin in plan if origin.is_test).train_cutoffs
+    known = first_test(plan).train_cutoffs
     parameters: Mapping[str, Any] = {}
     # What was tuned on what came later could not be known.
     if champion is not None and champion.definition == definition(target):
@@ -197,7 +197,7 @@ def _season(
         before = build_labels(log.events, target, earlier).group_by("cutoff").agg(rows=_.count(), total=_.label.sum())
         told = pd.concat([log.engine.execute(before).set_index("cutoff"), told])
     levels = levels_of(told.rows, told.total, is_amount=target.is_amount).reindex(pd.DatetimeIndex(dates))
-    season = season_of(levels, target.horizon, before=next(origin.cutoff for origin in plan if origin.is_test))
+    season = season_of(levels, target.horizon, before=first_test(plan).cutoff)
     if season.levels:
         narrator.say(f"  {target.name}: the season is tried, since {in_words(season)}")
     return season

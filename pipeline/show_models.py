@@ -11,7 +11,7 @@ from features.catalogue import how_many
 from models.bands import odds_range
 from models.intervals import Interval
 from pipeline.show import plain_table
-from pipeline.wording import number, unit, with_interval
+from pipeline.wording import from_to, number, unit, with_interval
 
 if TYPE_CHECKING:
     from models.personas import Personas
@@ -233,12 +233,12 @@ def _print_bands(row: Mapping[str, Any], console: Console, currency: str) -> Non
         table.add_column(name, justify="right")
     for band in row["bands"]:
         table.add_row(
-            _from_to(band["low"], band["high"], scale),
+            from_to(band["low"], band["high"], scale),
             f"{band['users']:,}",
             number(band["mean_score"], scale),
-            _from_to(band["stated_low"], band["stated_high"], scale),
+            from_to(band["stated_low"], band["stated_high"], scale),
             number(band["rate"], scale),
-            _from_to(band["rate_low"], band["rate_high"], scale),
+            from_to(band["rate_low"], band["rate_high"], scale),
         )
     console.print(table)
     low, high = row["odds_moved"]
@@ -268,11 +268,7 @@ def _with_origins(row: Mapping[str, Any], name: str, currency: str) -> str:
     if name not in row["over_origins"]:
         return said
     low, high = row["over_origins"][name]
-    return f"{said}\n{_from_to(low, high, unit(name, currency))}"
-
-
-def _from_to(low: float, high: float, scale: str | None) -> str:
-    return f"{number(low, scale)} to {number(high, scale)}"
+    return f"{said}\n{from_to(low, high, unit(name, currency))}"
 
 
 def _of_measure(name: str, found: Mapping[str, Mapping[str, float]], currency: str) -> str:

@@ -91,7 +91,16 @@ def with_interval(found: Interval | None, unit: str | None) -> str:
     """
     if found is None or not isfinite(found.value):
         return "–"
-    return f"{number(found.value, unit)} ({number(found.low, unit)} to {number(found.high, unit)})"
+    return f"{number(found.value, unit)} ({from_to(found.low, found.high, unit)})"
+
+
+def from_to(low: float, high: float, unit: str | None) -> str:
+    """Write two ends in a unit.
+
+    >>> from_to(0.1, 0.25, "%")
+    '10.0% to 25.0%'
+    """
+    return f"{number(low, unit)} to {number(high, unit)}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -13,14 +13,16 @@ from features.windows import words
 
 # Bounds the share that a favourite would keep in the long run with 97.5 % confidence (Wilson, 1927).
 _Z = 1.96
-# How one speaks of what is done with a value, of where most is done, and of the last time.
+# How one speaks of what is done with a value, and of where most is done.
 _DONE = {
-    "channel": ("activity through", "mostly active through", "activity through"),
-    "device": ("activity on", "mostly active on", "activity on"),
-    "source": ("activity from", "comes mostly from", "activity from"),
-    "category": ("purchases in", "buys most from", "purchase in"),
-    "hour": ("activity in", "mostly active in", "activity in"),
+    "channel": ("activity through", "mostly active through"),
+    "device": ("activity on", "mostly active on"),
+    "source": ("activity from", "comes mostly from"),
+    "category": ("purchases in", "buys most from"),
+    "hour": ("activity in", "mostly active in"),
 }
+# What is done only once, where that is another word.
+_DONE_ONCE = {"category": "purchase in"}
 _DIGITS = 12
 
 
@@ -80,7 +82,7 @@ def share_of_value(what: str, base: Base, value: str, window: timedelta, *, high
     word = f"{what}_{in_names(value)}"
     hit, needs = _.value == value, frozenset({what})
     said = verbatim(value)
-    done, _most, last = _DONE[what]
+    done = _DONE[what][0]
     yield Feature(
         name=feature_name(word, "share", window),
         base=base,
@@ -99,7 +101,7 @@ def share_of_value(what: str, base: Base, value: str, window: timedelta, *, high
         expr=hit.ifelse(_.since_last, ibis.null("float64")).min(),
         unit="days",
         meaning=f"days since the last {'purchase' if what == 'category' else 'event'} with {what} {value}",
-        phrase=f"last {last} {said} {{value}} ago",
+        phrase=f"last {_DONE_ONCE.get(what, done)} {said} {{value}} ago",
         group=plural(what),
         unknown=f"no {done} {said} so far",
         needs=needs,
