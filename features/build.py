@@ -98,6 +98,7 @@ def _aggregates(
         derived={name for feature in asked.built for name in feature.types if name in DERIVED_FROM},
         measures=asked.measures,
         occasions=asked.occasions,
+        lapsed_after=asked.lapsed_after,
         attributes=held,
         everybody=events,
     )

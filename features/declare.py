@@ -18,7 +18,7 @@ from features.families.contacts import contact_features
 from features.families.names import name_features
 from features.families.outcomes import Outcome, habits_of, outcome_features, with_inventory
 from features.inventory import NOTHING, Inventory
-from features.occasions import Occasion
+from features.occasions import LAPSED_AFTER, Occasion
 from features.snapshot import KEYS
 
 # What these hold are purchases.
@@ -34,7 +34,8 @@ class Wanted:
     """What a config asks for: windows, families by name, named values, custom features and attributes.
 
     `contacts` are the windows in which contacts are counted for plays, None where there are no plays; `outcomes` are what targets
-    ask about beyond the families; models leave attributes `aside` alone, and features in `left_out` are not built.
+    ask about beyond the families; models leave attributes `aside` alone, and features in `left_out` are not built. Users have
+    `lapsed_after` such a pause.
     """
 
     windows: tuple[timedelta, ...]
@@ -47,6 +48,7 @@ class Wanted:
     contacts: tuple[timedelta, ...] | None = None
     outcomes: tuple[Outcome, ...] = ()
     left_out: frozenset[str] = frozenset()
+    lapsed_after: timedelta = LAPSED_AFTER
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class FeatureSet:
     occasions: tuple[Occasion, ...]
     windows: tuple[timedelta, ...]
     longest: timedelta
+    lapsed_after: timedelta = LAPSED_AFTER
     outcomes: tuple[Outcome, ...] = ()
 
     @property
@@ -97,7 +100,7 @@ def declared(
     custom: list[Feature] = []
     own = {name for told in wanted.custom for name in custom_names(told)}
     built_in = {feature.name for family in by_family.values() for feature in family}
-    asked_about = with_inventory(wanted.outcomes, inventory)
+    asked_about = [replace(told, lapsed_after=wanted.lapsed_after) for told in with_inventory(wanted.outcomes, inventory)]
     outcomes = outcome_features(
         asked_about, windows, taken=built_in, names_personas=PURCHASE not in types, has_amounts="amount" in columns
     )
@@ -142,7 +145,8 @@ def declared(
     looked |= {window for told in asked_about for window in told.trailing}
     looked |= {end for told in asked_about for horizon in told.horizons for end in steps.edges(horizon, windows[-1])}
     edges = tuple(sorted({*windows, *looked, *FIXED_WINDOWS}))
-    return FeatureSet(asked, hidden, tuple(measures), outcomes.occasions, edges, windows[-1], outcomes.outcomes)
+    told = outcomes.outcomes
+    return FeatureSet(asked, hidden, tuple(measures), outcomes.occasions, edges, windows[-1], wanted.lapsed_after, told)
 
 
 def declared_by_family(wanted: Wanted) -> dict[str, tuple[Feature, ...]]:
@@ -151,7 +155,8 @@ def declared_by_family(wanted: Wanted) -> dict[str, tuple[Feature, ...]]:
     found = {}
     for name, family in FAMILIES.items():
         more = family.value_features(wanted.values, windows) if hasattr(family, "value_features") else ()
-        found[name] = (*family.features(windows), *more)
+        paced = family.paced_features(wanted.lapsed_after) if hasattr(family, "paced_features") else ()
+        found[name] = (*family.features(windows), *more, *paced)
     contacts = () if wanted.contacts is None else tuple(contact_features(wanted.contacts))
     return {**found, ATTRIBUTES: tuple(attribute_features(wanted.attributes, wanted.aside)), CONTACTS: contacts}
 
@@ -184,7 +189,7 @@ def _types(feature: Feature) -> frozenset[str]:
 def _staged(family: Sequence[Feature], habit: Outcome) -> tuple[Feature, ...]:
     """Tell the stage by what makes users active instead of by purchases."""
     # Models leave the days alone: on a log that has purchases one day, they would mean something else.
-    by_habit = {feature.name: replace(feature, is_aside=True) for feature in stage.stages_of(habit.name)}
+    by_habit = {feature.name: replace(feature, is_aside=True) for feature in stage.stages_of(habit.name, habit.lapsed_after)}
     return tuple(by_habit.get(feature.name, feature) for feature in family)
 
 

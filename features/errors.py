@@ -59,12 +59,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     'did you mean amount?'
     >>> did_you_mean("recency", ["frequency", "recency_days"])
     'did you mean recency_days?'
-    >>> did_you_mean("zzz", ["amount", "brand"])
-    'known: amount, brand'
+    >>> did_you_mean("share_count", ["view_count"])
+    'known: view_count'
     """
     names = sorted(known)
+    # Names that only end alike, as `commit_count_364d` and `cart_count_84d` do, are no slips of the pen.
+    begin = [each for each in names if get_close_matches(name.split("_")[0], [each.split("_")[0]])]
     longer = [each for each in names if name and each.startswith(f"{name}_")]
-    near = longer[:1] if len(longer) == 1 else get_close_matches(name, names, n=1)
+    near = longer[:1] if len(longer) == 1 else get_close_matches(name, begin, n=1)
     # All of them while they fit into a line or two.
     most = len(names) if len(names) <= 30 else 5
     return f"did you mean {near[0]}?" if near else f"known: {listed(names, most=most)}"

@@ -15,10 +15,10 @@ from ibis.common.deferred import Deferred
 
 from features.cells import INSTANT
 from features.custom import MILLION, in_millionths
-from features.windows import between, only_where
+from features.windows import DAY, between, only_where
 
-# Days without an event after which a run of occasions is over.
-BREAK_DAYS = 56.0
+# The pause after which a user has lapsed, and a run of occasions is over, where a config does not say it.
+LAPSED_AFTER = 56 * DAY
 # The last of these days but one, but two, and but three.
 LAST = (2, 3, 4)
 _OWNER = ["user_id", "occasion"]
@@ -33,17 +33,17 @@ class Occasion:
     met: Deferred
 
 
-def occasions(events: ir.Table, asked: Sequence[Occasion]) -> ir.Table:
+def occasions(events: ir.Table, asked: Sequence[Occasion], lapsed_after: timedelta) -> ir.Table:
     """Give per user, occasion and tile what happened there: `days, gap, gaps, runs, began_at, taken, used, first_at, last_at`.
 
     `days` are the local days with such an event that began there. `gap` is the days between each and the one before, summed, and
-    `gaps` their number. A run begins on the first such day and after a break of 56 days or more; `began_at` is when the last one
-    did. `before_2`, `before_3` and `before_4` are when the last day but one, two and three began. `taken` is the quantity of the
-    events that have one above zero, `used` what had been taken before the last of them; both are whole millionths. `first_at` and
-    `last_at` are of what was taken. `events` have their `tile`.
+    `gaps` their number. A run begins on the first such day and after a break of `lapsed_after` or more; `began_at` is when the last
+    one did. `before_2`, `before_3` and `before_4` are when the last day but one, two and three began. `taken` is the quantity of
+    the events that have one above zero, `used` what had been taken before the last of them; both are whole millionths. `first_at`
+    and `last_at` are of what was taken. `events` have their `tile`.
     """
     told = reduce(ir.Table.union, (_of(events, one) for one in asked))
-    return _paused(told).union(_taken(told))
+    return _paused(told, lapsed_after).union(_taken(told))
 
 
 def days_between(name: str, start: timedelta, end: timedelta) -> Deferred:
@@ -96,14 +96,15 @@ def _of(events: ir.Table, one: Occasion) -> ir.Table:
     return own.select("user_id", "event_ts", "tile", occasion=ibis.literal(one.name), day=own.local_ts.date(), quantity=quantity)
 
 
-def _paused(told: ir.Table) -> ir.Table:
+def _paused(told: ir.Table, lapsed_after: timedelta) -> ir.Table:
     days = told.group_by(*_OWNER, "day").agg(event_ts=told.event_ts.min(), tile=told.tile.min())
     in_order = ibis.window(group_by=[days[name] for name in _OWNER], order_by=[days.event_ts, days.day])
     before = days.day.lag().over(in_order)
     earlier = {f"before_{place}": days.event_ts.lag(place - 1).over(in_order) for place in LAST}
     # Where the clock of each event is known, a day may come after a later one.
     gap = days.day.delta(before, unit="day").cast("float64")
-    spaced = days.mutate(gap=(gap > 0).ifelse(gap, _NO_NUMBER), begins=before.isnull() | (gap >= BREAK_DAYS), **earlier)
+    begins = before.isnull() | (gap >= lapsed_after / DAY)
+    spaced = days.mutate(gap=(gap > 0).ifelse(gap, _NO_NUMBER), begins=begins, **earlier)
     return spaced.group_by(*_OWNER, "tile").agg(
         days=_.count().cast("float64"),
         gap=_.gap.sum(),

@@ -14,7 +14,7 @@ from features.custom import Measure, in_millionths
 from features.derived import order_of, with_derived
 from features.event_types import CONTACTS, PURCHASE, TOGETHER
 from features.local_time import hour_of
-from features.occasions import LAST, Occasion, occasions
+from features.occasions import LAPSED_AFTER, LAST, Occasion, occasions
 from features.tiles import Grid
 from features.windows import days_until, only_where, within
 
@@ -61,6 +61,7 @@ class Snapshot:
         derived: Collection[str] = (),
         measures: Sequence[Measure] = (),
         occasions: Sequence[Occasion] = (),
+        lapsed_after: timedelta = LAPSED_AFTER,
         attributes: ir.Table | None = None,
         everybody: ir.Table | None = None,
     ) -> None:
@@ -74,6 +75,7 @@ class Snapshot:
         # Where nobody asks for shorter windows, fewer tiles are fewer rows.
         self._long_grid = Grid.of(grid.cutoffs, [longest])
         self._measures, self._occasions, self._attributes = measures, occasions, attributes
+        self._lapsed_after = lapsed_after
         self._everybody = events if everybody is None else everybody
         self._keep, self._bases = keep, bases
         self._made: dict[str, ir.Table] = {}
@@ -217,7 +219,7 @@ class Snapshot:
         return self._seen(valued.group_by("user_id", "tile").agg(**added))
 
     def _of_occasions(self) -> ir.Table:
-        known = self._seen(occasions(self._grid.before(self._events), self._occasions))
+        known = self._seen(occasions(self._grid.before(self._events), self._occasions, self._lapsed_after))
         earlier = {f"since_{place}": days_until(known.cutoff, known[f"before_{place}"]) for place in LAST}
         return _since(known.mutate(since_began=days_until(known.cutoff, known.began_at), **earlier))
 

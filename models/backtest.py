@@ -110,8 +110,8 @@ def plan_origins(
 ) -> tuple[Origin, ...]:
     """Choose the latest `tests` cutoffs to report, and those before them to calibrate on.
 
-    Up to `calibrations` of these have elapsed at the first that is reported; those between are for the later ones. Each origin's
-    train cutoffs are purged: their horizon has elapsed at the origin. An origin needs at least `minimum` of them.
+    These are, for each that is reported and for what comes after all, the latest `calibrations` that have elapsed by then. Each
+    origin's train cutoffs are purged: their horizon has elapsed at the origin. An origin needs at least `minimum` of them.
     Where history is short there are fewer origins.
 
     Raises GateError when there is not even one.
@@ -125,10 +125,10 @@ def plan_origins(
             f"of {words(horizon)} has elapsed before it. Raise training.max_cutoffs, or shorten the horizon"
         )
     tested = possible_origins[-tests:]
-    earlier = possible_origins[: -len(tested)] if calibrations else []
-    elapsed = [cutoff for cutoff in earlier if cutoff + horizon <= tested[0]][-calibrations:]
-    chosen = [cutoff for cutoff in earlier if not elapsed or cutoff >= elapsed[0]]
-    return tuple(Origin(cutoff, purged[cutoff], cutoff >= tested[0]) for cutoff in (*chosen, *tested))
+    known = [[origin for origin in possible_origins if origin + horizon <= test] for test in tested]
+    latest = [origins[-calibrations:] for origins in (*known, possible_origins)] if calibrations else []
+    chosen = sorted(set(tested).union(*latest))
+    return tuple(Origin(cutoff, purged[cutoff], cutoff >= tested[0]) for cutoff in chosen)
 
 
 def first_test(plan: Sequence[Origin]) -> Origin:

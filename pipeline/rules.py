@@ -83,14 +83,17 @@ def parts(rule: str) -> tuple[str, ...]:
     return tuple(part.sql(DIALECT, comments=False) for part in _split(parse(rule), exp.And))
 
 
-def both_met(enter: str, leave: str, types: Mapping[str, str]) -> str | None:
+def both_met(enter: str, leave: str, types: Mapping[str, str], most: Mapping[str, float] | None = None) -> str | None:
     """Find values that meet both rules, told as `column = value, …`; None where there are none, or it cannot be known.
 
-    `types` are DuckDB types by column. Looked for among the values that rules compare with, and values beside them. A leaving rule
-    that reads other columns than the entering one is left alone: what they hold may be tied.
+    `types` are DuckDB types by column; a column that has a `most` goes from 0 to that. Looked for among the values that rules
+    compare with, and values beside them. A leaving rule that reads other columns than the entering one is left alone: what they
+    hold may be tied.
 
     >>> both_met("score >= 0.4", "score < 0.5", {"score": "DOUBLE"})
     'score = 0.4'
+    >>> both_met("score >= 0.4", "score > 0.9", {"score": "DOUBLE"}, {"score": 1.0})
+    'score = 1'
     """
     names = sorted(columns_of(enter))
     if not columns_of(leave) <= set(names):
@@ -102,7 +105,8 @@ def both_met(enter: str, leave: str, types: Mapping[str, str]) -> str | None:
     )
     texts = [*sorted({node.this for node in literals if node.is_string}), "another"]
     whole = sorted({float(round_(value)) for value in near for round_ in (floor, ceil)})
-    tried = [{"VARCHAR": texts, "INTEGER": whole}.get(types[name], near) for name in names]
+    ends = {name: [0.0, high, *(value for value in near if 0.0 < value < high)] for name, high in (most or {}).items()}
+    tried = [ends.get(name) or {"VARCHAR": texts, "INTEGER": whole}.get(types[name], near) for name in names]
     if prod(map(len, tried)) > _COMBINATIONS:
         return None
     rows = list(product(*tried))

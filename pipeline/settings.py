@@ -29,8 +29,9 @@ from features.families import FAMILIES
 from features.families.outcomes import outcomes
 from features.families.values import in_names
 from features.labels import Target
+from features.occasions import LAPSED_AFTER
 from features.sources import Source
-from features.windows import label
+from features.windows import LONGEST, label
 from models.band_names import NAMES
 from pipeline.columns import MADE, RULE_COLUMNS, STAGE, TARGET_COLUMNS, TIER, WORKING, segments_schema
 from pipeline.engine_settings import DuckDBSettings, EngineSettings
@@ -60,7 +61,7 @@ def _folder(path: Path) -> Path:
 
 
 # Where a rule names such a column that is not there, it may mean one that can be had.
-_OF_EVENTS = re.compile(r"unknown column '\w+_(recency_days|first_days|count(_\d+[hdw])?)'")
+_OF_EVENTS = re.compile(r"unknown column '(\w+?)_(?:recency_days|first_days|count(?:_\d+[hdw])?)'")
 ATTRIBUTES = "attributes"
 PERSONAS = "personas"
 
@@ -188,6 +189,11 @@ class FeatureSettings(Strict):
         "event_type = 'lesson'.",
     )
     custom: tuple[CustomSettings, ...] = Field((), description="Features of your own.")
+    lapsed_after: Duration | None = Field(
+        None,
+        description="The pause after which a user has lapsed: journey stages, runs and channels fallen silent go by it. Without one "
+        "it is `active_within` of the first target of the kind `absence`, else 56d.",
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> "FeatureSettings":
@@ -297,14 +303,17 @@ class Settings(Strict):
                 typed_condition(rule, known)
             except ConfigError as error:
                 wrong.add(place)
-                hint = "; features.events gives other event types such columns" if _OF_EVENTS.search(str(error)) else ""
-                yield f"{place}: {error}{hint}"
+                said = str(error)
+                other = _OF_EVENTS.search(said)
+                is_new = other and not any(name.startswith(f"{other[1]}_") for name in known)
+                hint = "; features.events gives other event types such columns" if is_new else ""
+                yield f"{place}: {said}{hint}"
                 continue
-            yield from (f"{place}: {said}" for said in self._never_so(rule))
+            yield from (f"{place}: {never}" for never in self._never_so(rule))
         yield from self._cycles(wrong)
         for at, told in enumerate(self.segments):
             if told.leave is not None and not wrong & {f"segments.{at}.enter", f"segments.{at}.leave"}:
-                met = both_met(told.enter, told.leave, known)
+                met = both_met(told.enter, told.leave, known, self._most)
                 if met is not None:
                     yield (
                         f"segments.{at}.leave: {told.leave!r} is stricter than enter ({told.enter}): {met} meets both, so that "
@@ -315,17 +324,20 @@ class Settings(Strict):
         """Tell what a rule compares with a value that its column never has, whatever the data."""
         names: dict[str, tuple[str, ...]] = {f"{target.name}_band": NAMES for target in self.targets}
         names |= {MADE[key]: tuple(rung.name for rung in ladder) for key, ladder in self._ladders.items() if ladder}
-        chances = {f"{target.name}_score" for target in self.targets if target.kind != "value"}
-        ranks = {f"{target.name}_percentile" for target in self.targets}
         for column, value in literals_of(rule):
             if isinstance(value, str) and value not in names.get(column, (value,)):
                 yield f"no {column} is {value!r}: {did_you_mean(value, names[column])}"
-            elif isinstance(value, float) and column in chances and value > 1:
-                yield f"{column} is a probability, from 0 to 1, and never {value:g}"
-            elif isinstance(value, float) and column in ranks and value > 100:
-                yield f"{column} goes from 0 to 100, and is never {value:g}"
-            elif isinstance(value, float) and column in ranks and 0 < value < 1:
+            elif isinstance(value, float) and value > self._most.get(column, value):
+                what = "is a probability, from 0 to 1, and" if self._most[column] == 1 else "goes from 0 to 100, and is"
+                yield f"{column} {what} never {value:g}"
+            elif isinstance(value, float) and self._most.get(column) == 100 and 0 < value < 1:
                 yield f"{column} goes from 0 to 100, and {value:g} is less than the lowest hundredth: write {100 * value:g}"
+
+    @property
+    def _most(self) -> dict[str, float]:
+        """The most that columns can hold that begin at 0: chances and percentiles."""
+        chances = {f"{target.name}_score": 1.0 for target in self.targets if target.kind != "value"}
+        return chances | {f"{target.name}_percentile": 100.0 for target in self.targets}
 
     def rules(self) -> dict[str, str]:
         """Give every rule over the columns of a night, by its key path."""
@@ -389,7 +401,14 @@ class Settings(Strict):
             outcomes=outcomes(self.specs(), told.events),
             # The column of the config's rules takes the place of the feature.
             left_out=frozenset({STAGE, f"{STAGE}_days"}) if self.journey_stages else frozenset(),
+            lapsed_after=told.lapsed_after or self._active_within,
         )
+
+    @property
+    def _active_within(self) -> timedelta:
+        """How long users count as active where it is asked whether they go: who was not seen for longer is asked no more."""
+        asked = (target.eligible.active_within for target in self.targets if target.kind == "absence")
+        return next((within for within in asked if within != LONGEST), LAPSED_AFTER)
 
     @cached_property
     def _everything(self) -> FeatureSet:
@@ -444,7 +463,9 @@ class _UniqueKeys(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        for key, (key_node, _) in zip(keys, node.value, strict=True):
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+        for at, (key_node, _) in enumerate(node.value):
+            if keys[at] in keys[:at]:
+                first = node.value[keys.index(keys[at])][0].start_mark.line + 1
+                told = f"the key {keys[at]!r} is given a second time, first on line {first}"
+                raise yaml.constructor.ConstructorError(None, None, told, key_node.start_mark)
         return super().construct_mapping(node, deep=deep)

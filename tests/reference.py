@@ -41,6 +41,7 @@ class Seen:
     habits: Sequence[str] = ()
     names: Sequence[tuple[str, str]] = ()
     steps: Mapping[str, timedelta] = field(default_factory=dict)
+    lapsed_after: float = 56.0
 
     @property
     def longest(self) -> timedelta:
@@ -146,6 +147,7 @@ def reference(
     levels: Sequence[str] = (),
     names: Sequence[tuple[str, str]] = (),
     steps: Mapping[str, timedelta] | None = None,
+    lapsed_after: timedelta = 56 * DAY,
 ) -> pd.DataFrame:
     """Give every feature of every user with an event before a cutoff, indexed by user and cutoff, in order."""
     log_ = frame.astype(dict.fromkeys(("amount", "quantity", "discount", "utc_offset_minutes"), float))
@@ -157,7 +159,8 @@ def reference(
         known = log_[log_.event_ts < cutoff]
         rows: dict[str, Row] = {}
         for user, own in known.groupby("user_id"):
-            seen = Seen(own, known, cutoff, sorted(windows), values or {}, contacts, outcomes or {}, habits, names, steps or {})
+            told = (values or {}, contacts, outcomes or {}, habits, names, steps or {}, lapsed_after / DAY)
+            seen = Seen(own, known, cutoff, sorted(windows), *told)
             for family in FAMILIES:
                 # In order: later families read what earlier ones found.
                 rows.setdefault(user, {}).update(family(seen, rows[user]))
@@ -410,22 +413,22 @@ def stage(seen: Seen, row: Row) -> Row:
         found[f"{what}_first_days"] = seen.age(seen.of(event_type))
         if what != "coupon":
             found[f"{what}_after_purchase_days"] = after_purchase(row, found[f"{what}_recency_days"])
-    beginnings = seen.days[seen.days.gap.isna() | (seen.days.gap >= 56)]
+    beginnings, pause = seen.days[seen.days.gap.isna() | (seen.days.gap >= seen.lapsed_after)], seen.lapsed_after
     run, runs = seen.recency(beginnings), len(beginnings)
     recency, usual = row["purchase_recency_days"], seen.days.gap.mean()
-    patience = min(max(14.0, 28.0 if pd.isna(usual) else 3 * usual), 56.0)
+    patience = min(max(pause / 4, pause / 2 if pd.isna(usual) else 3 * usual), pause)
     if runs == 0:
         found["journey_stage"], days = "prospect", found["known_days"]
-    elif recency >= 56:  # type: ignore[operator]
-        found["journey_stage"], days = "lapsed", recency - 56  # type: ignore[operator]
+    elif recency >= pause:  # type: ignore[operator]
+        found["journey_stage"], days = "lapsed", recency - pause  # type: ignore[operator]
     elif recency >= patience:  # type: ignore[operator]
         found["journey_stage"], days = "slipping", recency - patience  # type: ignore[operator]
-    elif run < 28:
+    elif run < pause / 2:
         found["journey_stage"], days = "new" if runs == 1 else "returned", run
-    elif run >= 112:
-        found["journey_stage"], days = "loyal", run - 112
+    elif run >= 2 * pause:
+        found["journey_stage"], days = "loyal", run - 2 * pause
     else:
-        found["journey_stage"], days = "active", run - 28
+        found["journey_stage"], days = "active", run - pause / 2
     return {**found, "purchase_run_days": run, "purchase_run_count": runs, "journey_stage_days": days}
 
 
@@ -451,7 +454,7 @@ def exit_(seen: Seen, row: Row) -> Row:
     pace = [row[f"purchase_count_{label(window)}"] / window.days for window in seen.windows]  # type: ignore[operator]
     found["purchase_decline_count"] = sum(round(short - long, 12) < 0 for short, long in zip(pace, pace[1:], strict=False))
     for what in ("channel", "device"):
-        lately = seen.last(seen.own, 56 * DAY)[what]
+        lately = seen.last(seen.own, seen.lapsed_after * DAY)[what]
         found[f"{what}_silent_count"] = len(set(seen.own[what].dropna()) - set(lately))
     return found
 
@@ -555,9 +558,9 @@ def spaced(seen: Seen, hits: pd.DataFrame, name: str) -> Row:
 
 
 def in_runs(seen: Seen, hits: pd.DataFrame, name: str) -> Row:
-    """Runs without a break of 56 days."""
+    """Runs without a break as long as the pause after which a user has lapsed."""
     days = local_days(hits)
-    beginnings = days[days.gap.isna() | (days.gap >= 56)]
+    beginnings = days[days.gap.isna() | (days.gap >= seen.lapsed_after)]
     return {f"{name}_run_days": seen.recency(beginnings), f"{name}_run_count": len(beginnings)}
 
 

@@ -78,6 +78,13 @@ def test_short_history_gives_fewer_origins_and_keeps_the_tests() -> None:
     assert [(origin.cutoff, origin.is_test) for origin in origins] == [(CUTOFFS[3], True)]
 
 
+def test_what_is_neither_reported_nor_calibrated_on_is_not_predicted() -> None:
+    cutoffs = [CUTOFFS[0] + at * 14 * DAY for at in range(14)]
+    origins = plan_origins(cutoffs, 6 * 14 * DAY, tests=2, calibrations=1, minimum=1)
+    assert [cutoffs.index(origin.cutoff) for origin in origins if origin.is_test] == [12, 13]
+    assert [cutoffs.index(origin.cutoff) for origin in origins if not origin.is_test] == [6, 7]
+
+
 def test_too_short_a_history_is_refused() -> None:
     with pytest.raises(GateError, match="3 training cutoffs leave no origin to test on.*28 days.*Raise training.max_cutoffs"):
         plan_origins(CUTOFFS[:3], 28 * DAY, tests=5, calibrations=4)

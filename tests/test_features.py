@@ -89,6 +89,7 @@ EVERYTHING = Wanted(
     values={"category": ["a"], "channel": ["web"], "device": ["phone"], "source": ["mail"]},
     contacts=(36 * HOUR, 14 * DAY, 30 * DAY, 200 * DAY),
     outcomes=outcomes(TARGETS),
+    lapsed_after=44 * DAY,
 )
 
 
@@ -196,7 +197,7 @@ def whole(kind: str) -> pd.DataFrame:
 def test_every_feature_equals_the_slow_reference(engine_kind: str) -> None:
     found = whole(engine_kind)
     told = {"values": EVERYTHING.values, "contacts": EVERYTHING.contacts, "outcomes": OUTCOMES, "levels": LEVELS, "names": NAMES}
-    told |= {"habits": HABITS, "steps": dict.fromkeys(ASKED, 28 * DAY)}
+    told |= {"habits": HABITS, "steps": dict.fromkeys(ASKED, 28 * DAY), "lapsed_after": EVERYTHING.lapsed_after}
     slow = reference(LOG, CUTOFFS, LONG, zone=ZONE, **told)
     texts = [feature.name for feature in declared(EVERYTHING, COLUMNS, inventory=INVENTORY).features if feature.unit == NAME]
     assert list(found.index) == list(slow.index)

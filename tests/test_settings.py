@@ -102,7 +102,7 @@ def test_rules_of_segments_are_checked_against_the_columns_of_the_night(tmp_path
     ("text", "said"),
     [
         ("a: [", "is not YAML at line 1, column 5"),
-        ("name: a\nname: b", "the key 'name' is given twice"),
+        ("name: a\nname: b", "the key 'name' is given a second time, first on line 1"),
         ("", "the file holds no keys"),
         ("- 1", "the file holds no keys"),
     ],

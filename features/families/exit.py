@@ -10,10 +10,9 @@ from ibis import _
 from features.catalogue import Feature, coarse, feature_name
 from features.event_types import RETURN, RETURN_ORDER, SUPPORT, UNSUBSCRIBE, VISIT, VISIT_ACTED
 from features.snapshot import total
-from features.windows import words
+from features.windows import DAY, words
 
 _RETURNS = frozenset({RETURN})
-_SILENT_DAYS = 56.0
 
 
 def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
@@ -105,13 +104,17 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
             phrase="{value} with a slower pace of buying than the next longer one",
             group="trend",
         )
+
+
+def paced_features(lapsed_after: timedelta) -> Iterator[Feature]:
+    """Channels and devices fallen silent, by the pause after which a user has lapsed."""
     for what, base in (("channel", "channels"), ("device", "devices")):
         yield Feature(
             name=f"{what}_silent_count",
             base=base,  # type: ignore[arg-type]
-            expr=(_.since_last > _SILENT_DAYS).ifelse(1.0, 0.0).sum(),
+            expr=(_.since_last > lapsed_after / DAY).ifelse(1.0, 0.0).sum(),
             unit=what,
-            meaning=f"{what}s used before, but not in the last {_SILENT_DAYS:g} days",
+            meaning=f"{what}s used before, but not in the last {words(lapsed_after)}",
             phrase="{value} fallen silent",
             group=f"{what}s",
             needs=frozenset({what}),

@@ -33,7 +33,7 @@ from features.families import stage
 from features.families.steps import IN_TILES, UNITS, Steps, in_steps, last_days
 from features.inventory import Inventory
 from features.labels import Target
-from features.occasions import BREAK_DAYS, Occasion, days_of_run, days_of_supply, last_quantity, mean_gap, runs
+from features.occasions import LAPSED_AFTER, Occasion, days_of_run, days_of_supply, last_quantity, mean_gap, runs
 from features.windows import DAY, DAY_MICROSECONDS, label, pace, words
 
 RFM = ("purchase_recency_days", "purchase_frequency", "purchase_tenure_days", "purchase_monetary_value")
@@ -53,6 +53,7 @@ class Outcome:
     models of all targets, with sums and means of the columns that are `carried`; of a part of an event type only how often and how
     lately, and where events have a quantity, their rhythm and whether that is used up. What is `on_trial` may be of no use to them
     (see `Feature`), and is not counted. Where others than its own target read less of it, as of a part, that is `shared`.
+    Its runs end with a pause after which users have `lapsed_after`.
     """
 
     condition: str
@@ -68,6 +69,7 @@ class Outcome:
     on_trial: bool = False
     shared: "Outcome | None" = None
     suffix: str = ""
+    lapsed_after: timedelta = LAPSED_AFTER
 
     @property
     def name(self) -> str:
@@ -498,7 +500,7 @@ def _rhythm(outcome: Outcome) -> list[Feature]:
 
 def _runs(outcome: Outcome) -> list[Feature]:
     """Since when there was no long break, and how many such times there were."""
-    name, said, pause = outcome.name, outcome.said, words(BREAK_DAYS * DAY)
+    name, said, pause = outcome.name, outcome.said, words(outcome.lapsed_after)
     days = Feature(
         name=f"{name}_run_days",
         base="occasions",

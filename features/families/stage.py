@@ -1,9 +1,9 @@
 """Journey stage: how long a user is known, when each kind of event came first and last, and which stage that makes.
 
-The stages look at runs: purchases without a break of 56 days or more. A user who never bought is a prospect. Else the first that
-holds: lapsed (nothing for 56 days), slipping (nothing for three times the usual gap, at least 14 days;
-for 28 days after a single purchase), new (the first run is less
-than 28 days old), returned (a later run is), loyal (the run is 112 days old or more), active.
+The stages look at runs: purchases without a break as long as the pause after which a user has lapsed (`features.lapsed_after`; 56
+days in these tables). A user who never bought is a prospect. Else the first that holds: lapsed (nothing for that pause), slipping
+(nothing for three times the usual gap, at least a quarter of the pause; for half of it after a single purchase), new (the first run
+is younger than half of it), returned (a later run is), loyal (the run is at least twice as old), active.
 In a log without purchases the same is told of what the first target takes for activity.
 """
 
@@ -30,14 +30,10 @@ from features.event_types import (
     UNSUBSCRIBE,
     VIEW,
 )
-from features.occasions import BREAK_DAYS
 from features.snapshot import days_since_first, days_since_last
+from features.windows import DAY, words
 
 STAGES = ("prospect", "lapsed", "slipping", "new", "returned", "loyal", "active")
-LAPSED_DAYS = BREAK_DAYS
-YOUNG_DAYS = 28.0
-LOYAL_DAYS = 112.0
-SLIPPING_DAYS = 14.0
 SLIPPING_GAPS = 3.0
 
 # Event type: its word in names, what it is called, and its group.
@@ -58,7 +54,7 @@ _BASES: dict[str, Base] = {event_type: base for base, types in TOGETHER.items() 
 
 
 def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
-    """Time known, first and last event of each type and whether that followed a purchase, the stage and the time in it."""
+    """Time known, first and last event of each type and whether that followed a purchase."""
     yield Feature(
         name="known_days",
         base="everything",
@@ -105,13 +101,17 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
         # A coupon is redeemed with a purchase, never after it.
         if event_type != COUPON:
             yield replace(since_purchase(what, called, group), types=frozenset({event_type}))
-    begins_run = _.gap.isnull() | (_.gap >= LAPSED_DAYS)
+
+
+def paced_features(lapsed_after: timedelta) -> Iterator[Feature]:
+    """Runs of purchases, the stage and the time in it, by the pause after which a user has lapsed."""
+    begins_run = _.gap.isnull() | (_.gap >= lapsed_after / DAY)
     yield Feature(
         name="purchase_run_days",
         base="days",
         expr=begins_run.ifelse(_.since, ibis.null("float64")).min(),
         unit="days",
-        meaning=f"days since the present run of purchases began (no break of {LAPSED_DAYS:g} days or more)",
+        meaning=f"days since the present run of purchases began (no break of {words(lapsed_after)} or more)",
         phrase="latest run of purchases began {value} ago",
         group="tenure",
         unknown="no purchases so far",
@@ -121,17 +121,17 @@ def features(_windows: Sequence[timedelta]) -> Iterator[Feature]:
         base="days",
         expr=begins_run.ifelse(1.0, 0.0).sum(),
         unit="run",
-        meaning=f"runs of purchases so far (a break of {LAPSED_DAYS:g} days or more ends one)",
+        meaning=f"runs of purchases so far (a break of {words(lapsed_after)} or more ends one)",
         phrase="{value} of purchases so far",
         group="tenure",
         empty=0,
     )
-    yield from stages_of(PURCHASE)
+    yield from stages_of(PURCHASE, lapsed_after)
 
 
-def stages_of(what: str) -> Iterator[Feature]:
+def stages_of(what: str, lapsed_after: timedelta) -> Iterator[Feature]:
     """The stage and the time in it, by runs of `what`: purchases, or what else makes users active (see `features.declare`)."""
-    rules = _stages(what)
+    rules = _stages(what, lapsed_after / DAY)
     yield Feature(
         name="journey_stage",
         base="row",
@@ -144,7 +144,7 @@ def stages_of(what: str) -> Iterator[Feature]:
     yield Feature(
         name="journey_stage_days",
         base="row",
-        expr=ibis.cases(*((when, since) for _name, when, since in rules), else_=_[f"{what}_run_days"] - YOUNG_DAYS),
+        expr=ibis.cases(*((when, since) for _name, when, since in rules), else_=_[f"{what}_run_days"] - lapsed_after / DAY / 2),
         unit="days",
         meaning="days since the present stage of the journey began; a pause that was made up for does not begin it anew",
         phrase="in this stage of the journey for {value}",
@@ -167,15 +167,16 @@ def since_purchase(what: str, called: str, group: str) -> Feature:
     )
 
 
-def _stages(what: str) -> list[tuple[str, Deferred, Deferred]]:
+def _stages(what: str, pause: float) -> list[tuple[str, Deferred, Deferred]]:
     """Give each stage's name, its rule, and the days since it began; the first whose rule holds is the stage."""
     recency, run, runs, gap = (_[f"{what}_{name}"] for name in ("recency_days", "run_days", "run_count", "gap_days_mean"))
-    slipping_after = ibis.coalesce(gap * SLIPPING_GAPS, YOUNG_DAYS).clip(SLIPPING_DAYS, LAPSED_DAYS)
+    young, loyal = pause / 2, pause * 2
+    slipping_after = ibis.coalesce(gap * SLIPPING_GAPS, young).clip(pause / 4, pause)
     return [
         ("prospect", recency.isnull(), _.known_days),
-        ("lapsed", recency >= LAPSED_DAYS, recency - LAPSED_DAYS),
+        ("lapsed", recency >= pause, recency - pause),
         ("slipping", recency >= slipping_after, recency - slipping_after),
-        ("new", (run < YOUNG_DAYS) & (runs <= 1), run),
-        ("returned", run < YOUNG_DAYS, run),
-        ("loyal", run >= LOYAL_DAYS, run - LOYAL_DAYS),
+        ("new", (run < young) & (runs <= 1), run),
+        ("returned", run < young, run),
+        ("loyal", run >= loyal, run - loyal),
     ]
