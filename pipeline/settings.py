@@ -191,7 +191,7 @@ class FeatureSettings(Strict):
     custom: tuple[CustomSettings, ...] = Field((), description="Features of your own.")
     lapsed_after: Duration | None = Field(
         None,
-        description="The pause after which a user has lapsed: journey stages, runs and channels fallen silent go by it. Without one "
+        description="The pause after which a user has lapsed: journey stages, runs and silent channels go by it. Without one "
         "it is `active_within` of the first target of the kind `absence`, else 56d.",
     )
 

@@ -335,3 +335,25 @@ def test_the_time_zone_of_the_machine_is_refused(tmp_path: Path) -> None:
 
 def test_every_column_of_a_backtest_is_kept_free() -> None:
     assert {*RUNGS, CHAMPION, DISJOINT, "label", "score", "drift"} <= WORKING
+
+
+def test_who_has_lapsed_is_said_by_the_config_else_by_whom_the_first_absence_is_asked_of(tmp_path: Path) -> None:
+    def target(kind: str, within: str) -> dict[str, object]:
+        return {"name": f"{kind}_{within}", "kind": kind, "horizon": "28d", "eligible": {"active_within": within}}
+
+    def lapsed_after(**told: object) -> timedelta:
+        return read_settings(shop_config(tmp_path, segments=[], **told)).wanted().lapsed_after
+
+    asked = [target("occurrence", "7d"), target("absence", "ever"), target("absence", "84d"), target("absence", "364d")]
+    assert lapsed_after(targets=asked) == timedelta(days=84)
+    assert lapsed_after(targets=asked[:2]) == timedelta(days=56)
+    assert lapsed_after(targets=asked, features={"lapsed_after": "36h"}) == timedelta(hours=36)
+
+
+def test_a_rule_over_an_event_type_that_no_family_knows_says_how_to_have_it_counted(tmp_path: Path) -> None:
+    wrong = ["commit_count_364d >= 1", "purchase_count_29d >= 1"]
+    _, other, near = problems(
+        shop_config(tmp_path, segments=[{"name": f"s{at}", "purpose": "p", "enter": rule} for at, rule in enumerate(wrong)])
+    )
+    assert "did you mean" not in other and "features.events gives other event types such columns" in other
+    assert near.endswith("did you mean purchase_count_28d?")
