@@ -58,7 +58,7 @@ class Feature:
     little of it. Models leave a feature alone that `is_aside`, and one with an `outcome` unless their target asks about that
     condition (see `features.families.outcomes`) or it is `for_all`. Those `on_trial` for one purpose are read by models of a
     probability only where they together proved their worth before the first test origin (see `models.rounds`), and those for `DATE`
-    by no others.
+    by no others. `definition` is what a config says of the feature that its name does not tell.
     """
 
     name: str
@@ -80,6 +80,7 @@ class Feature:
     outcome: str | None = None
     for_all: bool = False
     on_trial: str | None = None
+    definition: str | None = None
 
     @property
     def is_text(self) -> bool:

@@ -12,13 +12,14 @@ from features.contract import COLUMNS
 from features.custom import Custom, Measure, custom_features, custom_names
 from features.errors import ConfigError
 from features.event_types import DERIVED_FROM, KNOWN, PURCHASE, derivable
+from features.expressions import understood
 from features.families import FAMILIES, FIXED_WINDOWS, stage, steps
 from features.families.attributes import attribute_features
 from features.families.contacts import contact_features
 from features.families.names import name_features
 from features.families.outcomes import Outcome, habits_of, outcome_features, with_inventory
 from features.inventory import NOTHING, Inventory
-from features.occasions import LAPSED_AFTER, Occasion
+from features.occasions import LAPSED_AFTER, Occasion, lapsing
 from features.snapshot import KEYS
 
 # What these hold are purchases.
@@ -125,7 +126,7 @@ def declared(
         if clash := [name for place, name in enumerate(names) if name in taken or name in names[:place]]:
             problems.append(f"features.custom.{index}: there is already a feature {clash[0]!r}: choose another name")
             continue
-        custom += features
+        custom += [replace(feature, definition=understood(told.sql)) for feature in features]
         measures += needed
     if problems:
         raise ConfigError("\n".join(problems))
@@ -145,17 +146,19 @@ def declared(
     looked |= {window for told in asked_about for window in told.trailing}
     looked |= {end for told in asked_about for horizon in told.horizons for end in steps.edges(horizon, windows[-1])}
     edges = tuple(sorted({*windows, *looked, *FIXED_WINDOWS}))
-    told = outcomes.outcomes
-    return FeatureSet(asked, hidden, tuple(measures), outcomes.occasions, edges, windows[-1], wanted.lapsed_after, told)
+    return FeatureSet(
+        asked, hidden, tuple(measures), outcomes.occasions, edges, windows[-1], wanted.lapsed_after, outcomes.outcomes
+    )
 
 
 def declared_by_family(wanted: Wanted) -> dict[str, tuple[Feature, ...]]:
     """Give what every family declares, whatever the columns; attributes are a family of their own."""
-    windows = sorted(wanted.windows)
+    windows, pause = sorted(wanted.windows), wanted.lapsed_after
     found = {}
     for name, family in FAMILIES.items():
         more = family.value_features(wanted.values, windows) if hasattr(family, "value_features") else ()
-        paced = family.paced_features(wanted.lapsed_after) if hasattr(family, "paced_features") else ()
+        paced = family.paced_features(pause) if hasattr(family, "paced_features") else ()
+        paced = [replace(feature, definition=lapsing(pause)) for feature in paced]
         found[name] = (*family.features(windows), *more, *paced)
     contacts = () if wanted.contacts is None else tuple(contact_features(wanted.contacts))
     return {**found, ATTRIBUTES: tuple(attribute_features(wanted.attributes, wanted.aside)), CONTACTS: contacts}
@@ -179,6 +182,17 @@ def switched_off(wanted: Wanted, columns: Collection[str], types: Collection[str
 def reads(feature_set: FeatureSet) -> dict[str, frozenset[str]]:
     """Give the features that each feature of the base `row` or `population` reads; none for the others."""
     return _reads(feature_set.built)
+
+
+def definitions(feature_set: FeatureSet) -> dict[str, str]:
+    """Give what the config says of each feature that its name does not tell, with what it says of those that are read for it."""
+    read, own = reads(feature_set), {feature.name: feature.definition for feature in feature_set.built if feature.definition}
+    found = {}
+    for name in feature_set.names:
+        others = sorted((_closure([name], read) - {name}) & own.keys())
+        if said := [*([own[name]] if name in own else []), *(f"{other}: {own[other]}" for other in others)]:
+            found[name] = "; ".join(said)
+    return found
 
 
 def _types(feature: Feature) -> frozenset[str]:

@@ -76,6 +76,16 @@ def typed_condition(sql: str, types: Mapping[str, str]) -> str:
     return checked
 
 
+@lru_cache(maxsize=1024)
+def understood(sql: str) -> str:
+    """Write a parsed expression as it was understood, without comments: what is asked of an engine is what was checked.
+
+    >>> understood("amount>5 /* dear */")
+    'amount > 5'
+    """
+    return parse(sql).sql(DIALECT, comments=False)
+
+
 def type_of(sql: str, types: Mapping[str, str]) -> str:
     """Give the DuckDB type of a parsed and checked expression over columns of these types.
 
@@ -91,7 +101,7 @@ def type_of(sql: str, types: Mapping[str, str]) -> str:
     read = {name: types[name] for name in sorted(columns_of(sql)) if name in types}
     row = ", ".join(f"'{samples.get(kind, '0')}'::{kind} AS \"{name}\"" for name, kind in read.items()) or "0"
     try:
-        told = _engine().cursor().execute(f"SELECT typeof(met), met FROM (SELECT {sql} AS met FROM (SELECT {row}))")  # noqa: S608
+        told = _engine().cursor().execute(f"SELECT typeof(met), met FROM (SELECT {understood(sql)} AS met FROM (SELECT {row}))")  # noqa: S608
         return str(told.fetchall()[0][0])
     except duckdb.Error as error:
         raise ConfigError(f"{sql!r} does not fit its columns: {first_line(error)}") from None

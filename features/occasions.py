@@ -15,7 +15,7 @@ from ibis.common.deferred import Deferred
 
 from features.cells import INSTANT
 from features.custom import MILLION, in_millionths
-from features.windows import DAY, between, only_where
+from features.windows import DAY, between, label, only_where
 
 # The pause after which a user has lapsed, and a run of occasions is over, where a config does not say it.
 LAPSED_AFTER = 56 * DAY
@@ -44,6 +44,11 @@ def occasions(events: ir.Table, asked: Sequence[Occasion], lapsed_after: timedel
     """
     told = reduce(ir.Table.union, (_of(events, one) for one in asked))
     return _paused(told, lapsed_after).union(_taken(told))
+
+
+def lapsing(lapsed_after: timedelta) -> str:
+    """Say in the words of a config when a user has lapsed, for the definition of features that go by it."""
+    return f"lapsed_after: {label(lapsed_after)}"
 
 
 def days_between(name: str, start: timedelta, end: timedelta) -> Deferred:

@@ -27,7 +27,7 @@ from models.propensity import Floats
 from models.season import NO_SEASON, Season
 
 _HEAD, _BOOSTER = "bundle.json", "booster.txt"
-FORMAT = 11
+FORMAT = 12
 # The parameter of a prediction that names its date.
 AS_OF = "as_of"
 # The first format whose files carry their own digest.
@@ -38,8 +38,9 @@ _SEALED = 4
 class TargetBundle:
     """A target's model: what it was made by, its calibrator, and the `definition` of the target it was trained for.
 
-    `groups` says for each feature which story it tells in reasons; `typical` is its median among those who were asked about on the
-    night of the training, and `expected` what it added to their scores on average.
+    `definitions` is what the config said of its features (see `features.declare`). `groups` says for each feature which story it
+    tells in reasons; `typical` is its median among those who were asked about on the night of the training, and `expected` what it
+    added to their scores on average.
     `inventory` is what the log held that features were named after, and `warnings` what its test gave reason to warn of.
     What the model says is moved by the `season` of the date, before it is calibrated.
     """
@@ -56,6 +57,7 @@ class TargetBundle:
     inventory: Inventory = NOTHING
     warnings: tuple[str, ...] = ()
     season: Season = NO_SEASON
+    definitions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
@@ -122,7 +124,7 @@ class TargetBundle:
         return (
             head
             | {"model": _plain(self.model), "groups": dict(self.groups), "typical": dict(self.typical)}
-            | {"expected": dict(self.expected)}
+            | {"expected": dict(self.expected), "definitions": dict(self.definitions)}
             | {"inventory": asdict(self.inventory), "warnings": list(self.warnings), "season": asdict(self.season)}
         )
 
@@ -218,6 +220,8 @@ def _target(head: Mapping[str, Any], folder: Path) -> TargetBundle:
         trained_until=head["trained_until"],
         calibrator=Calibrator(**head["calibrator"]),
         model=_model(head["model"], folder),
+        # Before format 12 nobody asked whether a feature of the same name was still the same.
+        definitions=head.get("definitions", {}),
         groups=head["groups"],
         typical=head["typical"],
         # Before format 11 contributions were told against the mean of all training rows.

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sqlglot import exp
 
-from features.expressions import DIALECT, columns_of, parse
+from features.expressions import DIALECT, columns_of, parse, understood
 
 Truths = npt.NDArray[np.int8]
 TRUE, FALSE, UNKNOWN = 1, 0, -1
@@ -30,7 +30,7 @@ def truths(rows: pa.Table, rules: Sequence[str]) -> Truths:
     read = sorted(frozenset().union(*(columns_of(rule) for rule in rules)))
     if not read:
         rows, read = pa.table({"n0": pa.nulls(len(rows))}), ["n0"]
-    told = ", ".join(f'COALESCE(({_canonical(rule)})::TINYINT, {UNKNOWN}) AS "{at}"' for at, rule in enumerate(rules))
+    told = ", ".join(f'COALESCE(({understood(rule)})::TINYINT, {UNKNOWN}) AS "{at}"' for at, rule in enumerate(rules))
     found = _asked(pa.table({name: _known(rows[name]) for name in read}), f"SELECT {told} FROM told")  # noqa: S608
     return np.stack([column.to_numpy() for column in found.columns], axis=1)
 
@@ -133,12 +133,6 @@ def _split(tree: exp.Expr, kind: type[exp.Connector]) -> Iterator[exp.Expr]:
         yield from _split(part, kind)
     if not isinstance(tree, kind):
         yield tree
-
-
-@lru_cache(maxsize=1024)
-def _canonical(rule: str) -> str:
-    # What is asked is what was checked: never the text of a config, in which another parser may see something else.
-    return parse(rule).sql(DIALECT, comments=False)
 
 
 def _known(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:

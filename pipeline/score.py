@@ -1,7 +1,7 @@
 """A night: read events, score everybody, say why, form segments, write."""
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import partial
@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 
 from features.build import steps
 from features.catalogue import how_many
+from features.declare import FeatureSet, definitions
 from features.errors import ConfigError, GateError, StoreError, listed
 from features.labels import definition
-from models.bundle import TargetBundle, inventory_of
+from models.bundle import PersonaBundle, TargetBundle, inventory_of
 from pipeline.answers import Known, answered, answers_schema, scores_rows
 from pipeline.batches import Batches, Here, batches, load
 from pipeline.columns import SCORES, features_schema, segments_schema, without_date
@@ -162,27 +163,39 @@ def load_events(night: NightRun) -> NightRun:
 def compute_features(night: NightRun) -> NightRun:
     """Build the features of everybody known, and refuse models and rules that need others."""
     log, specs = night.events, night.settings.specs()
+    refuse_other_features(night)
     with night.narrator.step("building features", total=steps(log.features, shards(log, 1, night.settings))) as step:
         table = features_table(log, [midnight(night.as_of)], night.settings, step).drop("cutoff")
         asked = with_asked(table, log, night.settings, midnight(night.as_of))
         users = batches(log.engine, _with_before(asked, night))
         step.note(f"{len(log.features.features)} features of {log.users:,} users")
-    refuse_missing(night, users.names())
     refuse_unknown(night.settings.rules(), [*users.names(), *segments_schema(specs).names])
-    built = set(users.names())
-    challengers = {name: told for name, told in night.challengers.items() if set(told.bundle.features) <= built}
+    challengers = {name: told for name, told in night.challengers.items() if not _unlike(told.bundle, log.features)}
     return replace(night, users=users, challengers=challengers)
 
 
-def refuse_missing(night: NightRun, built: Collection[str]) -> None:
-    """Raise GateError when a champion needs a feature that is not among those built."""
+def refuse_other_features(night: NightRun) -> None:
+    """Raise GateError when a champion needs a feature that is not built tonight, or that the config has changed since."""
     for champion in night.champions.values():
-        missing = [name for name in champion.bundle.features if name not in built]
-        if missing:
-            raise GateError(
-                f"the champion {night.tracker.registered(champion.name)} (version {champion.version}) needs features that are not "
-                f"built tonight: {listed(missing)}. Bring back their columns, windows or targets, or run `beforehand train` again"
-            )
+        if unlike := _unlike(champion.bundle, night.events.features):
+            raise GateError(f"the champion {night.tracker.registered(champion.name)} (version {champion.version}) {unlike}")
+
+
+def _unlike(bundle: TargetBundle | PersonaBundle, features: FeatureSet) -> str | None:
+    """Say which features of a model are not built or are others now, and what to do; None where all are as they were."""
+    built, said = set(features.names), definitions(features)
+    if missing := [name for name in bundle.features if name not in built]:
+        return (
+            f"needs features that are not built tonight: {listed(missing)}. Bring back their columns, windows or targets, or run "
+            "`beforehand train` again"
+        )
+    then = bundle.definitions if isinstance(bundle, TargetBundle) else {}
+    if changed := [f"{name} ({was!r}, now {said.get(name)!r})" for name, was in then.items() if said.get(name) != was]:
+        return (
+            f"learned from features that the config has changed since: {listed(changed)}. Take that back, give them another name, "
+            "or run `beforehand train` again"
+        )
+    return None
 
 
 def answer(night: NightRun, *, with_reasons: bool = True) -> NightRun:

@@ -15,7 +15,7 @@ from pipeline.events import EventLog, midnight
 from pipeline.progress import Narrator
 from pipeline.questions import Question, labels_of, plan_of, question_of, training_cutoffs, with_history
 from pipeline.rule_checks import RuleCheck, check_rules, needing_models
-from pipeline.score import NightRun, answer, compute_features, load_champions, load_events, recorded_nights, refuse_missing
+from pipeline.score import NightRun, answer, compute_features, load_champions, load_events, recorded_nights, refuse_other_features
 from pipeline.segment_settings import BEST_HOUR
 from pipeline.segments import refuse_unknown
 from pipeline.settings import Settings
@@ -98,7 +98,7 @@ def validate(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrat
     _refuse(night, few)
     if unscored is None:
         try:
-            refuse_missing(night, night.events.features.names)
+            refuse_other_features(night)
         except GateError as error:
             night, unscored = replace(night, champions={}), str(error)
     night = compute_features(night)

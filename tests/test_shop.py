@@ -303,3 +303,10 @@ def test_a_model_of_other_windows_is_refused(shop: Path) -> None:
     refused = score_with(shop, features={"windows": ["7d", "14d", "30d"]})
     assert refused.exit_code == 4
     assert "needs features that are not built tonight" in refused.stderr
+
+
+def test_a_model_of_features_that_mean_something_else_now_is_refused(shop: Path) -> None:
+    refused = score_with(shop, features={"lapsed_after": "30d"})
+    assert refused.exit_code == 4
+    assert "learned from features that the config has changed since" in refused.stderr
+    assert "purchase_run_days ('lapsed_after: 56d', now 'lapsed_after: 30d')" in refused.stderr

@@ -33,7 +33,7 @@ from features.families import stage
 from features.families.steps import IN_TILES, UNITS, Steps, in_steps, last_days
 from features.inventory import Inventory
 from features.labels import Target
-from features.occasions import LAPSED_AFTER, Occasion, days_of_run, days_of_supply, last_quantity, mean_gap, runs
+from features.occasions import LAPSED_AFTER, Occasion, days_of_run, days_of_supply, lapsing, last_quantity, mean_gap, runs
 from features.windows import DAY, DAY_MICROSECONDS, label, pace, words
 
 RFM = ("purchase_recency_days", "purchase_frequency", "purchase_tenure_days", "purchase_monetary_value")
@@ -511,6 +511,7 @@ def _runs(outcome: Outcome) -> list[Feature]:
         group="tenure",
         unknown=f"{said}: never so far",
         needs=outcome.needs,
+        definition=lapsing(outcome.lapsed_after),
     )
     count = replace(
         days,
