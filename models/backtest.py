@@ -1,6 +1,6 @@
 """Rolling-origin backtest: predict each past origin from what was known before it, and nothing else.
 
-train cutoffs ──horizon──▶│ origin ──horizon──▶      train_cutoff + horizon <= origin, for models and calibrators alike
+known cutoffs ──horizon──▶│ origin ──horizon──▶      known cutoff + horizon <= origin, for models and calibrators alike
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,11 +28,17 @@ _FOLDS, _ENOUGH = 3, 100
 
 @dataclass(frozen=True)
 class Origin:
-    """One instant that a model trained on `train_cutoffs` alone predicts; only `is_test` origins are reported."""
+    """One instant that is predicted from the `known` cutoffs, whose `horizon` had elapsed; only `is_test` origins are reported."""
 
     cutoff: datetime
-    train_cutoffs: tuple[datetime, ...]
+    known: tuple[datetime, ...]
     is_test: bool
+    horizon: timedelta
+
+    @property
+    def train_cutoffs(self) -> tuple[datetime, ...]:
+        """The cutoffs that models learn from."""
+        return apart(self.known, self.horizon)
 
 
 @dataclass(frozen=True)
@@ -110,8 +116,8 @@ def plan_origins(
 ) -> tuple[Origin, ...]:
     """Choose the latest `tests` cutoffs to report, and those before them to calibrate on.
 
-    These are, for each that is reported and for what comes after all, the latest `calibrations` that have elapsed by then. Each
-    origin's train cutoffs are purged: their horizon has elapsed at the origin. An origin needs at least `minimum` of them.
+    These are, for each that is reported and for what comes after all, the latest `calibrations` that have elapsed by then. What is
+    known at an origin is purged: its horizon has elapsed. An origin needs at least `minimum` such cutoffs.
     Where history is short there are fewer origins.
 
     Raises GateError when there is not even one.
@@ -128,7 +134,19 @@ def plan_origins(
     known = [[origin for origin in possible_origins if origin + horizon <= test] for test in tested]
     latest = [origins[-calibrations:] for origins in (*known, possible_origins)] if calibrations else []
     chosen = sorted(set(tested).union(*latest))
-    return tuple(Origin(cutoff, purged[cutoff], cutoff >= tested[0]) for cutoff in chosen)
+    return tuple(Origin(cutoff, purged[cutoff], cutoff >= tested[0], horizon) for cutoff in chosen)
+
+
+def apart(cutoffs: Sequence[datetime], horizon: timedelta) -> tuple[datetime, ...]:
+    """Give the cutoffs to learn from, oldest first: at least a quarter of the horizon apart, counted back from the latest.
+
+    Nearer ones have nearly the same labels: they take time, and a leaf full of copies seems to hold many users.
+    """
+    kept: list[datetime] = []
+    for cutoff in sorted(cutoffs, reverse=True):
+        if not kept or kept[-1] - cutoff >= horizon / 4:
+            kept.append(cutoff)
+    return tuple(reversed(kept))
 
 
 def first_test(plan: Sequence[Origin]) -> Origin:

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.special import expit
 
 from features.catalogue import DATE
-from models.backtest import Origin, first_test
+from models.backtest import Origin, apart, first_test
 from models.calibration import calibrated_loss
 from models.ladder import Recipe, Trees, fit_recipe, possible
 from models.propensity import RATE, ROUNDS, rarer
@@ -52,7 +52,7 @@ def settled(
     if is_amount:
         dates = [name for name, purpose in on_trial.items() if purpose == DATE]
         return replace(recipe, rounds=OF_AMOUNTS, features=_without(dates, recipe))
-    found = _watched(rows, first_test(plan).train_cutoffs, horizon, recipe)
+    found = _watched(rows, first_test(plan).known, horizon, recipe)
     if found is None:
         return replace(recipe, rounds=ROUNDS * _times(recipe), features=_without(on_trial, recipe))
     return settled_on(*found, recipe, on_trial=on_trial, seed=seed)
@@ -64,7 +64,7 @@ def rounds_for(
     """Choose the rounds of a recipe as it is, by what was known before the first test origin (see `settled`)."""
     if is_amount:
         return OF_AMOUNTS
-    found = _watched(rows, first_test(plan).train_cutoffs, horizon, recipe)
+    found = _watched(rows, first_test(plan).known, horizon, recipe)
     if found is None:
         return ROUNDS * _times(recipe)
     return _Proven(replace(recipe, rung="lightgbm", rounds=_MOST * _times(recipe)), *found, seed).rounds
@@ -80,7 +80,7 @@ def _watched(
     found = None
     for count in range(_WATCHED, len(known)):
         watched = known[-count:]
-        earlier = [cutoff for cutoff in known if cutoff + horizon <= watched[0]]
+        earlier = apart([cutoff for cutoff in known if cutoff + horizon <= watched[0]], horizon)
         learned, later = (rows.label[rows.cutoff.isin(cutoffs)] for cutoffs in (earlier, watched))
         seen = rarer(later, is_amount=False)
         is_more = count > _WATCHED and rarer(learned, is_amount=False) < seen

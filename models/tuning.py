@@ -97,8 +97,8 @@ def judging_origins(
     or, of a probability, that has one label only, is left out; there may be no origin at all. The older half of the past is left to
     choose rounds by.
     """
-    known = first_test(plan).train_cutoffs
-    candidates = [Origin(cutoff, tuple(old for old in known if old + horizon <= cutoff), True) for cutoff in known]
+    known = first_test(plan).known
+    candidates = [Origin(cutoff, tuple(old for old in known if old + horizon <= cutoff), True, horizon) for cutoff in known]
     usable = [origin for origin in candidates if _is_usable(rows, origin, recipe, is_amount=is_amount)]
     return tuple(usable[-min(_MOST_JUDGED, (len(usable) + 1) // 2) :]) if usable else ()
 

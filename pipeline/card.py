@@ -233,7 +233,7 @@ def _data(told: Card) -> Iterator[str]:
         yield f"- {len(told.cutoffs)} cutoffs, {min(told.cutoffs)} to {max(told.cutoffs)}; one user may be in many of them."
     yield (
         f"- Purged: a test origin is predicted only from cutoffs whose {words(told.target.horizon)} had elapsed before it, and "
-        "calibrated on earlier origins alone. The model in use has learned from all cutoffs."
+        "calibrated on earlier origins alone. The model in use has learned from all of these cutoffs."
     )
     if told.beyond_history:
         yield f"- Windows that reach further back than the events, and so say less: {', '.join(told.beyond_history)}."

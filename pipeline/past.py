@@ -18,7 +18,7 @@ from features.families.outcomes import on_trial_for, read_for, simple_rules
 from features.inventory import NOTHING, Inventory
 from features.labels import Target, active_users, build_labels, definition, eligible_users
 from features.snapshot import KEYS
-from models.backtest import Origin, first_test
+from models.backtest import Origin, apart, first_test
 from models.bundle import TargetBundle
 from models.ladder import Recipe
 from models.propensity import leaves_for, rate_for
@@ -57,6 +57,11 @@ class Past:
         if cutoffs is not None:
             asked = asked[asked.cutoff.isin(list(cutoffs))]
         return self.features.take(asked.index).assign(label=asked.label).reset_index(drop=True)
+
+    def final_labels(self, target: Target) -> pd.DataFrame:
+        """Give the labels that the final model of a target learns from."""
+        told = self.labels[target.name]
+        return told[told.cutoff.isin(apart(told.cutoff.unique().tolist(), target.horizon))]
 
     @property
     def active(self) -> pd.DataFrame:
@@ -150,12 +155,12 @@ def _recipe(past: Past, target: Target, champion: TargetBundle | None) -> Recipe
         )
     monotone = {name: 1 if way == "up" else -1 for name, way in told.items()}
     labels, plan, seed = past.labels[target.name], past.plans[target.name], past.settings.training.seed
-    known = first_test(plan).train_cutoffs
+    test = first_test(plan)
     parameters: Mapping[str, Any] = {}
     # What was tuned on what came later could not be known.
     if champion is not None and champion.definition == definition(target):
         parameters = champion.recipe.parameters if champion.trained_until <= past.log.as_of.isoformat() else {}
-    built, learned = past.log.features, labels.label[labels.cutoff.isin(known)]
+    built, learned = past.log.features, labels.label[labels.cutoff.isin(test.train_cutoffs)]
     recency, rfm = simple_rules(target, built.outcomes, built.numbers, built.longest)
     recipe = Recipe(
         "lightgbm",
@@ -168,7 +173,8 @@ def _recipe(past: Past, target: Target, champion: TargetBundle | None) -> Recipe
         rfm=rfm,
     )
     on_trial = on_trial_for(target, built.numbers)
-    return settled(past.rows(target, known), plan, recipe, target.horizon, on_trial=on_trial, is_amount=target.is_amount, seed=seed)
+    known = past.rows(target, test.known)
+    return settled(known, plan, recipe, target.horizon, on_trial=on_trial, is_amount=target.is_amount, seed=seed)
 
 
 def _season(

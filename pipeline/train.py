@@ -208,12 +208,12 @@ def _final_models(past: Past, tested: Sequence[Tested], narrator: Narrator) -> d
         calls = (partial(_final_model, past, made) for made in tested)
         found = side_by_side(calls, step, jobs=past.settings.training.jobs)
         models = {made.target.name: model for made, model in zip(tested, found, strict=True)}
-        step.note(f"on {sum(map(len, past.labels.values())):,} rows")
+        step.note(f"on {sum(len(past.final_labels(made.target)) for made in tested):,} rows")
     return models
 
 
 def _final_model(past: Past, made: Tested) -> Model:
-    rows = past.rows(made.target)
+    rows = past.rows(made.target, past.final_labels(made.target).cutoff.unique())
     return fit_recipe(rows, rows.label, made.recipe, is_amount=made.target.is_amount, seed=past.settings.training.seed)
 
 
@@ -283,7 +283,7 @@ def _log_target(tracker: Tracker, past: Past, made: Tested, model: Model, champi
         told |= {"rounds": made.recipe.rounds, "method": bundle.method, "rung": made.recipe.rung}
         told |= {"within_dates": made.recipe.within_dates}
         told |= {"season": in_words(bundle.season) if bundle.season.levels else "none"}
-        told |= {"rows": len(past.labels[target.name]), "test_origins": len(report.by_origin)}
+        told |= {"rows": len(past.final_labels(target)), "test_origins": len(report.by_origin)}
         tracker.log(run_id, params={**made.recipe.settings, **told}, metrics=dict(_metrics(made)))
         tracker.log_origins(run_id, {origin: dict(_at_origin(report, origin)) for origin in report.by_origin})
         latest = past.rows(target, {past.labels[target.name].cutoff.max()})
@@ -353,7 +353,7 @@ def _figures(made: Tested, bundle: TargetBundle, rows: pd.DataFrame) -> tuple[di
 
 def _card(past: Past, made: Tested, bundle: TargetBundle, importance: Mapping[str, float], verdicts: Sequence[Verdict]) -> Card:
     report, target, log = made.report, made.target, past.log
-    labels = past.labels[target.name]
+    labels = past.final_labels(target)
     total = sum(importance.values()) or 1.0
     return Card(
         target=target,

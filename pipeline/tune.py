@@ -90,7 +90,7 @@ def tuned(
 
     Where history is too short to judge by, the recipe comes back as it is. Raises StoreError when `tuning.db` or MLflow fails.
     """
-    known = rows[rows.cutoff.isin(first_test(plan).train_cutoffs)]
+    known = rows[rows.cutoff.isin(first_test(plan).known)]
     origins = judging_origins(known, plan, recipe, target.horizon, is_amount=target.is_amount)
     if not origins:
         step.note("not tuned: too little is known before the test origins")

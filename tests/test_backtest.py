@@ -65,12 +65,20 @@ def test_train_cutoffs_are_purged_of_overlapping_horizons() -> None:
     origins = plan_origins(CUTOFFS, 28 * DAY, tests=2, calibrations=1)
     assert origins == (
         # The one that has elapsed at the first test, and the one between.
-        Origin(CUTOFFS[4], tuple(CUTOFFS[:3]), is_test=False),
-        Origin(CUTOFFS[5], tuple(CUTOFFS[:4]), is_test=False),
-        Origin(CUTOFFS[6], tuple(CUTOFFS[:5]), is_test=True),
-        Origin(CUTOFFS[7], tuple(CUTOFFS[:6]), is_test=True),
+        Origin(CUTOFFS[4], tuple(CUTOFFS[:3]), is_test=False, horizon=28 * DAY),
+        Origin(CUTOFFS[5], tuple(CUTOFFS[:4]), is_test=False, horizon=28 * DAY),
+        Origin(CUTOFFS[6], tuple(CUTOFFS[:5]), is_test=True, horizon=28 * DAY),
+        Origin(CUTOFFS[7], tuple(CUTOFFS[:6]), is_test=True, horizon=28 * DAY),
     )
     assert all(cutoff + 28 * DAY <= origin.cutoff for origin in origins for cutoff in origin.train_cutoffs)
+
+
+def test_cutoffs_that_look_ahead_at_the_same_are_learned_from_once() -> None:
+    cutoffs = [CUTOFFS[0] + at * 14 * DAY for at in range(14)]
+    origin = plan_origins(cutoffs, 6 * 14 * DAY, tests=1, calibrations=0)[0]
+    assert [cutoffs.index(cutoff) for cutoff in origin.known] == [0, 1, 2, 3, 4, 5, 6, 7]
+    # At least three weeks apart, from the latest on.
+    assert [cutoffs.index(cutoff) for cutoff in origin.train_cutoffs] == [1, 3, 5, 7]
 
 
 def test_short_history_gives_fewer_origins_and_keeps_the_tests() -> None:

@@ -40,7 +40,7 @@ def test_rounds_are_chosen_before_the_first_test_origin() -> None:
     poisoned = frame.assign(label=np.where(frame.cutoff.isin(known), frame.label, 1 - frame.label))
     assert settled(poisoned, plan, RECIPE, **told).rounds == found
     # Too short a past has the usual number.
-    assert settled(frame, [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)], RECIPE, **told).rounds == ROUNDS
+    assert settled(frame, [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True, horizon=HORIZON)], RECIPE, **told).rounds == ROUNDS
 
 
 @pytest.mark.parametrize(("quiet", "blocks"), [(0, 3), (2, 3), (3, 4), (4, 5), (7, None)])
@@ -52,7 +52,7 @@ def test_as_many_blocks_are_watched_as_hold_a_hundred_of_the_rarer_label(quiet: 
     found = _watched(told, CUTOFFS, HORIZON, replace(RECIPE, rung="lightgbm"))
     if blocks is None:
         assert found is None
-        short = [Origin(CUTOFFS[-1] + HORIZON, tuple(CUTOFFS), is_test=True)]
+        short = [Origin(CUTOFFS[-1] + HORIZON, tuple(CUTOFFS), is_test=True, horizon=HORIZON)]
         assert settled(told, short, RECIPE, HORIZON, is_amount=False, seed=1).rounds == ROUNDS
         return
     learned, later = found
@@ -66,7 +66,7 @@ def test_who_learns_half_as_fast_makes_up_to_twice_the_rounds() -> None:
     found = settled_on(early, late, slow, seed=1)
     assert found.settings["learning_rate"] == RATE / 2
     assert found.rounds == pytest.approx(2 * settled_on(early, late, RECIPE, seed=1).rounds, rel=0.3)
-    short = [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)]
+    short = [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True, horizon=HORIZON)]
     assert settled(told, short, slow, HORIZON, is_amount=False, seed=1).rounds == 2 * ROUNDS
     # As fast as it was tuned to, rounds are those of the usual bounds.
     tuned = {"parameters": {"learning_rate": 0.1}}
@@ -106,7 +106,7 @@ def test_a_recipe_as_it_is_has_rounds_of_its_own() -> None:
     # What is on trial elsewhere has others.
     better = settled(told, plan, small, HORIZON, is_amount=False, seed=1)
     assert better.leaves == 4
-    short = [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)]
+    short = [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True, horizon=HORIZON)]
     assert rounds_for(told, short, small, HORIZON, is_amount=False, seed=1) == ROUNDS
 
 
@@ -157,7 +157,7 @@ def test_of_many_features_those_stay_that_tell_most_and_those_that_are_named() -
     # Amounts are left as they are, and so is what has no past to be chosen by.
     plan = plan_origins(CUTOFFS, HORIZON, tests=1, calibrations=1)
     assert settled(told, plan, wide, HORIZON, is_amount=True, seed=1).features == wide.features
-    short = [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)]
+    short = [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True, horizon=HORIZON)]
     assert settled(told, short, wide, HORIZON, is_amount=False, seed=1).features == wide.features
 
 
@@ -180,7 +180,10 @@ def test_features_on_trial_stay_where_they_prove_their_worth() -> None:
     apart = {"strength": "one", "noise": "other"}
     assert settled_on(early, late, recipe, on_trial=apart, seed=1).features == ("strength", "forced")
     # Amounts read all, and what has no past to prove itself by is left out.
-    plan, short = plan_origins(CUTOFFS, HORIZON, tests=1, calibrations=1), [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True)]
+    plan, short = (
+        plan_origins(CUTOFFS, HORIZON, tests=1, calibrations=1),
+        [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True, horizon=HORIZON)],
+    )
     assert settled(told, plan, recipe, HORIZON, on_trial=on_trial, is_amount=True, seed=1).features == recipe.features
     assert settled(told, short, recipe, HORIZON, on_trial=on_trial, is_amount=False, seed=1).features == ("strength", "forced")
 

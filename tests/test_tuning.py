@@ -38,7 +38,7 @@ def amounts() -> pd.DataFrame:
 
 def origin(index: int) -> Origin:
     """An origin at that cutoff, learned from all that lie a horizon of two weeks before it."""
-    return Origin(CUTOFFS[index], tuple(CUTOFFS[:index]), is_test=True)
+    return Origin(CUTOFFS[index], tuple(CUTOFFS[:index]), is_test=True, horizon=HORIZON)
 
 
 PLAN = plan_origins(CUTOFFS, HORIZON, tests=1, calibrations=2)
@@ -63,8 +63,8 @@ def test_an_origin_whose_label_looks_into_a_test_is_no_judge() -> None:
     assert [calibration.cutoff for calibration in plan] == CUTOFFS[4:]
     found = judging_origins(rows(), plan, RECIPE, 2 * HORIZON, is_amount=False)
     assert found == (
-        Origin(CUTOFFS[4], tuple(CUTOFFS[:3]), is_test=True),
-        Origin(CUTOFFS[5], tuple(CUTOFFS[:4]), is_test=True),
+        Origin(CUTOFFS[4], tuple(CUTOFFS[:3]), is_test=True, horizon=2 * HORIZON),
+        Origin(CUTOFFS[5], tuple(CUTOFFS[:4]), is_test=True, horizon=2 * HORIZON),
     )
 
 
