@@ -143,7 +143,7 @@ Rows of all origins are taken together. Worst first, at most 15:
 - Learned from 4,000 rows (user × cutoff), 400 of them (10.0%) with label 1.
 - 3 cutoffs, 2024-03-01 to 2024-09-27; one user may be in many of them.
 - Purged: a test origin is predicted only from cutoffs whose 28 days had elapsed before it, and calibrated on \
-earlier origins alone. The model in use has learned from all cutoffs.
+earlier origins alone. The model in use has learned from all of these cutoffs.
 - Windows that reach further back than the events, and so say less: 168d.
 
 ## Method
