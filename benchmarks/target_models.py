@@ -78,7 +78,7 @@ def trees_of(number: int) -> Trees:
     path = OUTPUT / f"target_{number}_of_{ENOUGH_FEATURES}.txt"
     if not path.exists():
         x = made_up(FITTED, seed=1)
-        rows = x.assign(label=labelled(x, seed=10 + number))
+        rows = x.assign(label=labelled(x, seed=10 + number), cutoff=pd.Timestamp("2024-01-01"))
         every_other = rows.index % 2 == 0
         recipe = settled_on(rows[every_other], rows[~every_other], Recipe("lightgbm", tuple(x)), seed=1)
         # The usual number of rounds: many more would hide what is done beside the trees.
