@@ -86,10 +86,20 @@ class Past:
         return tuple(feature.name for feature in self.log.features.numbers)
 
     def features_of(self, target: Target) -> tuple[str, ...]:
-        """Give the features that a target's models read: of what targets ask about, its own."""
+        """Give the features that a target's models read: of those that are there for it what is not the same for all."""
+        return tuple(name for name in self.there_for(target) if name not in self._constant)
+
+    def there_for(self, target: Target) -> tuple[str, ...]:
+        """Give the features that a target's models may read: of what targets ask about, its own."""
         own = read_for(target)
         asked = (feature.name for feature in self.log.features.numbers if feature.outcome in own or feature.for_all)
         return tuple(name for name in asked if name in self.log.own)
+
+    @cached_property
+    def _constant(self) -> frozenset[str]:
+        """The features that are the same in all rows, such as of hours in a log of dates: no label is looked at for that."""
+        columns = ((name, self.features[name]) for name in self.names)
+        return frozenset(name for name, told in columns if told.isna().all() or told.notna().all() and told.min() == told.max())
 
     def asked_by(self, target: Target) -> set[str]:
         """Give the features that describe what a target itself asks about."""
@@ -148,7 +158,7 @@ def settled_recipes(past: Past, champions: Mapping[str, TargetBundle | None], na
 
 def _recipe(past: Past, target: Target, champion: TargetBundle | None) -> Recipe:
     told = settings_of(past.settings, target).monotone
-    unknown = sorted(set(told) - set(past.features_of(target)))
+    unknown = sorted(set(told) - set(past.there_for(target)))
     if unknown:
         raise GateError(
             f"targets.{target.name}.monotone names {listed(unknown)}, which is not a number among the features it reads"

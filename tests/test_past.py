@@ -45,6 +45,15 @@ def test_whoever_is_asked_about_tonight_is_known_tonight(past: Past) -> None:
     assert set(past.active.user_id) == {f"u{user}" for user in STAYED}
 
 
+def test_what_is_the_same_for_all_is_not_read(past: Past) -> None:
+    (target,) = past.targets
+    read, there = past.features_of(target), past.there_for(target)
+    told = past.features[list(there)].nunique(dropna=False)
+    assert list(read) == [name for name in there if told[name] > 1]
+    # The shop sells tea alone.
+    assert "purchase_count_28d" in read and "category_count" in set(there) - set(read)
+
+
 def test_a_curve_is_set_to_the_level_of_tonight(past: Past) -> None:
     (target,) = past.targets
     name = "purchase_recency_days"

@@ -180,10 +180,8 @@ def test_features_on_trial_stay_where_they_prove_their_worth() -> None:
     apart = {"strength": "one", "noise": "other"}
     assert settled_on(early, late, recipe, on_trial=apart, seed=1).features == ("strength", "forced")
     # Amounts read all, and what has no past to prove itself by is left out.
-    plan, short = (
-        plan_origins(CUTOFFS, HORIZON, tests=1, calibrations=1),
-        [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True, horizon=HORIZON)],
-    )
+    plan = plan_origins(CUTOFFS, HORIZON, tests=1, calibrations=1)
+    short = [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True, horizon=HORIZON)]
     assert settled(told, plan, recipe, HORIZON, on_trial=on_trial, is_amount=True, seed=1).features == recipe.features
     assert settled(told, short, recipe, HORIZON, on_trial=on_trial, is_amount=False, seed=1).features == ("strength", "forced")
 
