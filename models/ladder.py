@@ -13,6 +13,7 @@ from typing import Any, Literal
 import lightgbm
 import numpy as np
 import pandas as pd
+from joblib import cpu_count
 from scipy.special import expit, logit
 
 from features.families.outcomes import RFM
@@ -120,7 +121,7 @@ class Blend:
 
     def raw(self, frame: pd.DataFrame) -> Floats:
         """Give the probability or amount of each row, before calibration."""
-        return self.mean(self.trees.raw(frame), self.linear.raw(frame))
+        return self.mean(self.trees.raw(frame), self.linear.raw(frame, threads=self.trees.threads or cpu_count()))
 
     def mean(self, trees: Floats, linear: Floats) -> Floats:
         """Give what it says where its parts say this."""

@@ -5,9 +5,7 @@ takes as many comparisons as a tree has splits, and as many look-ups as it has f
 since values add up over leaves and trees.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from models.parts import in_parts
 from models.propensity import Floats
 
 # Questions answered together: 2 ** 8 combinations fit in a byte, and their values in the processor's cache.
@@ -100,13 +99,10 @@ class Explainer:
         """Give the Shapley values of every row and feature of `x` (rows × features); beside them, memory is bounded."""
         found = np.empty(x.shape)
 
-        def fill(start: int) -> None:
-            part = slice(start, start + _ROWS)
+        def fill(part: slice) -> None:
             found[part] = self._sums(np.ascontiguousarray(x.iloc[part].to_numpy(dtype=np.float64).T)).T
 
-        with ThreadPoolExecutor(threads) as pool:
-            # Asked for one by one, so that a mistake in a thread is raised here.
-            deque(pool.map(fill, range(0, len(x), _ROWS)), maxlen=0)
+        in_parts(fill, len(x), size=_ROWS, threads=threads)
         return found
 
     def _sums(self, columns: Floats) -> Floats:
