@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import cached_property
 
 import ibis
 import ibis.expr.operations as ops
@@ -88,6 +89,17 @@ class FeatureSet:
         """The features that are numbers: what models read."""
         return tuple(feature for feature in self.features if not feature.is_text and not feature.is_aside)
 
+    @cached_property
+    def definitions(self) -> dict[str, str]:
+        """What the config says of each feature that its name does not tell, with what it says of those that are read for it."""
+        read, own = reads(self), {feature.name: feature.definition for feature in self.built if feature.definition}
+        found = {}
+        for name in self.names:
+            others = sorted((_closure([name], read) - {name}) & own.keys())
+            if said := [*([own[name]] if name in own else []), *(f"{other}: {own[other]}" for other in others)]:
+                found[name] = "; ".join(said)
+        return found
+
 
 def declared(
     wanted: Wanted, columns: Collection[str], types: Collection[str] = KNOWN, inventory: Inventory = NOTHING
@@ -158,8 +170,7 @@ def declared_by_family(wanted: Wanted) -> dict[str, tuple[Feature, ...]]:
     for name, family in FAMILIES.items():
         more = family.value_features(wanted.values, windows) if hasattr(family, "value_features") else ()
         paced = family.paced_features(pause) if hasattr(family, "paced_features") else ()
-        paced = [replace(feature, definition=lapsing(pause)) for feature in paced]
-        found[name] = (*family.features(windows), *more, *paced)
+        found[name] = (*family.features(windows), *more, *(replace(feature, definition=lapsing(pause)) for feature in paced))
     contacts = () if wanted.contacts is None else tuple(contact_features(wanted.contacts))
     return {**found, ATTRIBUTES: tuple(attribute_features(wanted.attributes, wanted.aside)), CONTACTS: contacts}
 
@@ -182,17 +193,6 @@ def switched_off(wanted: Wanted, columns: Collection[str], types: Collection[str
 def reads(feature_set: FeatureSet) -> dict[str, frozenset[str]]:
     """Give the features that each feature of the base `row` or `population` reads; none for the others."""
     return _reads(feature_set.built)
-
-
-def definitions(feature_set: FeatureSet) -> dict[str, str]:
-    """Give what the config says of each feature that its name does not tell, with what it says of those that are read for it."""
-    read, own = reads(feature_set), {feature.name: feature.definition for feature in feature_set.built if feature.definition}
-    found = {}
-    for name in feature_set.names:
-        others = sorted((_closure([name], read) - {name}) & own.keys())
-        if said := [*([own[name]] if name in own else []), *(f"{other}: {own[other]}" for other in others)]:
-            found[name] = "; ".join(said)
-    return found
 
 
 def _types(feature: Feature) -> frozenset[str]:

@@ -3,7 +3,7 @@
 known cutoffs ──horizon──▶│ origin ──horizon──▶      known cutoff + horizon <= origin, for models and calibrators alike
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -123,7 +123,7 @@ def plan_origins(
     Raises GateError when there is not even one.
     """
     ordered = sorted(cutoffs)
-    purged = {origin: tuple(cutoff for cutoff in ordered if cutoff + horizon <= origin) for origin in ordered}
+    purged = {origin: elapsed(ordered, horizon, origin) for origin in ordered}
     possible_origins = [origin for origin in ordered if len(purged[origin]) >= minimum]
     if not possible_origins:
         raise GateError(
@@ -131,10 +131,15 @@ def plan_origins(
             f"of {words(horizon)} has elapsed before it. Raise training.max_cutoffs, or shorten the horizon"
         )
     tested = possible_origins[-tests:]
-    known = [[origin for origin in possible_origins if origin + horizon <= test] for test in tested]
+    known = [elapsed(possible_origins, horizon, test) for test in tested]
     latest = [origins[-calibrations:] for origins in (*known, possible_origins)] if calibrations else []
     chosen = sorted(set(tested).union(*latest))
     return tuple(Origin(cutoff, purged[cutoff], cutoff >= tested[0], horizon) for cutoff in chosen)
+
+
+def elapsed(cutoffs: Iterable[datetime], horizon: timedelta, at: datetime) -> tuple[datetime, ...]:
+    """Give the cutoffs whose horizon has elapsed at an instant: of them alone it is known then what happened."""
+    return tuple(cutoff for cutoff in cutoffs if cutoff + horizon <= at)
 
 
 def apart(cutoffs: Sequence[datetime], horizon: timedelta) -> tuple[datetime, ...]:

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.special import expit
 
 from features.catalogue import DATE
-from models.backtest import Origin, apart, first_test
+from models.backtest import Origin, apart, elapsed, first_test
 from models.calibration import calibrated_loss
 from models.ladder import Recipe, Trees, fit_recipe, possible
 from models.propensity import RATE, ROUNDS, rarer
@@ -80,7 +80,7 @@ def _watched(
     found = None
     for count in range(_WATCHED, len(known)):
         watched = known[-count:]
-        earlier = apart([cutoff for cutoff in known if cutoff + horizon <= watched[0]], horizon)
+        earlier = apart(elapsed(known, horizon, watched[0]), horizon)
         learned, later = (rows.label[rows.cutoff.isin(cutoffs)] for cutoffs in (earlier, watched))
         seen = rarer(later, is_amount=False)
         is_more = count > _WATCHED and rarer(learned, is_amount=False) < seen

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from models.backtest import Origin, first_test
+from models.backtest import Origin, elapsed, first_test
 from models.ladder import Recipe, fit_recipe, possible
 from models.metrics import AMOUNT_MEASURE, measures_drawn
 from models.ranking import rank
@@ -98,7 +98,7 @@ def judging_origins(
     choose rounds by.
     """
     known = first_test(plan).known
-    candidates = [Origin(cutoff, tuple(old for old in known if old + horizon <= cutoff), True, horizon) for cutoff in known]
+    candidates = [Origin(cutoff, elapsed(known, horizon, cutoff), True, horizon) for cutoff in known]
     usable = [origin for origin in candidates if _is_usable(rows, origin, recipe, is_amount=is_amount)]
     return tuple(usable[-min(_MOST_JUDGED, (len(usable) + 1) // 2) :]) if usable else ()
 

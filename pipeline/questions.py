@@ -12,7 +12,7 @@ from features.errors import GateError
 from features.labels import Target, build_labels
 from features.windows import label as window_label
 from features.windows import words
-from models.backtest import Origin, plan_origins
+from models.backtest import Origin, elapsed, plan_origins
 from models.ladder import NEEDED
 from pipeline.events import EventLog, midnight
 from pipeline.settings import Settings
@@ -97,8 +97,7 @@ def question_of(log: EventLog, target: Target, labels: ir.Table) -> Question:
 
 def labels_of(log: EventLog, target: Target, cutoffs: Iterable[datetime]) -> ir.Table:
     """Label whoever a target asks about at each cutoff whose horizon has elapsed."""
-    legal = [cutoff for cutoff in cutoffs if cutoff + target.horizon <= midnight(log.as_of)]
-    return build_labels(log.events, target, legal)
+    return build_labels(log.events, target, elapsed(cutoffs, target.horizon, midnight(log.as_of)))
 
 
 def plan_of(asked: Question, settings: Settings) -> tuple[Origin, ...]:

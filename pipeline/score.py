@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from features.build import steps
 from features.catalogue import how_many
-from features.declare import FeatureSet, definitions
+from features.declare import FeatureSet
 from features.errors import ConfigError, GateError, StoreError, listed
 from features.labels import definition
 from models.bundle import PersonaBundle, TargetBundle, inventory_of
@@ -183,7 +183,7 @@ def refuse_other_features(night: NightRun) -> None:
 
 def _unlike(bundle: TargetBundle | PersonaBundle, features: FeatureSet) -> str | None:
     """Say which features of a model are not built or are others now, and what to do; None where all are as they were."""
-    built, said = set(features.names), definitions(features)
+    built, said = set(features.names), features.definitions
     if missing := [name for name in bundle.features if name not in built]:
         return (
             f"needs features that are not built tonight: {listed(missing)}. Bring back their columns, windows or targets, or run "

@@ -333,7 +333,7 @@ class Settings(Strict):
             elif isinstance(value, float) and self._most.get(column) == 100 and 0 < value < 1:
                 yield f"{column} goes from 0 to 100, and {value:g} is less than the lowest hundredth: write {100 * value:g}"
 
-    @property
+    @cached_property
     def _most(self) -> dict[str, float]:
         """The most that columns can hold that begin at 0: chances and percentiles."""
         chances = {f"{target.name}_score": 1.0 for target in self.targets if target.kind != "value"}

@@ -13,7 +13,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from features.catalogue import feature_name
-from features.declare import definitions
 from features.errors import StoreError
 from features.labels import Target, definition
 from features.windows import label as window_label
@@ -263,7 +262,7 @@ def _bundle(past: Past, made: Tested, model: Model) -> TargetBundle:
         as_of.isoformat(),
         calibrator,
         model,
-        definitions={name: said for name, said in definitions(past.log.features).items() if name in model.features},
+        definitions={name: said for name, said in past.log.features.definitions.items() if name in model.features},
         groups={name: groups[name] for name in model.features},
         inventory=past.log.inventory,
         warnings=made.report.warnings,

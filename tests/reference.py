@@ -413,7 +413,8 @@ def stage(seen: Seen, row: Row) -> Row:
         found[f"{what}_first_days"] = seen.age(seen.of(event_type))
         if what != "coupon":
             found[f"{what}_after_purchase_days"] = after_purchase(row, found[f"{what}_recency_days"])
-    beginnings, pause = seen.days[seen.days.gap.isna() | (seen.days.gap >= seen.lapsed_after)], seen.lapsed_after
+    pause = seen.lapsed_after
+    beginnings = seen.days[seen.days.gap.isna() | (seen.days.gap >= pause)]
     run, runs = seen.recency(beginnings), len(beginnings)
     recency, usual = row["purchase_recency_days"], seen.days.gap.mean()
     patience = min(max(pause / 4, pause / 2 if pd.isna(usual) else 3 * usual), pause)

@@ -9,7 +9,7 @@ from builders import DAY, TICK, WINDOWS, at, events, load_events
 from features.build import build_features
 from features.contract import COLUMNS
 from features.custom import Custom
-from features.declare import Wanted, declared, definitions
+from features.declare import Wanted, declared
 from features.errors import ConfigError
 from features.event_types import KNOWN
 from pipeline.feature_page import feature_page
@@ -262,7 +262,7 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
 
 def test_what_the_config_says_of_a_feature_beyond_its_name_is_told_with_what_it_reads() -> None:
     asked = (custom("count( * ) -- all", 28 * DAY, name="n"), custom("n_28d / 2 + purchase_run_count", name="half"))
-    found = definitions(declared(Wanted(WINDOWS, families=("stage",), custom=asked), COLUMNS))
+    found = declared(Wanted(WINDOWS, families=("stage",), custom=asked), COLUMNS).definitions
     assert found["n_28d"] == "COUNT(*)"
     assert found["half"] == "n_28d / 2 + purchase_run_count; n_28d: COUNT(*); purchase_run_count: lapsed_after: 56d"
     assert found.keys() == {"n_28d", "half", "purchase_run_days", "purchase_run_count", "journey_stage", "journey_stage_days"}
