@@ -140,8 +140,10 @@ def _misfits(tree: exp.Expr, types: Mapping[str, str]) -> Iterator[str]:
 
 
 def _conditions(node: exp.Expr) -> tuple[exp.Expr, ...]:
-    """Give the operands that must be true or false: of logic, of a filter, and of a branch of a case."""
+    """Give the operands that must be true or false: of logic, of `is true`, of a filter, and of a branch of a case."""
     if isinstance(node, (exp.Not, exp.Where, exp.If)):
+        return (node.this,)
+    if isinstance(node, exp.Is) and isinstance(node.expression, exp.Boolean):
         return (node.this,)
     return (node.this, node.expression) if isinstance(node, (exp.And, exp.Or)) else ()
 

@@ -10,7 +10,7 @@ import ibis.expr.types as ir
 from ibis import _
 
 from features.contract import PURCHASE
-from features.expressions import DIALECT
+from features.custom import condition_met
 from features.snapshot import KEYS, instants
 from features.windows import label as window_label
 
@@ -130,8 +130,7 @@ def _any_of(conditions: Iterable[str]) -> str:
 
 
 def _matching(events: ir.Table, condition: str) -> ir.Table:
-    sql = f"SELECT * FROM event WHERE {condition}"  # noqa: S608 - the condition was parsed and checked
-    return events.alias("event").sql(sql, dialect=DIALECT)
+    return events.filter(condition_met(condition))
 
 
 def _between(events: ir.Table, cutoffs: Sequence[datetime], start: timedelta, end: timedelta) -> ir.Table:

@@ -78,7 +78,7 @@ def _run(engine: SQLBackend, source: Source, sql: str, views: Sequence[str]) -> 
         columns = _columns(engine, sql)
         if repeated := sorted({name for name in columns if columns.count(name) > 1}):
             raise ConfigError(f"sources.{source.name}.sql gives {listed(repeated)} more than once: name each column once")
-        return engine.sql(sql, dialect=DIALECT)
+        return _result(engine, f"result of {source.name}", sql)
     except engine_errors() as error:
         said = first_line(error)
         # DuckDB lists near columns in lines of their own, Spark in the first one.
@@ -86,6 +86,14 @@ def _run(engine: SQLBackend, source: Source, sql: str, views: Sequence[str]) -> 
         there = [column for view in views for column in engine.table(view).columns] if unknown else []
         told = f"{said.removesuffix('!')}: {did_you_mean(unknown[1], there)}" if unknown else said
         raise ConfigError(f"sources.{source.name}.sql: {told}") from None
+
+
+def _result(engine: SQLBackend, view: str, sql: str) -> ir.Table:
+    if not isinstance(engine, Backend):
+        return engine.sql(sql, dialect=DIALECT)
+    # Not `engine.sql`: Ibis 12.0 asks DuckDB for the types of a query by a method that DuckDB 2 took away.
+    engine.raw_sql(f"CREATE OR REPLACE TEMP VIEW {exp.to_identifier(view, quoted=True).sql(DIALECT)} AS {sql}")
+    return engine.table(view)
 
 
 def _columns(engine: SQLBackend, sql: str) -> list[str]:

@@ -62,14 +62,17 @@ def translated(tree: exp.Expr, column: Callable[[str], Value], aggregate: Callab
                 return value(node.this) / value(node.expression).nullif(0.0)
             case exp.Is() if isinstance(node.expression, exp.Null):
                 return value(node.this).isnull()
+            case exp.Is() if isinstance(node.expression, exp.Boolean):
+                # Of what is unknown neither is true.
+                return (value(node.this) == bool(node.expression.this)).fill_null(False)
             case exp.In() if node.expressions:
                 return value(node.this).isin([value(item) for item in node.expressions])
             case exp.Between():
                 return value(node.this).between(value(node.args["low"]), value(node.args["high"]))
-            case exp.Like() | exp.ILike() if isinstance(node.expression, exp.Literal):
+            case exp.Like() | exp.ILike():
                 refuse_backslash(node)
-                text = value(node.this)
-                return (text.ilike if isinstance(node, exp.ILike) else text.like)(node.expression.this)
+                text, pattern = value(node.this), value(node.expression)
+                return text.ilike(pattern) if isinstance(node, exp.ILike) else text.like(pattern)
             case exp.Coalesce():
                 return ibis.coalesce(value(node.this), *(value(item) for item in node.expressions))
             case exp.Nullif():

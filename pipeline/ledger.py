@@ -115,12 +115,12 @@ def settled(stays: Stays, turns: pa.Table, users: pa.Array | pa.ChunkedArray, da
             LEFT JOIN users u ON u.user_id = o.user_id
             """
         )
-        closed = engine.execute(
+        closed = engine.sql(
             "SELECT user_id, segment, entered_on, ?::DATE AS left_on, enter_reason, CASE WHEN is_gone THEN ? ELSE reason END "
             "AS leave_reason FROM met WHERE has_left OR is_gone ORDER BY user_id, segment",
-            [day, GONE],
+            params=[day, GONE],
         ).to_arrow_table()
-        still = engine.execute(
+        still = engine.sql(
             "SELECT user_id, segment, entered_on, NULL::DATE AS left_on, enter_reason, NULL::VARCHAR AS leave_reason "
             "FROM (SELECT user_id, segment, entered_on, enter_reason FROM met WHERE NOT (has_left OR is_gone) UNION ALL "
             "SELECT user_id, segment, entered_on, reason FROM turns WHERE is_in) ORDER BY user_id, segment"

@@ -130,4 +130,4 @@ def _asked(sql: str, **rows: pa.Table) -> pa.Table:
     with duckdb.connect() as engine:
         for name, table in rows.items():
             engine.register(name, table)
-        return engine.execute(sql).to_arrow_table()
+        return engine.sql(sql).to_arrow_table()

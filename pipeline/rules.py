@@ -148,14 +148,15 @@ def _known(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
 def _asked(told: pa.Table, sql: str) -> pa.Table:
     with _engine().cursor() as asking:
         asking.register("told", told)
-        return asking.execute(sql).to_arrow_table()
+        return asking.sql(sql).to_arrow_table()
 
 
 @cache
 def _engine() -> duckdb.DuckDBPyConnection:
     """Open what rules are asked of; it keeps no rows, and to open it for each question takes longer than most of them."""
     # Divided by zero is null then, and not NaN, which would be above every number.
-    engine = duckdb.connect(config={"threads": 1, "preserve_insertion_order": True, "ieee_floating_point_ops": False})
+    null = {"ieee_floating_point_ops": False, "error_on_division_by_zero": False}
+    engine = duckdb.connect(config={"threads": 1, "preserve_insertion_order": True, **null})
     engine.execute(_MACROS)
     return engine
 
