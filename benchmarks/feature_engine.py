@@ -97,15 +97,24 @@ def default() -> FeatureSet:
 
 
 def build(
-    path: Path, asked: FeatureSet, *, memory: str, cutoffs: int = 1, shards: int = 1, identify: bool = False
+    path: Path,
+    asked: FeatureSet,
+    *,
+    memory: str,
+    cutoffs: int = 1,
+    shards: int = 1,
+    identify: bool = False,
+    trains: bool = False,
 ) -> dict[str, Any]:
-    """Build features with our engine, as a table in it; `digest` identifies the rows."""
+    """Build features with our engine: as a table in it, or where one `trains` here as 32-bit floats; `digest` identifies the rows."""
     engine = connect(memory=memory, threads=THREADS, spill=OUTPUT / "spill")
     instants = [CUTOFF - number * 14 * DAY for number in range(cutoffs)]
     started = time.monotonic()
     table = build_features(engine, engine.read_parquet(path), asked, instants, shards=shards)
+    if trains:
+        engine.to_pyarrow(table.cast({feature.name: "float32" for feature in asked.numbers}))
     # Shares of the users are tables already, and so is what one base alone tells.
-    if shards == 1 and len({feature.base for feature in asked.built}) > 1:
+    elif shards == 1 and len({feature.base for feature in asked.built}) > 1:
         table = keep(engine, table, "built")
     found = {"seconds": time.monotonic() - started, "gigabytes": peak(), "features": len(asked.features), "shards": shards}
     if identify:
@@ -166,8 +175,9 @@ TASKS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "polars": by_polars,
     "bare": bare,
     "default": lambda path: build(path, default(), memory="5GB"),
-    "twelve": lambda path: build(path, default(), memory="16GB", cutoffs=12),
-    "shared": lambda path: build(path, default(), memory="5GB", cutoffs=12, shards=shards_for(path, "5GB", 12)),
+    "one": lambda path: build(path, default(), memory="5GB", trains=True),
+    "twelve": lambda path: build(path, default(), memory="16GB", cutoffs=12, trains=True),
+    "shared": lambda path: build(path, default(), memory="5GB", cutoffs=12, shards=shards_for(path, "5GB", 12), trains=True),
     "bounded": lambda path: build(path, default(), memory="4GB", shards=shards_for(path, "4GB"), identify=True),
     "unbounded": lambda path: build(path, default(), memory="16GB", identify=True),
 }
@@ -211,9 +221,9 @@ def main() -> None:
         rows.append((f"{found['features']} default features, {told.events} M events", f"{found['seconds']:.0f} s", "≤ 30 s"))
         rows.append(("its peak memory", f"{found['gigabytes']:.1f} GB", "≤ 6 GB"))
     if "cutoffs" in told.only:
-        rounds = [{task: measured(task, small) for task in ("default", "twelve", "shared")} for _ in range(3)]
+        rounds = [{task: measured(task, small) for task in ("one", "twelve", "shared")} for _ in range(3)]
         for task, memory in (("twelve", "16GB"), ("shared", "5GB")):
-            ratio = statistics.median(found[task]["seconds"] / found["default"]["seconds"] for found in rounds)
+            ratio = statistics.median(found[task]["seconds"] / found["one"]["seconds"] for found in rounds)
             gigabytes, shares = rounds[0][task]["gigabytes"], rounds[0][task]["shards"]
             what = f"12 cutoffs against one, 10 M events, `memory: {memory}` (shares of the users: {shares})"
             rows.append((what, f"{ratio:.1f} × ({gigabytes:.1f} GB)", "≤ 6 ×"))

@@ -43,26 +43,29 @@ def build_features(
     are text.
     """
     build = f"features_{next(_builds)}"
-    everybody = []
+    parts, compared = [], []
     for shard in range(shards):
-        aggregates = _aggregates(engine, events, asked, cutoffs, attributes, (shard, shards), f"{build}_{shard}", advance)
-        everybody.append(aggregates)
-    places = [keep(engine, _places(everybody, asked), f"{build}_places")] if _of(asked, "population") else []
-    parts = []
-    for shard, aggregates in enumerate(everybody):
+        name = f"{build}_{shard}"
+        aggregates = _aggregates(engine, events, asked, cutoffs, attributes, (shard, shards), name, advance)
         first, *others = aggregates
         # Before the rows grow wide: engines may hold one side of a join in memory whole.
         first = first if spine is None else first.semi_join(spine, KEYS)
-        joined = _joined([first, *others, *places], [feature for feature in asked.built if feature.base != "row"])
-        part = _derived(joined, asked).select(*KEYS, *asked.names)
+        part = _joined([first, *others], [feature for feature in asked.built if feature.base not in _DERIVED])
+        everybody = _compared(aggregates, asked)
         if shards > 1:
-            part = keep(engine, part, f"{build}_{shard}")
+            # Side by side the aggregates of all shares would be as much as without any.
+            part, everybody = keep(engine, part, f"{name}_part"), keep(engine, everybody, f"{name}_compared")
             release(engine, aggregates)
         parts.append(part)
+        compared.append(everybody)
         advance()
+    whole = reduce(ir.Table.union, parts)
+    if _of(asked, "population"):
+        places = keep(engine, _places(reduce(ir.Table.union, compared), asked), f"{build}_places")
+        whole = _beside(whole, places, _of(asked, "population"))
     if shards > 1:
-        release(engine, places)
-    return reduce(ir.Table.union, parts)
+        release(engine, compared)
+    return _derived(whole, asked).select(*KEYS, *asked.names)
 
 
 def steps(asked: FeatureSet, shards: int) -> int:
@@ -147,17 +150,23 @@ def _joined(tables: Sequence[ir.Table], features: Sequence[Feature]) -> ir.Table
     return joined.select(*KEYS, *(_filled(feature) for feature in features if feature.name in joined.columns))
 
 
-def _places(everybody: Sequence[Sequence[ir.Table]], asked: FeatureSet) -> ir.Table:
-    """Set every user against the others known at the same cutoff; only what that needs is moved and sorted."""
-    compared, read = _of(asked, "population"), reads(asked)
-    needed = set().union(*(read[feature.name] for feature in compared))
-    features = [feature for feature in asked.built if feature.name in needed]
-    narrow = [
-        _joined([table for at, table in enumerate(aggregates) if at == 0 or needed & set(table.columns)], features)
-        for aggregates in everybody
-    ]
-    users = reduce(ir.Table.union, narrow)
-    return users.select(*KEYS, **{feature.name: _typed(feature, feature.expr) for feature in compared})
+def _beside(table: ir.Table, other: ir.Table, features: Sequence[Feature]) -> ir.Table:
+    """Give the features that another table of the same users holds."""
+    joined = table.left_join(other, KEYS, rname="{name} of the other")
+    return joined.select(*table.columns, *(_filled(feature) for feature in features))
+
+
+def _compared(aggregates: Sequence[ir.Table], asked: FeatureSet) -> ir.Table:
+    """Give of every user what is set against the others, and no more: it is moved and sorted."""
+    read = reads(asked)
+    needed = set().union(*(read[feature.name] for feature in _of(asked, "population")))
+    holding = [table for at, table in enumerate(aggregates) if at == 0 or needed & set(table.columns)]
+    return _joined(holding, [feature for feature in asked.built if feature.name in needed])
+
+
+def _places(users: ir.Table, asked: FeatureSet) -> ir.Table:
+    """Set every user against the others known at the same cutoff."""
+    return users.select(*KEYS, **{feature.name: _typed(feature, feature.expr) for feature in _of(asked, "population")})
 
 
 def _derived(table: ir.Table, asked: FeatureSet) -> ir.Table:

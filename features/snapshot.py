@@ -108,9 +108,22 @@ class Snapshot:
         return self._values(self._contexts().rename(value=_CONTEXTS[base]), self._long_grid)
 
     def _seen(self, tiles: ir.Table, grid: Grid | None = None) -> ir.Table:
-        grid = grid or self._grid
-        name = f"views of {len(grid.edges)} edges"
-        return Grid.seen(tiles, self._once(name, lambda: self._keep(grid.views(), f"views_{len(grid.edges)}")))
+        return Grid.seen(tiles, self._views(grid or self._grid))
+
+    def _views(self, grid: Grid) -> ir.Table:
+        edges = len(grid.edges)
+        return self._once(f"views of {edges} edges", lambda: self._keep(grid.views(), f"views_{edges}"))
+
+    def _latest(self, tiled: ir.Table, what: str, **measures: str) -> ir.Table:
+        """Give each thing of a user once for every cutoff that knows it, as it was known there, with the `age` of its last tile.
+
+        Nearly all lie in one tile: what has come together by each of its tiles is told before it is repeated for every cutoff.
+        """
+        by_tile = ibis.window(group_by=[tiled.user_id, tiled[what]], order_by=tiled.tile)
+        so_far = ibis.cumulative_window(group_by=[tiled.user_id, tiled[what]], order_by=tiled.tile)
+        told = {name: getattr(tiled[name], how)().over(so_far) for name, how in measures.items()}
+        known = tiled.select("user_id", what, "tile", **told, next_tile=tiled.tile.lead().over(by_tile))
+        return Grid.latest(known, self._views(self._grid))
 
     def _everything(self) -> ir.Table:
         """Whoever had any event before a cutoff is known there: the first event tells, without tiles."""
@@ -142,16 +155,8 @@ class Snapshot:
         tiled = named.group_by("user_id", "order", "tile").agg(
             **_measures(named), local_at=named.local_ts.max(), channel=named.channel.min()
         )
-        known = _since(self._seen(tiled))
-        orders = known.group_by(*KEYS, "order").agg(
-            age=_.age.min(),
-            since_first=_.since_first.max(),
-            since_last=_.since_last.min(),
-            local_at=_.local_at.max(),
-            amount=_.amount.sum(),
-            discount=_.discount.sum(),
-            channel=_.channel.min(),
-        )
+        sums = {"amount": "sum", "discount": "sum"}
+        orders = _since(self._latest(tiled, "order", first_at="min", last_at="max", local_at="max", channel="min", **sums))
         before = orders.channel.lag().over(
             ibis.window(group_by=[orders.user_id, orders.cutoff], order_by=[orders.since_last.desc(), orders.order])
         )
@@ -162,9 +167,8 @@ class Snapshot:
         tiled = lines.group_by("user_id", "tile", day=lines.local_ts.date()).agg(
             first_at=lines.event_ts.min(), last_at=lines.event_ts.max()
         )
-        known = self._seen(tiled)
         # A day belongs to the window if any purchase of it does, as an order does: it may have begun before.
-        days = known.group_by(*KEYS, "day").agg(age=known.age.min(), first_at=known.first_at.min(), last_at=known.last_at.max())
+        days = self._latest(tiled, "day", first_at="min", last_at="max")
         previous = days.day.lag().over(ibis.window(group_by=[days.user_id, days.cutoff], order_by=days.day))
         gap = days.day.delta(previous, unit="day").cast("float64")
         since, since_last = (days_until(days.cutoff, days[at]) for at in ("first_at", "last_at"))

@@ -49,14 +49,18 @@ class Grid:
         return below(0, len(self.edges))
 
     def views(self) -> ir.Table:
-        """Make the table of which cutoff sees which tile: `tile`, `cutoff`, and `age`, the hours from its start to the cutoff."""
+        """Make the table of which cutoff sees which tile: `tile`, `cutoff`, `age` and `last_tile`.
+
+        `age` is the hours from the start of the tile to the cutoff, `last_tile` the last one that the cutoff sees.
+        """
         rows = [
-            (tile, cutoff, ceil((cutoff - self.edges[tile - 1]) / HOUR) if tile else ANCIENT)
+            (tile, cutoff, ceil((cutoff - self.edges[tile - 1]) / HOUR) if tile else ANCIENT, last)
             for cutoff in self.cutoffs
-            for tile in range(bisect_right(self.edges, cutoff))
+            for last in [bisect_right(self.edges, cutoff) - 1]
+            for tile in range(last + 1)
         ]
-        frame = pd.DataFrame(rows, columns=["tile", "cutoff", "age"])
-        return ibis.memtable(frame, schema=ibis.schema({"tile": "int16", "cutoff": "timestamp(6)", "age": "int32"}))
+        kinds = {"tile": "int16", "cutoff": "timestamp(6)", "age": "int32", "last_tile": "int16"}
+        return ibis.memtable(pd.DataFrame(rows, columns=list(kinds)), schema=ibis.schema(kinds))
 
     @staticmethod
     def seen(tiles: ir.Table, views: ir.Table) -> ir.Table:
@@ -65,7 +69,13 @@ class Grid:
         `views` is what `views()` makes, best kept as a table: then an engine knows how small it is. Two more have the same rule:
         the first event of a user and the attributes are held against the cutoff itself (see `features.snapshot`).
         """
-        return tiles.inner_join(views, "tile").drop("tile")
+        return tiles.inner_join(views, "tile").drop("tile", "last_tile")
+
+    @staticmethod
+    def latest(tiles: ir.Table, views: ir.Table) -> ir.Table:
+        """Repeat what has come together by each tile for every cutoff that sees the tile, but not the `next_tile` of the same."""
+        seen = tiles.inner_join(views, "tile")
+        return seen.filter(_.next_tile.isnull() | (_.next_tile > _.last_tile)).drop("tile", "next_tile", "last_tile")
 
     def before(self, events: ir.Table) -> ir.Table:
         """Leave out what no cutoff sees, and give the rest its `tile`."""

@@ -7,11 +7,10 @@ from ibis import _
 from ibis.common.deferred import Deferred
 
 from features.catalogue import NAME, Feature, feature_name
-from features.families.values import entropy, favourite, favourite_features, share_of_value
-from features.windows import within, words
+from features.families.values import SORTABLE, entropy, favourite, favourite_features, share_of_value, sortable
+from features.windows import DAY_MICROSECONDS, within, words
 
 _SOURCE = frozenset({"source"})
-_DIGITS = 18
 
 
 def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
@@ -63,5 +62,5 @@ def value_features(values: Mapping[str, Sequence[str]], windows: Sequence[timede
 
 def _touch(since: Deferred, *, is_first: bool) -> Deferred:
     """Give the value of the oldest first event, or of the newest last one; of equals the last, or the first, in the alphabet."""
-    key = (since * 86_400_000_000.0).round().cast("int64").cast("string").lpad(_DIGITS, "0") + _.value
-    return (key.max() if is_first else key.min()).substr(_DIGITS)
+    key = sortable((since * DAY_MICROSECONDS).round()) + _.value
+    return (key.max() if is_first else key.min()).substr(SORTABLE)

@@ -155,7 +155,7 @@ def _profile(window: timedelta) -> Iterator[Feature]:
     yield Feature(
         name="best_hour",
         base="hours",
-        expr=top(_.recent_n, _.value.cast("string").lpad(2, "0")).cast("float64"),
+        expr=top(_.recent_n, (_.value + 10).cast("string")).cast("float64") - 10,
         unit="o'clock",
         meaning=f"local hour of the day with most activity in the last {words(window)}",
         phrase="most active at {value}",
