@@ -113,8 +113,8 @@ def build(
     table = build_features(engine, engine.read_parquet(path), asked, instants, shards=shards)
     if trains:
         engine.to_pyarrow(table.cast({feature.name: "float32" for feature in asked.numbers}))
-    # Shares of the users are tables already, and so is what one base alone tells.
-    elif shards == 1 and len({feature.base for feature in asked.built}) > 1:
+    # What one base alone tells is a table already.
+    elif len({feature.base for feature in asked.built}) > 1:
         table = keep(engine, table, "built")
     found = {"seconds": time.monotonic() - started, "gigabytes": peak(), "features": len(asked.features), "shards": shards}
     if identify:
