@@ -106,7 +106,7 @@ def build(
     identify: bool = False,
     trains: bool = False,
 ) -> dict[str, Any]:
-    """Build features with our engine: as a table in it, or where one `trains` here as 32-bit floats; `digest` identifies the rows."""
+    """Build features with our engine, as a table in it or, to train, here as 32-bit floats; `digest` identifies the rows."""
     engine = connect(memory=memory, threads=THREADS, spill=OUTPUT / "spill")
     instants = [CUTOFF - number * 14 * DAY for number in range(cutoffs)]
     started = time.monotonic()

@@ -42,7 +42,7 @@ def build_features(
     against the others still is against all. `advance` is called after each of `steps(asked, shards)`. Numbers are float64, names
     are text.
     """
-    build = f"features_{next(_builds)}"
+    build, population = f"features_{next(_builds)}", _of(asked, "population")
     parts, compared = [], []
     for shard in range(shards):
         name = f"{build}_{shard}"
@@ -51,7 +51,7 @@ def build_features(
         # Before the rows grow wide: engines may hold one side of a join in memory whole.
         first = first if spine is None else first.semi_join(spine, KEYS)
         part = _joined([first, *others], [feature for feature in asked.built if feature.base not in _DERIVED])
-        everybody = _compared(aggregates, asked)
+        everybody = _compared(aggregates, asked, population)
         if shards > 1:
             # Side by side the aggregates of all shares would be as much as without any.
             part, everybody = keep(engine, part, f"{name}_part"), keep(engine, everybody, f"{name}_compared")
@@ -60,9 +60,9 @@ def build_features(
         compared.append(everybody)
         advance()
     whole = reduce(ir.Table.union, parts)
-    if _of(asked, "population"):
-        places = keep(engine, _places(reduce(ir.Table.union, compared), asked), f"{build}_places")
-        whole = _beside(whole, places, _of(asked, "population"))
+    if population:
+        places = keep(engine, _places(reduce(ir.Table.union, compared), population), f"{build}_places")
+        whole = _beside(whole, places, population)
     if shards > 1:
         release(engine, compared)
     return _derived(whole, asked).select(*KEYS, *asked.names)
@@ -156,17 +156,17 @@ def _beside(table: ir.Table, other: ir.Table, features: Sequence[Feature]) -> ir
     return joined.select(*table.columns, *(_filled(feature) for feature in features))
 
 
-def _compared(aggregates: Sequence[ir.Table], asked: FeatureSet) -> ir.Table:
+def _compared(aggregates: Sequence[ir.Table], asked: FeatureSet, population: Sequence[Feature]) -> ir.Table:
     """Give of every user what is set against the others, and no more: it is moved and sorted."""
     read = reads(asked)
-    needed = set().union(*(read[feature.name] for feature in _of(asked, "population")))
+    needed = set().union(*(read[feature.name] for feature in population))
     holding = [table for at, table in enumerate(aggregates) if at == 0 or needed & set(table.columns)]
     return _joined(holding, [feature for feature in asked.built if feature.name in needed])
 
 
-def _places(users: ir.Table, asked: FeatureSet) -> ir.Table:
+def _places(users: ir.Table, population: Sequence[Feature]) -> ir.Table:
     """Set every user against the others known at the same cutoff."""
-    return users.select(*KEYS, **{feature.name: _typed(feature, feature.expr) for feature in _of(asked, "population")})
+    return users.select(*KEYS, **{feature.name: _typed(feature, feature.expr) for feature in population})
 
 
 def _derived(table: ir.Table, asked: FeatureSet) -> ir.Table:

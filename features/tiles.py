@@ -66,8 +66,9 @@ class Grid:
     def seen(tiles: ir.Table, views: ir.Table) -> ir.Table:
         """Repeat tiles for every cutoff that sees them: the door through which events reach features.
 
-        `views` is what `views()` makes, best kept as a table: then an engine knows how small it is. Two more have the same rule:
-        the first event of a user and the attributes are held against the cutoff itself (see `features.snapshot`).
+        `views` is what `views()` makes, best kept as a table: then an engine knows how small it is. `latest` is a door like it, and
+        two more have the same rule: the first event of a user and the attributes are held against the cutoff itself (see
+        `features.snapshot`).
         """
         return tiles.inner_join(views, "tile").drop("tile", "last_tile")
 

@@ -219,6 +219,7 @@ def test_a_missing_column_switches_a_custom_feature_off() -> None:
         ("count()", "does not say what it takes"),
         ("count(*) filter (where amount = '5')", "amount is a number"),
         ("count(*) filter (where amount)", "amount is a number, not true or false"),
+        ("count(*) filter (where amount is true)", "amount is a number, not true or false"),
         ("count(*) filter (where 1)", "1 is a number, not true or false"),
         ("count(*) and true", "is a number, not true or false"),
         ("coalesce(avg(amount), 'none')", "is a number .*and 'none' a text"),

@@ -23,6 +23,7 @@ COLUMNS = ("event_type", "amount", "category")
         ("coalesce(amount, 0) + 1 - 2 * 3 / 4 > abs(amount)", "COALESCE(amount, 0) + 1 - 2 * 3 / 4 > ABS(amount)"),
         ("lower(category) = 'deli' and upper(category) = 'DELI'", "LOWER(category) = 'deli' AND UPPER(category) = 'DELI'"),
         ("category = 'it''s; drop table t'", "category = 'it''s; drop table t'"),
+        ("(amount > 5) is not true", "NOT (amount > 5) IS TRUE"),
         ("true", "TRUE"),
     ],
 )

@@ -195,6 +195,24 @@ def test_activity_may_be_any_events(engine: SQLBackend) -> None:
     assert labels(engine, log, asked) == [("looks", "03-01", 1.0)]
 
 
+@pytest.mark.parametrize(
+    ("condition", "met"),
+    [
+        ("(amount > 5) is true", ["ten"]),
+        ("(amount > 5) is not true", ["five", "none"]),
+        ("amount / (amount - 5) > 1", ["ten"]),
+        ("event_type like 'pur%' and amount is not null", ["five", "ten"]),
+        ("event_type ilike upper(event_type) and amount + 0.5 in (5.5, 7)", ["five"]),
+        ("event_ts >= '2024-03-03'", ["none", "ten"]),
+    ],
+)
+def test_a_condition_means_the_same_on_every_engine(engine: SQLBackend, condition: str, met: list[str]) -> None:
+    bought = (("five", "2024-03-02", 5.0), ("none", "2024-03-03", None), ("ten", "2024-03-04", 10.0))
+    log = events(*((user, "2024-02-20") for user, *_told in bought), *bought)
+    found = labels(engine, log, target("occurrence", events=condition))
+    assert [user for user, _cutoff, label in found if label] == met
+
+
 def test_who_cancelled_since_the_last_activity_is_not_asked(engine: SQLBackend) -> None:
     log = events(
         *[(user, "2024-02-20") for user in ("stays", "leaves", "returns", "at_once", "later", "long_ago")],

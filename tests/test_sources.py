@@ -94,6 +94,13 @@ def test_ids_longer_than_a_float_stay_apart_and_leave_the_others_as_they_are(eng
     assert sorted(found.dropna().itertuples(index=False, name=None)) == [("42", 2.0, "7.5"), ("43", 0.5, "8")]
 
 
+@pytest.mark.parametrize(("sql", "given"), [("amount / (amount - 5)", float("inf")), ("amount // (amount - 5)", None)])
+def test_a_row_that_divides_by_zero_stops_no_query(duckdb_engine: SQLBackend, orders: Path, sql: str, given: float | None) -> None:
+    found = read(duckdb_engine, orders, f"select user_id, {sql} as amount from o where user_id = 'ann'").execute()
+    assert found.user_id.item() == "ann"
+    assert pd.isna(found.amount.item()) if given is None else found.amount.item() == given
+
+
 def test_file_with_only_a_header_gives_no_rows(engine: SQLBackend, tmp_path: Path) -> None:
     path = write_csv(tmp_path / "orders.csv", pd.DataFrame({"user_id": [], "event_ts": []}))
     path.write_text("user_id,event_ts\n")
