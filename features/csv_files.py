@@ -9,6 +9,8 @@ from features.expressions import DIALECT
 
 # Above, a float no longer tells whole numbers apart.
 MOST_EXACT = 2**53
+# What whole numbers beyond 64 bits are taken for; Parquet and other engines have none of these.
+_WIDE = ("HUGEINT", "UHUGEINT", "BIGNUM")
 
 Run = Callable[[str], Any]
 
@@ -24,13 +26,15 @@ def csv_call(files: Sequence[str], as_text: Sequence[str] = ()) -> str:
     return f"read_csv({paths}, header = true, union_by_name = true, sample_size = -1{types})"
 
 
-def long_ids(run: Run, table: str, floats: Sequence[str]) -> list[str]:
-    """Name those of a table's (or a reading call's) `floats` that are whole numbers too long for the float they were taken for.
+def long_ids(run: Run, table: str) -> list[str]:
+    """Name the columns of a table (or a reading call) that hold whole numbers too long for a float or for 64 bits.
 
     They are ids: read as text they stay apart. `run` executes SQL and gives a cursor.
     """
+    types = {name: kind for name, kind, *_ in run(f"DESCRIBE FROM {table}").fetchall()}
+    floats, wide = ([name for name, kind in types.items() if kind in kinds] for kinds in (("DOUBLE",), _WIDE))
     if not floats:
-        return []
+        return wide
     columns = [exp.to_identifier(name, quoted=True).sql(DIALECT) for name in floats]
     known = [f"isfinite({column}) AND abs({column})" for column in columns]
     checks = [
@@ -38,4 +42,4 @@ def long_ids(run: Run, table: str, floats: Sequence[str]) -> list[str]:
         for column, size in zip(columns, known, strict=True)
     ]
     (found,) = run(f"SELECT {', '.join(checks)} FROM {table}").fetchall()  # noqa: S608 - quoted
-    return [name for name, is_long in zip(floats, found, strict=True) if is_long]
+    return wide + [name for name, is_long in zip(floats, found, strict=True) if is_long]

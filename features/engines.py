@@ -56,6 +56,14 @@ def keep(engine: SQLBackend, table: ir.Table, name: str) -> ir.Table:
     return keep_on_spark(engine, table, name)
 
 
+def kept(engine: SQLBackend) -> set[str]:
+    """Give the names of the tables that are kept."""
+    if isinstance(engine, Backend):
+        # Not `list_tables`: Ibis 12.0 asks DuckDB for it by a method that DuckDB 2 took away.
+        return {name for (name,) in engine.raw_sql("SELECT table_name FROM duckdb_tables()").fetchall()}
+    return set(engine.list_tables())
+
+
 def release(engine: SQLBackend, kept: Iterable[ir.Table]) -> None:
     """Let go of tables that were kept; they can no longer be read."""
     for table in kept:

@@ -131,8 +131,7 @@ def _view(engine: Backend, view: str, files: list[str]) -> Sequence[str]:
     # A view would guess their types again at each look, so the rows are taken along.
     name = exp.to_identifier(view, quoted=True).sql(DIALECT)
     engine.raw_sql(f"CREATE TEMP TABLE {name} AS FROM {csv_call(files)}")
-    floats = [column for column, kind in engine.table(view).schema().items() if kind.is_float64()]
-    if as_text := long_ids(engine.raw_sql, name, floats):
+    if as_text := long_ids(engine.raw_sql, name):
         engine.raw_sql(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM {csv_call(files, as_text)}")
     return tuple(engine.table(view).columns)
 

@@ -36,8 +36,7 @@ def open_on_spark(engine: SQLBackend, view: str, files: Sequence[str]) -> list[s
         is_csv = not files[0].endswith(".parquet")
         read = csv_call(files) if is_csv else f"read_parquet({names}, union_by_name = true)"
         types = {name: kind for name, kind, *_ in reader.execute(f"DESCRIBE FROM {read}").fetchall()}
-        floats = [name for name, kind in types.items() if kind == "DOUBLE"]
-        if is_csv and (as_text := long_ids(reader.execute, read, floats)):
+        if is_csv and (as_text := long_ids(reader.execute, read)):
             read, types = csv_call(files, as_text), types | dict.fromkeys(as_text, "VARCHAR")
         if is_csv or not _is_plain(files, types) or _differ(reader, names):
             files = [_copy(reader, read, types, Path(session.conf.get(SCRATCH)))]

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from ibis import _
 
 from features.build import steps
-from features.engines import release
+from features.engines import kept, release
 from features.expressions import columns_of
 from features.inventory import Inventory
 from features.labels import definition
@@ -160,11 +160,11 @@ def _steps(log: EventLog, story: Story) -> int:
 def _built(log: EventLog, day: date, known: Known, story: Story, said: Step) -> pa.Table:
     """Score what a log says of a night; the models, the features and whom targets ask about are those of the first night."""
     cutoff, engine = midnight(day), log.engine
-    before = set(engine.list_tables())
+    before = kept(engine)
     users: ir.Table = features_table(log, [cutoff], story.settings, said).drop("cutoff")
     answers = _scored(batches(engine, with_asked(users, log, story.settings, cutoff)), known, day)
     # What a night keeps in its engine goes with the night; here there may be many.
-    made = sorted(name for name in set(engine.list_tables()) - before if name.startswith(("features_", "batches_")))
+    made = sorted(name for name in kept(engine) - before if name.startswith(("features_", "batches_")))
     release(engine, [engine.table(name) for name in made])
     return answers
 
