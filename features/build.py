@@ -1,6 +1,6 @@
 """Build the features of every user known at each cutoff."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import reduce
 from itertools import count
@@ -43,6 +43,9 @@ def build_features(
     are text.
     """
     build, population = f"features_{next(_builds)}", _of(asked, "population")
+    read = reads(asked)
+    needed = frozenset[str]().union(*(read[feature.name] for feature in population))
+    set_against = [feature for feature in asked.built if feature.name in needed]
     parts, compared = [], []
     for shard in range(shards):
         name = f"{build}_{shard}"
@@ -51,7 +54,7 @@ def build_features(
         # Before the rows grow wide: engines may hold one side of a join in memory whole.
         first = first if spine is None else first.semi_join(spine, KEYS)
         part = _joined([first, *others], [feature for feature in asked.built if feature.base not in _DERIVED])
-        everybody = _compared(aggregates, asked, population)
+        everybody = _compared(aggregates, set_against)
         if shards > 1:
             # Side by side the aggregates of all shares would be as much as without any.
             part, everybody = keep(engine, part, f"{name}_part"), keep(engine, everybody, f"{name}_compared")
@@ -65,7 +68,7 @@ def build_features(
         whole = _beside(whole, places, population)
     if shards > 1:
         release(engine, compared)
-    return _derived(whole, asked).select(*KEYS, *asked.names)
+    return _derived(whole, asked, read).select(*KEYS, *asked.names)
 
 
 def steps(asked: FeatureSet, shards: int) -> int:
@@ -156,12 +159,11 @@ def _beside(table: ir.Table, other: ir.Table, features: Sequence[Feature]) -> ir
     return joined.select(*table.columns, *(_filled(feature) for feature in features))
 
 
-def _compared(aggregates: Sequence[ir.Table], asked: FeatureSet, population: Sequence[Feature]) -> ir.Table:
+def _compared(aggregates: Sequence[ir.Table], features: Sequence[Feature]) -> ir.Table:
     """Give of every user what is set against the others, and no more: it is moved and sorted."""
-    read = reads(asked)
-    needed = set().union(*(read[feature.name] for feature in population))
-    holding = [table for at, table in enumerate(aggregates) if at == 0 or needed & set(table.columns)]
-    return _joined(holding, [feature for feature in asked.built if feature.name in needed])
+    names = {feature.name for feature in features}
+    holding = [table for at, table in enumerate(aggregates) if at == 0 or names & set(table.columns)]
+    return _joined(holding, features)
 
 
 def _places(users: ir.Table, population: Sequence[Feature]) -> ir.Table:
@@ -169,9 +171,8 @@ def _places(users: ir.Table, population: Sequence[Feature]) -> ir.Table:
     return users.select(*KEYS, **{feature.name: _typed(feature, feature.expr) for feature in population})
 
 
-def _derived(table: ir.Table, asked: FeatureSet) -> ir.Table:
+def _derived(table: ir.Table, asked: FeatureSet, read: Mapping[str, frozenset[str]]) -> ir.Table:
     """Add the features that read others, those first whose features are there."""
-    read = reads(asked)
     waiting = [feature for feature in asked.built if feature.base == "row"]
     while waiting:
         ready = [feature for feature in waiting if read[feature.name] <= set(table.columns)]

@@ -1,6 +1,6 @@
 """CSV files, of which the types are guessed: the same guesses for every engine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlglot import exp
@@ -26,12 +26,16 @@ def csv_call(files: Sequence[str], as_text: Sequence[str] = ()) -> str:
     return f"read_csv({paths}, header = true, union_by_name = true, sample_size = -1{types})"
 
 
-def long_ids(run: Run, table: str) -> list[str]:
+def types_of(run: Run, table: str) -> dict[str, str]:
+    """Give the columns of a table (or a reading call, which guesses them from every row) with their types."""
+    return {name: kind for name, kind, *_ in run(f"DESCRIBE FROM {table}").fetchall()}
+
+
+def long_ids(run: Run, table: str, types: Mapping[str, str]) -> list[str]:
     """Name the columns of a table (or a reading call) that hold whole numbers too long for a float or for 64 bits.
 
     They are ids: read as text they stay apart. `run` executes SQL and gives a cursor.
     """
-    types = {name: kind for name, kind, *_ in run(f"DESCRIBE FROM {table}").fetchall()}
     floats, wide = ([name for name, kind in types.items() if kind in kinds] for kinds in (("DOUBLE",), _WIDE))
     if not floats:
         return wide

@@ -14,7 +14,7 @@ from ibis.backends.duckdb import Backend
 from ibis.backends.sql import SQLBackend
 from sqlglot import exp
 
-from features.csv_files import csv_call, long_ids
+from features.csv_files import csv_call, long_ids, types_of
 from features.engines import confine, engine_errors
 from features.errors import BeforehandError, ConfigError, DataError, did_you_mean, first_line, listed
 from features.expressions import DIALECT, query, renamed
@@ -131,7 +131,7 @@ def _view(engine: Backend, view: str, files: list[str]) -> Sequence[str]:
     # A view would guess their types again at each look, so the rows are taken along.
     name = exp.to_identifier(view, quoted=True).sql(DIALECT)
     engine.raw_sql(f"CREATE TEMP TABLE {name} AS FROM {csv_call(files)}")
-    if as_text := long_ids(engine.raw_sql, name):
+    if as_text := long_ids(engine.raw_sql, name, types_of(engine.raw_sql, name)):
         engine.raw_sql(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM {csv_call(files, as_text)}")
     return tuple(engine.table(view).columns)
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ibis.backends.sql import SQLBackend
 
-from features.csv_files import csv_call, long_ids
+from features.csv_files import csv_call, long_ids, types_of
 from features.spark import SCRATCH
 
 # Types of Parquet that mean the same to both engines.
@@ -35,8 +35,8 @@ def open_on_spark(engine: SQLBackend, view: str, files: Sequence[str]) -> list[s
         names = "[" + ", ".join("'" + file.replace("'", "''") + "'" for file in files) + "]"
         is_csv = not files[0].endswith(".parquet")
         read = csv_call(files) if is_csv else f"read_parquet({names}, union_by_name = true)"
-        types = {name: kind for name, kind, *_ in reader.execute(f"DESCRIBE FROM {read}").fetchall()}
-        if is_csv and (as_text := long_ids(reader.execute, read)):
+        types = types_of(reader.execute, read)
+        if is_csv and (as_text := long_ids(reader.execute, read, types)):
             read, types = csv_call(files, as_text), types | dict.fromkeys(as_text, "VARCHAR")
         if is_csv or not _is_plain(files, types) or _differ(reader, names):
             files = [_copy(reader, read, types, Path(session.conf.get(SCRATCH)))]
