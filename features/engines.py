@@ -2,18 +2,23 @@
 
 import re
 from collections.abc import Iterable
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from secrets import token_hex
+from tempfile import TemporaryFile
 
 import duckdb
 import ibis
 import ibis.expr.types as ir
+import pyarrow as pa
 from ibis.backends.duckdb import Backend
 from ibis.backends.sql import SQLBackend
 
 from features.errors import first_line
 from features.spark_files import keep_on_spark, release_on_spark
 
+# Rows of a batch that is streamed.
+STREAMED = 25_000
 _KIND = re.compile(r"([A-Z][A-Za-z ]+ Error|\[[A-Z_.]+\])")
 # The words of the engine's own that stand around a cell. Whatever else is in a message may be one.
 _NAMED = "BOOL|U?INT[0-9]+|U?BIGINT|INTEGER|FLOAT|DOUBLE|DECIMAL\\([0-9]+,[0-9]+\\)|DATE|TIMESTAMP|TIME|INTERVAL|UUID|JSON"
@@ -72,6 +77,26 @@ def release(engine: SQLBackend, kept: Iterable[ir.Table]) -> None:
             engine.raw_sql(f'DROP TABLE "{name}"')
         else:
             release_on_spark(engine, name)
+
+
+def streamed(engine: Backend, table: ir.Table, order: str) -> pa.Table:
+    """Give the rows of a table, by a column, from a file beside what is spilled: memory holds as much of it as there is room for.
+
+    The file has no name, and goes when nobody has the rows any more.
+    """
+    ((spill,),) = engine.raw_sql("SELECT current_setting('temp_directory')").fetchall()
+    folder = next(folder for folder in Path(spill).absolute().parents if folder.exists())
+    view = f"streamed_{token_hex(4)}"
+    engine.create_view(view, table)
+    schema = table.schema().to_pyarrow()
+    with TemporaryFile(dir=folder) as file:
+        with pa.ipc.new_file(file, schema) as writer:
+            for batch in engine.con.sql(f"FROM {view} ORDER BY {order}").to_arrow_reader(STREAMED):
+                writer.write_batch(batch.cast(schema))
+        file.flush()
+        held = mmap(file.fileno(), 0, access=ACCESS_READ)
+    engine.raw_sql(f"DROP VIEW {view}")
+    return pa.ipc.open_file(pa.py_buffer(held)).read_all()
 
 
 def engine_errors() -> tuple[type[Exception], ...]:

@@ -30,7 +30,7 @@ def fingerprint(engine: SQLBackend, table: ir.Table) -> str:
     Every row becomes a number by MD5, which DuckDB and Spark both have; what does not depend on their order is kept of the numbers.
     """
     text = ibis.literal(_NEXT).join([ibis.coalesce(_plain(table[name]), ibis.literal(_NULL)) for name in table.columns])
-    rows = table.select(key=_number(engine, text))
+    rows = table.select(key=md5_number(engine, text))
     # As text, since the sum is larger than any machine's integer.
     found = rows.agg(n=rows.count(), total=rows.key.sum(), low=rows.key.min(), high=rows.key.max())
     told = engine.execute(found.select([found[name].cast("string") for name in found.columns])).iloc[0]
@@ -43,7 +43,8 @@ def _plain(column: ir.Column) -> ir.StringValue:
     return written(column) if column.type().is_floating() else column.cast("string")
 
 
-def _number(engine: SQLBackend, text: ir.StringValue) -> ir.Value:
+def md5_number(engine: SQLBackend, text: ir.StringValue) -> ir.Value:
+    """Give the last eight bytes of a text's MD5 sum as a number from 0 to 2**64 - 1, on either engine."""
     if isinstance(engine, Backend):
         return md5_number_lower(text)
     digits = text.hexdigest("md5")

@@ -88,10 +88,13 @@ def champions_in_charge(tracker: Tracker, targets: Sequence[Target], narrator: N
     return found
 
 
-def contact_of(settings: Settings, target: Target) -> Contact | None:
-    """Give what a contact may bring and costs, as the config says."""
+def contact_of(settings: Settings, target: Target, *, share: float) -> Contact | None:
+    """Give what a contact may bring and costs, as the config says; of a `share` of the users no more than that can be contacted."""
     told = settings_of(settings, target).contact
-    return None if told is None else Contact(capacity=told.capacity, value=told.value, cost=told.cost)
+    if told is None:
+        return None
+    capacity = None if told.capacity is None else max(1, round(told.capacity * share))
+    return Contact(capacity=capacity, value=told.value, cost=told.cost)
 
 
 def test(
@@ -193,7 +196,7 @@ def _measured(
     champion: TargetBundle | None,
 ) -> Tested:
     settings, seed = past.settings, past.settings.training.seed
-    contact = contact_of(settings, target)
+    contact = contact_of(settings, target, share=past.log.share)
     recipe = replace(recipe, rung=best(compared.by_rung))
     rows = past.rows(target, {origin.cutoff for origin in past.plans[target.name]})
     calibrations = settings.training.calibration_origins

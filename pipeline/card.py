@@ -35,6 +35,7 @@ class Card:
     as_of: date
     events: int
     users: int
+    sampled: int | None
     beyond_history: Sequence[str]
     rows: int
     positives: int | None
@@ -225,6 +226,8 @@ def _groups(told: Card) -> Iterator[str]:
 
 def _data(told: Card) -> Iterator[str]:
     yield f"- Known until {told.as_of} (midnight UTC): {told.events:,} events of {told.users:,} users."
+    if told.sampled is not None:
+        yield f"- Learned from and tested on all events of a sample of {told.sampled:,} of these users, drawn by a hash."
     positives = (
         "" if told.positives is None else f", {told.positives:,} of them ({_part(told.positives, told.rows):.1%}) with label 1"
     )

@@ -47,7 +47,8 @@ class EventLog:
     accepted events whatever their order. `first` and `last` are the oldest and the newest event, `since` is the first after which
     a target asks about somebody (UTC, without zone). `types` are the event types there are, `inventory` is what features are named
     after in this log, and `own` are the features that it gives by itself. `attributes` has a row per user and `known_from`, or is
-    None; `beyond_history` are the windows longer than the history.
+    None; `beyond_history` are the windows longer than the history. Where `events` and `attributes` are those of a sample of users,
+    as in `pipeline.sample`, `sampled` says of how many; whatever else is told is of all.
     """
 
     engine: SQLBackend
@@ -67,6 +68,12 @@ class EventLog:
     last: datetime
     digest: str
     beyond_history: tuple[str, ...]
+    sampled: int | None = None
+
+    @property
+    def share(self) -> float:
+        """Of all users, the share whose events are there."""
+        return 1.0 if self.sampled is None else self.sampled / self.users
 
     @property
     def bad_share(self) -> float:

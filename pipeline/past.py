@@ -28,6 +28,7 @@ from pipeline.events import EventLog, midnight, read_events
 from pipeline.frames import features_frame, shards
 from pipeline.progress import Narrator, side_by_side
 from pipeline.questions import Question, labels_of, plan_of, question_of, training_cutoffs
+from pipeline.sample import sample_of
 from pipeline.settings import Settings
 from pipeline.target_settings import TargetSettings
 
@@ -119,12 +120,12 @@ def gather(settings: Settings, as_of: date, narrator: Narrator, remembered: Inve
 
     Raises GateError when history is too short for one origin, nobody is eligible, or no event is what a target asks about.
     """
-    log = read_events(settings, as_of, narrator, remembered)
-    targets = settings.specs()
-    cutoffs = training_cutoffs(log, settings, targets)
+    whole, targets = read_events(settings, as_of, narrator, remembered), settings.specs()
+    cutoffs = training_cutoffs(whole, settings, targets)
+    log = sample_of(whole, cutoffs, settings, narrator)
     kept = {target.name: keep(log.engine, labels_of(log, target, cutoffs), f"labels_{target.name}") for target in targets}
     questions = [question_of(log, target, kept[target.name]) for target in targets]
-    _refuse_unanswerable(log, questions, narrator)
+    _refuse_unanswerable(whole, questions, narrator)
     plans = {asked.target.name: plan_of(asked, settings) for asked in questions}
     labels = {name: log.engine.execute(table).sort_values(KEYS[::-1], ignore_index=True) for name, table in kept.items()}
     seasons = {

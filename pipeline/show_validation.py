@@ -20,7 +20,7 @@ def print_validation(told: Mapping[str, Any], settings: Settings, console: Conso
     console.print("\n".join(f"{name.replace('_', ' '):<12} {told[name]}" for name in _READ), highlight=False)
     if told["targets"]:
         console.print()
-        console.print(_targets(told["targets"]))
+        console.print(_targets(told["targets"], told["sampled_users"]))
     if told["rules"]:
         console.print()
         table = plain_table(f"Rules: how many of {told['users']:,} users meet them tonight")
@@ -39,9 +39,10 @@ def print_validation(told: Mapping[str, Any], settings: Settings, console: Conso
         console.print(_QUIET, highlight=False, soft_wrap=True)
 
 
-def _targets(targets: Mapping[str, Mapping[str, Any]]) -> Table:
+def _targets(targets: Mapping[str, Mapping[str, Any]], sampled: int | None) -> Table:
     """Give what a training would learn from: a label for each user who was asked and cutoff whose horizon has elapsed."""
-    table = plain_table("Targets: what a training would learn from")
+    of = "" if sampled is None else f": a sample of {sampled:,} users"
+    table = plain_table(f"Targets: what a training would learn from{of}")
     for name in ("name", "asked tonight", "cutoffs", "first", "last", "tests", "labels", "above 0", "mean"):
         table.add_column(name, justify="left" if name == "name" else "right")
     for name, told in targets.items():

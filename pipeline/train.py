@@ -360,6 +360,7 @@ def _card(past: Past, made: Tested, bundle: TargetBundle, importance: Mapping[st
         as_of=log.as_of,
         events=log.count,
         users=log.users,
+        sampled=log.sampled,
         beyond_history=log.beyond_history,
         rows=len(labels),
         positives=None if target.is_amount else int(labels.label.sum()),
@@ -420,6 +421,7 @@ def _parameters(past: Past) -> dict[str, object]:
     log, settings, cutoffs = past.log, past.settings, past.cutoffs
     return {
         "features": len(log.features.numbers),
+        "users_learned_from": log.sampled or log.users,
         "cutoffs": len(cutoffs),
         "first_cutoff": f"{cutoffs[0]:%Y-%m-%d}",
         "last_cutoff": f"{cutoffs[-1]:%Y-%m-%d}",

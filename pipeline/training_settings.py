@@ -15,6 +15,11 @@ class TrainingSettings(Strict):
     step: Duration = Field(timedelta(days=14), description="Distance between training cutoffs.")
     min_history: Duration = Field(timedelta(days=84), description="How much history must lie before the first training cutoff.")
     max_cutoffs: int = Field(52, ge=3, description="Most training cutoffs, counted back from the latest.")
+    most_rows: int = Field(
+        500_000,
+        ge=1_000,
+        description="Rows (a user at a cutoff) that models learn from and are tested on, about; of larger logs a sample of users.",
+    )
     test_origins: int = Field(5, ge=1, description="Latest cutoffs that models are tested on, each unseen by its model.")
     calibration_origins: int = Field(
         4, ge=0, description="Latest cutoffs that have elapsed before an origin, on which its scores are calibrated; 0 for none."

@@ -15,6 +15,7 @@ from pipeline.events import EventLog, midnight
 from pipeline.progress import Narrator
 from pipeline.questions import Question, labels_of, plan_of, question_of, training_cutoffs, with_history
 from pipeline.rule_checks import RuleCheck, check_rules, needing_models
+from pipeline.sample import sample_of
 from pipeline.score import NightRun, answer, compute_features, load_champions, load_events, recorded_nights, refuse_other_features
 from pipeline.segment_settings import BEST_HOUR
 from pipeline.segments import refuse_unknown
@@ -55,9 +56,9 @@ class Asked:
 class Validation:
     """What the night of a date would read, and what the rules say of it.
 
-    `targets` are what a training would learn from, in the config's order. `few` says that users are too few to train personas,
-    `short` that history is too short to train (then there are those targets alone that it is long enough for), `unscored` why
-    nobody could be scored; None where all is well. `doubts` say of conditions that no event meets them, of targets why they cannot
+    `targets` are what a training would learn from, in the config's order, and `sampled` says of how many users, where not of all.
+    `few` says that users are too few to train personas, `short` that history is too short to train (then there are those targets
+    alone that it is long enough for), `unscored` why nobody could be scored; None where all is well. `doubts` say of conditions that no event meets them, of targets why they cannot
     be learned or tested, and of plays that their moment is not known.
     """
 
@@ -65,6 +66,7 @@ class Validation:
     log: EventLog
     rules: RuleCheck
     targets: tuple[Asked, ...]
+    sampled: int | None
     few: str | None
     short: str | None
     doubts: tuple[str, ...]
@@ -76,7 +78,7 @@ class Validation:
         counts = {"events": log.count, "users": log.users, "rejected": len(log.rejected), "later": log.later}
         dates = {"first_event": log.first.isoformat(), "history_from": log.since.isoformat(), "last_event": log.last.isoformat()}
         read = {**counts, **dates, "features": len(log.features.features)}
-        targets = {"targets": {asked.question.target.name: asked.told() for asked in self.targets}}
+        targets = {"targets": {asked.question.target.name: asked.told() for asked in self.targets}, "sampled_users": self.sampled}
         warnings = [*self.doubts, *(said for said in (self.few, self.short) if said), *self.rules.warnings]
         rules = {"rules": dict(self.rules.met), "members": dict(self.rules.members), "warnings": warnings}
         unchecked = {"unchecked": self.rules.unchecked, "unchecked_because": self.unscored if self.rules.unchecked else None}
@@ -113,9 +115,9 @@ def validate(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrat
             checked = check_rules(night.users, settings, forming, {}, left_out=needing_models(settings))
         left = f", {len(checked.unchecked)} not checked" if checked.unchecked else ""
         step.note(f"{how_many(len(checked.met), 'rule')}{left}, {how_many(len(checked.warnings), 'warning')}")
-    targets, short = _asked(night)
+    targets, sampled, short = _asked(night)
     doubts = tuple(_doubts(night, targets))
-    return Validation(as_of, night.events, checked, targets, few.said if few else None, short, doubts, unscored)
+    return Validation(as_of, night.events, checked, targets, sampled, few.said if few else None, short, doubts, unscored)
 
 
 def _with_champions(night: NightRun) -> tuple[NightRun, str | None]:
@@ -147,10 +149,10 @@ def _few(night: NightRun) -> _Few | None:
     return None
 
 
-def _asked(night: NightRun) -> tuple[tuple[Asked, ...], str | None]:
-    """Look at what a training would learn from; where history is too short for it, say what training would say.
+def _asked(night: NightRun) -> tuple[tuple[Asked, ...], int | None, str | None]:
+    """Look at what a training would learn from, and of how many users where not of all.
 
-    A night with champions does without.
+    Where history is too short for it, say what training would say; a night with champions does without.
     """
     log, settings = night.events, night.settings
     targets, short = settings.specs(), None
@@ -161,12 +163,12 @@ def _asked(night: NightRun) -> tuple[tuple[Asked, ...], str | None]:
         # One horizon too long for the history is no reason to tell nothing of the others.
         targets = with_history(log, settings, targets)
         if not targets:
-            return (), short
+            return (), None, short
         cutoffs = training_cutoffs(log, settings, targets)
-    found = []
+    sample, found = sample_of(log, cutoffs, settings, night.narrator), []
     with night.narrator.step("looking at targets", total=len(targets)) as step:
         for target in targets:
-            asked = question_of(log, target, labels_of(log, target, cutoffs))
+            asked = question_of(sample, target, labels_of(sample, target, cutoffs))
             tonight = int(log.engine.execute(eligible_users(log.events, target, [midnight(night.as_of)]).count()))
             tests, untested = 0, None
             try:
@@ -176,7 +178,7 @@ def _asked(night: NightRun) -> tuple[tuple[Asked, ...], str | None]:
             found.append(Asked(asked, tonight, tests, untested))
             step.advance()
         step.note(how_many(len(targets), "target"))
-    return tuple(found), short
+    return tuple(found), sample.sampled, short
 
 
 def _doubts(night: NightRun, targets: Sequence[Asked]) -> Iterator[str]:

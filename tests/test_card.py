@@ -32,6 +32,7 @@ CARD = Card(
     as_of=date(2024, 10, 25),
     events=12_345,
     users=801,
+    sampled=None,
     beyond_history=("168d",),
     rows=4_000,
     positives=400,
@@ -218,6 +219,11 @@ def test_nothing_tested_and_nothing_asked_is_told_as_such() -> None:
     assert section(told, "Where it is wrong") == "No group is large enough to tell."
     assert section(told, "Gates") == "No gate was asked."
     assert "- **Warning:** it learned from 2 rows of the rarer label; with fewer than 100, take scores as rough." in told
+
+
+def test_a_sample_is_told_as_one() -> None:
+    said = "- Learned from and tested on all events of a sample of 200 of these users, drawn by a hash.\n"
+    assert said in model_card(replace(CARD, sampled=200)) and "sample" not in model_card(CARD)
 
 
 def test_only_the_worst_groups_are_named() -> None:

@@ -1,0 +1,46 @@
+"""Rows that an engine streams into a file without a name."""
+
+from pathlib import Path
+
+import ibis
+import ibis.expr.types as ir
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from features.engines import STREAMED, connect, streamed
+
+USERS = 3 * STREAMED
+
+
+def users(count: int) -> ir.Table:
+    frame = pd.DataFrame({"user_id": [f"u{(user * 7_919) % count:06}" for user in range(count)], "spent": range(count)})
+    table = ibis.memtable(frame)
+    return table.mutate(
+        spent=(table.spent % 5 > 0).ifelse(table.spent / 4, None), asked=table.spent % 2 == 0, at=ibis.timestamp("2024-03-01 10:00")
+    )
+
+
+def test_rows_are_streamed_in_order_and_memory_is_left_alone(tmp_path: Path) -> None:
+    engine = connect(memory="512MB", threads=2, spill=tmp_path / "spill")
+    table = users(USERS)
+    expected = engine.to_pyarrow(table.order_by("user_id"))
+    before = pa.total_allocated_bytes()
+    rows = streamed(engine, table, "user_id")
+    assert pa.total_allocated_bytes() - before < rows.nbytes / 10
+    assert rows.schema == table.schema().to_pyarrow()
+    assert rows.equals(expected)
+    # A file with a name would be there still after a crash.
+    assert list(tmp_path.iterdir()) == []
+    assert engine.raw_sql("FROM duckdb_views() WHERE view_name LIKE 'streamed%'").fetchall() == []
+    engine.disconnect()
+    assert rows.column("spent").null_count == USERS / 5
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_few_rows_are_streamed_too_where_no_folder_is_yet(count: int, tmp_path: Path) -> None:
+    engine = connect(memory="512MB", threads=1, spill=tmp_path / "not" / "yet" / "spill")
+    rows = streamed(engine, users(1).limit(count), "user_id")
+    assert len(rows) == count and rows.column_names == ["user_id", "spent", "asked", "at"]
+    assert list(tmp_path.iterdir()) == []
+    engine.disconnect()
