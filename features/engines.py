@@ -5,7 +5,9 @@ from collections.abc import Iterable
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from secrets import token_hex
+from shutil import rmtree
 from tempfile import TemporaryFile
+from weakref import finalize
 
 import duckdb
 import ibis
@@ -61,6 +63,34 @@ def keep(engine: SQLBackend, table: ir.Table, name: str) -> ir.Table:
     return keep_on_spark(engine, table, name)
 
 
+def keep_in_file(engine: SQLBackend, table: ir.Table, name: str) -> ir.Table:
+    """Compute `table` now and keep its rows under `name` in a Parquet file until the engine is gone.
+
+    A file holds large tables better than what an engine spills: an eighth of the size, and only the columns that are read.
+    """
+    if not isinstance(engine, Backend):
+        return keep_on_spark(engine, table, name)
+    folder = _spilled(engine)
+    folder.mkdir(exist_ok=True)
+    # DuckDB removes the folder only where it has made it.
+    finalize(engine, rmtree, folder, ignore_errors=True)
+    made, file = f"{name} as it is made", folder / f"{name}.parquet"
+    engine.create_view(made, table)
+    engine.raw_sql(f'COPY (FROM "{made}") TO {_quoted(file)} (FORMAT parquet)')
+    engine.raw_sql(f'DROP VIEW "{made}"')
+    return engine.read_parquet(file, table_name=name)
+
+
+def _spilled(engine: Backend) -> Path:
+    """Give the folder that an engine alone spills into."""
+    ((folder,),) = engine.raw_sql("SELECT current_setting('temp_directory')").fetchall()
+    return Path(folder).absolute()
+
+
+def _quoted(file: Path | str) -> str:
+    return "'" + str(file).replace("'", "''") + "'"
+
+
 def kept(engine: SQLBackend) -> set[str]:
     """Give the names of the tables that are kept."""
     if isinstance(engine, Backend):
@@ -84,8 +114,7 @@ def streamed(engine: Backend, table: ir.Table, order: str) -> pa.Table:
 
     The file has no name, and goes when nobody has the rows any more.
     """
-    ((spill,),) = engine.raw_sql("SELECT current_setting('temp_directory')").fetchall()
-    folder = next(folder for folder in Path(spill).absolute().parents if folder.exists())
+    folder = next(folder for folder in _spilled(engine).parents if folder.exists())
     view = f"streamed_{token_hex(4)}"
     engine.create_view(view, table)
     schema = table.schema().to_pyarrow()
@@ -127,12 +156,12 @@ def without_cells(error: Exception) -> str:
 
 
 def confine(engine: Backend, files: list[str]) -> None:
-    """Let the engine read `files` and nothing else from now on.
+    """Let the engine read `files`, what it keeps itself, and nothing else from now on.
 
     The SQL of a source is parsed and checked before it runs; this is the second lock: whatever slips through can neither read
     nor write another file, load an extension, or undo the lock.
     """
-    allowed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
-    engine.raw_sql(f"SET allowed_paths = [{allowed}]")
+    engine.raw_sql(f"SET allowed_paths = [{', '.join(map(_quoted, files))}]")
+    engine.raw_sql(f"SET allowed_directories = [{_quoted(_spilled(engine))}]")
     engine.raw_sql("SET enable_external_access = false")
     engine.raw_sql("SET lock_configuration = true")

@@ -18,7 +18,7 @@ from features.catalogue import how_many
 from features.conditions import choices_of
 from features.contract import COLUMNS, PURCHASE, REQUIRED, Bounds, accepted, conform, judge
 from features.declare import FeatureSet, declared, switched_off
-from features.engines import engine_errors, keep, without_cells
+from features.engines import engine_errors, keep, keep_in_file, without_cells
 from features.errors import ConfigError, DataError, did_you_mean, listed
 from features.event_types import KNOWN
 from features.expressions import columns_of
@@ -126,7 +126,7 @@ def read_events(
         _refuse_missing_columns(settings, columns)
         try:
             attributes = None if told is None else _attributes(engine, told, settings)
-            judged = keep(engine, judge(conformed, bounds, has_ids="event_id" in columns), "judged")
+            judged = keep_in_file(engine, judge(conformed, bounds, has_ids="event_id" in columns), "judged")
         except engine_errors() as error:
             raise DataError(
                 f"the sources {listed([*raw, *([] if told is None else [ATTRIBUTES])])} cannot be read: {without_cells(error)}; "

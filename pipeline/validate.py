@@ -58,8 +58,8 @@ class Validation:
 
     `targets` are what a training would learn from, in the config's order, and `sampled` says of how many users, where not of all.
     `few` says that users are too few to train personas, `short` that history is too short to train (then there are those targets
-    alone that it is long enough for), `unscored` why nobody could be scored; None where all is well. `doubts` say of conditions that no event meets them, of targets why they cannot
-    be learned or tested, and of plays that their moment is not known.
+    alone that it is long enough for), `unscored` why nobody could be scored; None where all is well. `doubts` say of conditions
+    that no event meets them, of targets why they cannot be learned or tested, and of plays that their moment is not known.
     """
 
     as_of: date

@@ -1,14 +1,16 @@
-"""Rows that an engine streams into a file without a name."""
+"""Rows that an engine keeps in files: those that it reads again, and those that it streams to whoever asks."""
 
+import gc
 from pathlib import Path
 
+import duckdb
 import ibis
 import ibis.expr.types as ir
 import pandas as pd
 import pyarrow as pa
 import pytest
 
-from features.engines import STREAMED, connect, streamed
+from features.engines import STREAMED, confine, connect, keep_in_file, streamed
 
 USERS = 3 * STREAMED
 
@@ -44,3 +46,20 @@ def test_few_rows_are_streamed_too_where_no_folder_is_yet(count: int, tmp_path: 
     assert len(rows) == count and rows.column_names == ["user_id", "spent", "asked", "at"]
     assert list(tmp_path.iterdir()) == []
     engine.disconnect()
+
+
+def test_what_is_kept_in_a_file_is_there_until_the_engine_is_gone(tmp_path: Path) -> None:
+    place = tmp_path / "it's here"
+    place.mkdir()
+    engine = connect(memory="512MB", threads=1, spill=place / "spill")
+    confine(engine, [])
+    table = users(100)
+    rows = keep_in_file(engine, table, "kept")
+    assert engine.to_pyarrow(rows.order_by("user_id")).equals(engine.to_pyarrow(table.order_by("user_id")))
+    ((folder,),) = [list(place.iterdir())]
+    assert [file.name for file in folder.iterdir()] == ["kept.parquet"]
+    with pytest.raises(duckdb.PermissionException):
+        engine.raw_sql(f"COPY (SELECT 1) TO '{tmp_path / 'elsewhere.parquet'}'")
+    del rows, engine
+    gc.collect()
+    assert list(place.iterdir()) == []
