@@ -7,12 +7,14 @@ from pathlib import Path
 from secrets import token_hex
 from shutil import rmtree
 from tempfile import TemporaryFile
+from typing import IO
 from weakref import finalize
 
 import duckdb
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
+import pyarrow.compute as pc
 from ibis.backends.duckdb import Backend
 from ibis.backends.sql import SQLBackend
 
@@ -74,10 +76,11 @@ def keep_in_file(engine: SQLBackend, table: ir.Table, name: str) -> ir.Table:
     folder.mkdir(exist_ok=True)
     # DuckDB removes the folder only where it has made it.
     finalize(engine, rmtree, folder, ignore_errors=True)
-    made, file = f"{name} as it is made", folder / f"{name}.parquet"
-    engine.create_view(made, table)
-    engine.raw_sql(f'COPY (FROM "{made}") TO {_quoted(file)} (FORMAT parquet)')
-    engine.raw_sql(f'DROP VIEW "{made}"')
+    file, view = folder / f"{name}.parquet", f"{name}_as_made"
+    # A view, since the table may read what is in this process.
+    engine.create_view(view, table)
+    engine.raw_sql(f"COPY (FROM {view}) TO {_quoted(file)} (FORMAT parquet)")
+    engine.raw_sql(f"DROP VIEW {view}")
     return engine.read_parquet(file, table_name=name)
 
 
@@ -112,20 +115,34 @@ def release(engine: SQLBackend, kept: Iterable[ir.Table]) -> None:
 def streamed(engine: Backend, table: ir.Table, order: str) -> pa.Table:
     """Give the rows of a table, by a column, from a file beside what is spilled: memory holds as much of it as there is room for.
 
-    The file has no name, and goes when nobody has the rows any more.
+    The file has no name, and goes when nobody has the rows any more. The engine need not sort them: with hundreds of columns that
+    takes more memory than it may have.
     """
     folder = next(folder for folder in _spilled(engine).parents if folder.exists())
-    view = f"streamed_{token_hex(4)}"
+    view, schema = f"streamed_{token_hex(4)}", table.schema().to_pyarrow()
     engine.create_view(view, table)
-    schema = table.schema().to_pyarrow()
     with TemporaryFile(dir=folder) as file:
         with pa.ipc.new_file(file, schema) as writer:
-            for batch in engine.con.sql(f"FROM {view} ORDER BY {order}").to_arrow_reader(STREAMED):
+            for batch in engine.con.sql(f"FROM {view}").to_arrow_reader(STREAMED):
                 writer.write_batch(batch.cast(schema))
-        file.flush()
-        held = mmap(file.fileno(), 0, access=ACCESS_READ)
+        rows = pa.ipc.open_file(_mapped(file)).read_all()
     engine.raw_sql(f"DROP VIEW {view}")
-    return pa.ipc.open_file(pa.py_buffer(held)).read_all()
+    turn = pc.sort_indices(rows[order])
+    with TemporaryFile(dir=folder) as file:
+        starts = []
+        # Column by column: there is one in memory at a time.
+        for name in schema.names:
+            starts.append(file.tell())
+            column = rows.select([name]).combine_chunks().take(turn)
+            with pa.ipc.new_stream(file, column.schema) as writer:
+                writer.write_table(column)
+        held = _mapped(file)
+    return pa.table([pa.ipc.open_stream(held.slice(start)).read_all().column(0) for start in starts], schema=schema)
+
+
+def _mapped(file: IO[bytes]) -> pa.Buffer:
+    file.flush()
+    return pa.py_buffer(mmap(file.fileno(), 0, access=ACCESS_READ))
 
 
 def engine_errors() -> tuple[type[Exception], ...]:
