@@ -21,8 +21,6 @@ from ibis.backends.sql import SQLBackend
 from features.errors import first_line
 from features.spark_files import keep_on_spark, release_on_spark
 
-# Rows of a batch that is streamed.
-STREAMED = 25_000
 _KIND = re.compile(r"([A-Z][A-Za-z ]+ Error|\[[A-Z_.]+\])")
 # The words of the engine's own that stand around a cell. Whatever else is in a message may be one.
 _NAMED = "BOOL|U?INT[0-9]+|U?BIGINT|INTEGER|FLOAT|DOUBLE|DECIMAL\\([0-9]+,[0-9]+\\)|DATE|TIMESTAMP|TIME|INTERVAL|UUID|JSON"
@@ -112,30 +110,31 @@ def release(engine: SQLBackend, kept: Iterable[ir.Table]) -> None:
             release_on_spark(engine, name)
 
 
-def streamed(engine: Backend, table: ir.Table, order: str) -> pa.Table:
+def streamed(engine: Backend, table: ir.Table, order: str, rows: int) -> pa.Table:
     """Give the rows of a table, by a column, from a file beside what is spilled: memory holds as much of it as there is room for.
 
     The file has no name, and goes when nobody has the rows any more. The engine need not sort them: with hundreds of columns that
-    takes more memory than it may have.
+    takes more memory than it may have. They are in chunks of so many `rows`: to read a part of a chunk of texts, Arrow makes as many
+    offsets as there are texts before it.
     """
     folder = next(folder for folder in _spilled(engine).parents if folder.exists())
     view, schema = f"streamed_{token_hex(4)}", table.schema().to_pyarrow()
     engine.create_view(view, table)
     with TemporaryFile(dir=folder) as file:
         with pa.ipc.new_file(file, schema) as writer:
-            for batch in engine.con.sql(f"FROM {view}").to_arrow_reader(STREAMED):
+            for batch in engine.con.sql(f"FROM {view}").to_arrow_reader(rows):
                 writer.write_batch(batch.cast(schema))
-        rows = pa.ipc.open_file(_mapped(file)).read_all()
+        found = pa.ipc.open_file(_mapped(file)).read_all()
     engine.raw_sql(f"DROP VIEW {view}")
-    turn = pc.sort_indices(rows[order])
+    turn = pc.sort_indices(found[order])
     with TemporaryFile(dir=folder) as file:
         starts = []
         # Column by column: there is one in memory at a time.
         for name in schema.names:
             starts.append(file.tell())
-            column = rows.select([name]).combine_chunks().take(turn)
+            column = found.select([name]).combine_chunks().take(turn)
             with pa.ipc.new_stream(file, column.schema) as writer:
-                writer.write_table(column)
+                writer.write_table(column, rows)
         held = _mapped(file)
     return pa.table([pa.ipc.open_stream(held.slice(start)).read_all().column(0) for start in starts], schema=schema)
 

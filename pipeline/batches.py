@@ -99,7 +99,7 @@ def load(engine: SQLBackend, rows: pa.Table, name: str) -> ir.Table:
 def batches(engine: SQLBackend, table: ir.Table) -> Batches:
     """Compute a table with a `user_id` where its engine is: in order in this process, or on Spark's executors."""
     if isinstance(engine, Backend):
-        return Here(streamed(engine, table, "user_id"))
+        return Here(streamed(engine, table, "user_id", CHUNK))
     from pipeline.spark_batches import OnSpark
 
     held = keep(engine, table, f"batches_{next(_tables)}").get_name()

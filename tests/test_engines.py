@@ -10,9 +10,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from features.engines import STREAMED, confine, connect, keep_in_file, streamed
+from features.engines import confine, connect, keep_in_file, streamed
 
-USERS = 3 * STREAMED
+ROWS = 25_000
+USERS = 3 * ROWS - 1
 
 
 def users(count: int) -> ir.Table:
@@ -28,21 +29,22 @@ def test_rows_are_streamed_in_order_and_memory_is_left_alone(tmp_path: Path) -> 
     table = users(USERS)
     expected = engine.to_pyarrow(table.order_by("user_id"))
     before = pa.total_allocated_bytes()
-    rows = streamed(engine, table, "user_id")
+    rows = streamed(engine, table, "user_id", ROWS)
     assert pa.total_allocated_bytes() - before < rows.nbytes / 10
     assert rows.schema == table.schema().to_pyarrow()
     assert rows.equals(expected)
+    assert all([len(chunk) for chunk in rows[name].chunks] == [ROWS, ROWS, ROWS - 1] for name in rows.column_names)
     # A file with a name would be there still after a crash.
     assert list(tmp_path.iterdir()) == []
     assert engine.raw_sql("FROM duckdb_views() WHERE view_name LIKE 'streamed%'").fetchall() == []
     engine.disconnect()
-    assert rows.column("spent").null_count == USERS / 5
+    assert rows.column("spent").null_count == USERS // 5 + 1
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_rows_are_streamed_too_where_no_folder_is_yet(count: int, tmp_path: Path) -> None:
     engine = connect(memory="512MB", threads=1, spill=tmp_path / "not" / "yet" / "spill")
-    rows = streamed(engine, users(1).limit(count), "user_id")
+    rows = streamed(engine, users(1).limit(count), "user_id", ROWS)
     assert len(rows) == count and rows.column_names == ["user_id", "spent", "asked", "at"]
     assert list(tmp_path.iterdir()) == []
     engine.disconnect()
