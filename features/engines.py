@@ -114,8 +114,7 @@ def streamed(engine: Backend, table: ir.Table, order: str, rows: int) -> pa.Tabl
     """Give the rows of a table, by a column, from a file beside what is spilled: memory holds as much of it as there is room for.
 
     The file has no name, and goes when nobody has the rows any more. The engine need not sort them: with hundreds of columns that
-    takes more memory than it may have. They are in chunks of so many `rows`: to read a part of a chunk of texts, Arrow makes as many
-    offsets as there are texts before it.
+    takes more memory than it may have. They are in chunks of so many `rows`.
     """
     folder = next(folder for folder in _spilled(engine).parents if folder.exists())
     view, schema = f"streamed_{token_hex(4)}", table.schema().to_pyarrow()
