@@ -11,16 +11,19 @@ import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 from ibis.backends.sql import SQLBackend
 
 from features.engines import keep, streamed
-from pipeline.columns import AS_OF
+from pipeline.columns import AS_OF, without_date
 from pipeline.tables import Files
 
 # Users in memory at a time, beside their features; of rows that are less wide, as many more as hold this many values. What is asked
 # of each batch by SQL is planned for each batch.
 CHUNK, VALUES = 25_000, 6_400_000
+# Bytes of a table that is too large to be written from memory.
+LARGE = 2**30
 _tables = count()
 
 
@@ -81,10 +84,17 @@ class Here:
         """Give columns."""
         return self.rows.select(list(names))
 
-    def staged(self, schema: pa.Schema, as_of: date, folder: Path) -> pa.Table:  # noqa: ARG002 - on Spark there are files
-        """Give the table that is to be written."""
-        dated = self.rows.append_column(AS_OF, pa.array([as_of] * len(self.rows), AS_OF.type))
-        return dated.select(schema.names).cast(schema)
+    def staged(self, schema: pa.Schema, as_of: date, folder: Path) -> pa.Table | Files:
+        """Give the table that is to be written, of a large one a file: Delta's writer holds all of it, and most of it twice."""
+        plain = without_date(schema)
+        rows = self.rows.select(plain.names).cast(plain)
+        if rows.nbytes < LARGE:
+            return rows.append_column(AS_OF, pa.array([as_of] * len(rows), AS_OF.type)).select(schema.names)
+        folder.mkdir(parents=True)
+        with pq.ParquetWriter(folder / "rows.parquet", plain) as writer:
+            for batch in rows.to_batches(max_chunksize=CHUNK):
+                writer.write_batch(batch)
+        return Files(schema, (folder / "rows.parquet",))
 
 
 def load(engine: SQLBackend, rows: pa.Table, name: str) -> ir.Table:

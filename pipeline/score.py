@@ -33,7 +33,7 @@ from pipeline.recorded import forming_of, latest, recorded_answers, settings_the
 from pipeline.rule_checks import RuleCheck, check_rules
 from pipeline.segments import BEFORE, TURNS, Forming, Places, refuse_unknown, segments_rows
 from pipeline.settings import PERSONAS, Settings
-from pipeline.tables import STAGED, Night, exclusive, memberships, nights, recover, write_night
+from pipeline.tables import STAGED, Files, Night, exclusive, memberships, nights, recover, write_night
 from pipeline.tables import read as tables_read
 from pipeline.tracking import Champion, Tracker
 
@@ -65,7 +65,7 @@ class NightRun:
     segments: Batches = NOBODY
     rules: RuleCheck = UNCHECKED
     stays: Stays = NO_STAYS
-    later: Mapping[date, pa.Table] = field(default_factory=dict)
+    later: Mapping[date, pa.Table | Files] = field(default_factory=dict)
 
     @property
     def events(self) -> EventLog:
@@ -256,7 +256,7 @@ def remember(night: NightRun) -> NightRun:
     return replace(night, stays=anew, later=later)
 
 
-def formed_anew(night: NightRun, after: Sequence[date], stays: Stays) -> tuple[Stays, dict[date, pa.Table]]:
+def formed_anew(night: NightRun, after: Sequence[date], stays: Stays) -> tuple[Stays, dict[date, pa.Table | Files]]:
     """Form the segments of later nights from what the tables recorded of them, each after the one before it.
 
     Raises StoreError where one was recorded by a version of the program that kept too little.
@@ -277,7 +277,7 @@ def formed_anew(night: NightRun, after: Sequence[date], stays: Stays) -> tuple[S
         made = partial(segments_rows, forming=told, places=places, schema=without_date(schema))
         formed = Here(answers).map(made, pa.schema([*without_date(schema), TURNS]))
         stays = settled(stays, turns_of(formed.rows), formed.rows["user_id"], day)
-        later[day] = formed.staged(schema, day, root / STAGED)
+        later[day] = formed.staged(schema, day, root / STAGED / f"segments_{day}")
         features, segments = answers, formed.rows
     return stays, later
 

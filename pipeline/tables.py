@@ -93,7 +93,7 @@ def recover(root: Path) -> list[str]:
 
 
 def write_night(
-    root: Path, night: Night, tables: Mapping[str, pa.Table | Files], *, later: Mapping[date, pa.Table] | None = None
+    root: Path, night: Night, tables: Mapping[str, pa.Table | Files], *, later: Mapping[date, pa.Table | Files] | None = None
 ) -> None:
     """Replace the night's date in every table, then record the night. Files are moved into their table and belong to it then.
 
