@@ -1,7 +1,8 @@
 """The engine that runs the expressions: DuckDB, embedded; see `features.spark` for the other one."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from secrets import token_hex
@@ -21,6 +22,8 @@ from ibis.backends.sql import SQLBackend
 from features.errors import first_line
 from features.spark_files import keep_on_spark, release_on_spark
 
+# What removes the folders that engines keep files in; whoever is first does it, once.
+_removals: list[Callable[[], object]] = []
 _KIND = re.compile(r"([A-Z][A-Za-z ]+ Error|\[[A-Z_.]+\])")
 # The words of the engine's own that stand around a cell. Whatever else is in a message may be one.
 _NAMED = "BOOL|U?INT[0-9]+|U?BIGINT|INTEGER|FLOAT|DOUBLE|DECIMAL\\([0-9]+,[0-9]+\\)|DATE|TIMESTAMP|TIME|INTERVAL|UUID|JSON"
@@ -73,13 +76,25 @@ def keep_in_file(engine: SQLBackend, table: ir.Table, name: str) -> ir.Table:
     folder = _spilled(engine)
     folder.mkdir(exist_ok=True)
     # DuckDB removes the folder only where it has made it.
-    finalize(engine, rmtree, folder, ignore_errors=True)
+    _removals.append(finalize(engine, rmtree, folder, ignore_errors=True))
     file, view = folder / f"{name}.parquet", f"{name}_as_made"
     # A view, since the table may read what is in this process.
     engine.create_view(view, table)
     engine.raw_sql(f"COPY (FROM {view}) TO {_quoted(file)} (FORMAT parquet)")
     engine.raw_sql(f"DROP VIEW {view}")
     return engine.read_parquet(file, table_name=name)
+
+
+@contextmanager
+def removed_at_the_end() -> Iterator[None]:
+    """Remove at the end what engines have kept in files since, also where an error that is told holds one of them still."""
+    before = len(_removals)
+    try:
+        yield
+    finally:
+        for remove in _removals[before:]:
+            remove()
+        del _removals[before:]
 
 
 def _spilled(engine: Backend) -> Path:

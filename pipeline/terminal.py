@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 
 from rich.console import Console
 
+from features.engines import removed_at_the_end
 from features.errors import BeforehandError, ConfigError
 from pipeline.progress import Narrator
 
@@ -37,7 +38,8 @@ def told_errors() -> Iterator[Narrator]:
     """Turn every error that a user can cause into one message and its exit code."""
     console = terminal(stderr=True)
     try:
-        yield Narrator(console)
+        with removed_at_the_end():
+            yield Narrator(console)
     except BeforehandError as error:
         console.print(f"error ({type(error).__name__.removesuffix('Error').lower()}): ", end="", style="bold red")
         console.print(str(error), highlight=False, soft_wrap=True)

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from features.engines import confine, connect, keep_in_file, streamed
+from features.engines import confine, connect, keep_in_file, removed_at_the_end, streamed
 
 ROWS = 25_000
 USERS = 3 * ROWS - 1
@@ -65,3 +65,14 @@ def test_what_is_kept_in_a_file_is_there_until_the_engine_is_gone(tmp_path: Path
     del rows, engine
     gc.collect()
     assert list(place.iterdir()) == []
+
+
+def test_what_was_kept_goes_at_the_end_of_a_command_also_where_somebody_holds_the_engine(tmp_path: Path) -> None:
+    earlier = connect(memory="512MB", threads=1, spill=tmp_path / "earlier")
+    keep_in_file(earlier, users(1), "kept")
+    with removed_at_the_end():
+        later = connect(memory="512MB", threads=1, spill=tmp_path / "later")
+        keep_in_file(later, users(1), "kept")
+        assert len(list(tmp_path.iterdir())) == 2
+    assert [folder.name.split("-")[0] for folder in tmp_path.iterdir()] == ["earlier"]
+    assert earlier.table("kept").count().execute() == 1
