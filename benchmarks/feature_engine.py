@@ -42,14 +42,21 @@ EIGHT = tuple(days * DAY for days in (7, 14, 28, 56, 84, 112, 168, 336))
 TYPES = ("view", "cart", "checkout", "purchase", "return")
 
 
+def shop_of(million: int, narrator: Narrator) -> Path:
+    """Simulate a shop of so many million events, once."""
+    shop = OUTPUT / f"shop_{million}m"
+    if not shop.exists():
+        simulate(shop, narrator, users=million * USERS_PER_MILLION_EVENTS, days=DAYS, seed=7, start=START, jobs=THREADS)
+    return shop
+
+
 def log_of(million: int) -> Path:
-    """Simulate a log of so many million events and bring it into the contract's columns, in the order the shop wrote it."""
+    """Bring the log of a shop of so many million events into the contract's columns, in the order the shop wrote it."""
     path = OUTPUT / f"events_{million}m.parquet"
     if path.exists():
         return path
-    shop = OUTPUT / f"shop_{million}m"
     narrator = Narrator(Console(stderr=True))
-    simulate(shop, narrator, users=million * USERS_PER_MILLION_EVENTS, days=DAYS, seed=7, start=START, jobs=THREADS)
+    shop = shop_of(million, narrator)
     types = {**SQL_TYPES, "float64": "DECIMAL(18, 6)"}
     parts = []
     bounds = {"threads": THREADS, "memory_limit": "6GB"}

@@ -6,34 +6,20 @@ Memory is that of the process alone, without the pages of files that the system 
 """
 
 import argparse
-import os
 import re
 import subprocess
 import sys
 import time
-from datetime import date
 from pathlib import Path
 
 import yaml
+from feature_engine import OUTPUT, ROOT, shop_of
 from rich.console import Console
 
 from pipeline.progress import Narrator
-from pipeline.simulate import simulate
 
-ROOT = Path(__file__).parent.parent
-OUTPUT = ROOT / "output" / "benchmarks"
-START, DAYS, AS_OF = date(2024, 1, 1), 365, "2024-11-25"
-USERS_PER_MILLION_EVENTS = 22_300
+AS_OF = "2024-11-25"
 EVERY = 0.3
-
-
-def shop_of(million: int) -> Path:
-    """Simulate a shop of so many million events, once."""
-    shop = OUTPUT / f"shop_{million}m"
-    if not shop.exists():
-        users = million * USERS_PER_MILLION_EVENTS
-        simulate(shop, Narrator(Console(stderr=True)), users=users, days=DAYS, seed=7, start=START, jobs=os.cpu_count() or 1)
-    return shop
 
 
 def config_of(shop: Path, memory: str, rows: int) -> Path:
@@ -76,7 +62,7 @@ def main() -> None:
     asked.add_argument("--rows", type=int, default=500_000, help="training.most_rows")
     told = asked.parse_args()
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    config = config_of(shop_of(told.events), told.memory, told.rows)
+    config = config_of(shop_of(told.events, Narrator(Console(stderr=True))), told.memory, told.rows)
     print("| what | time | peak memory |\n|---|---|---|")
     for command in ("train", "score"):
         seconds, gigabytes = measured(command, config)

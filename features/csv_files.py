@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlglot import exp
 
-from features.expressions import DIALECT
+from features.expressions import DIALECT, quoted
 
 # Above, a float no longer tells whole numbers apart.
 MOST_EXACT = 2**53
@@ -20,10 +20,9 @@ def csv_call(files: Sequence[str], as_text: Sequence[str] = ()) -> str:
 
     Types are guessed from every row: from the first ones, an odd cell further down would stop the night.
     """
-    paths = exp.convert(list(files)).sql(DIALECT)
-    kinds = ", ".join(f"{exp.Literal.string(name).sql(DIALECT)}: 'VARCHAR'" for name in as_text)
+    kinds = ", ".join(f"{quoted(name)}: 'VARCHAR'" for name in as_text)
     types = f", types = {{{kinds}}}" if kinds else ""
-    return f"read_csv({paths}, header = true, union_by_name = true, sample_size = -1{types})"
+    return f"read_csv({quoted(list(files))}, header = true, union_by_name = true, sample_size = -1{types})"
 
 
 def types_of(run: Run, table: str) -> dict[str, str]:

@@ -20,6 +20,7 @@ from ibis.backends.duckdb import Backend
 from ibis.backends.sql import SQLBackend
 
 from features.errors import first_line
+from features.expressions import quoted
 from features.spark_files import keep_on_spark, release_on_spark
 
 # What removes the folders that engines keep files in; whoever is first does it, once.
@@ -77,11 +78,9 @@ def keep_in_file(engine: SQLBackend, table: ir.Table, name: str) -> ir.Table:
     folder.mkdir(exist_ok=True)
     # DuckDB removes the folder only where it has made it.
     _removals.append(finalize(engine, rmtree, folder, ignore_errors=True))
-    file, view = folder / f"{name}.parquet", f"{name}_as_made"
-    # A view, since the table may read what is in this process.
-    engine.create_view(view, table)
-    engine.raw_sql(f"COPY (FROM {view}) TO {_quoted(file)} (FORMAT parquet)")
-    engine.raw_sql(f"DROP VIEW {view}")
+    file = folder / f"{name}.parquet"
+    with _view_of(engine, table) as view:
+        engine.raw_sql(f"COPY (FROM {view}) TO {quoted(str(file))} (FORMAT parquet)")
     return engine.read_parquet(file, table_name=name)
 
 
@@ -97,14 +96,20 @@ def removed_at_the_end() -> Iterator[None]:
         del _removals[before:]
 
 
+@contextmanager
+def _view_of(engine: Backend, table: ir.Table) -> Iterator[str]:
+    """Name a table for SQL of our own for a while; it may read what is in this process."""
+    view = f"streamed_{token_hex(4)}"
+    engine.create_view(view, table)
+    yield view
+    # Not after an error: it goes with the engine, and what is under way would stand in the place of what went wrong.
+    engine.raw_sql(f"DROP VIEW {view}")
+
+
 def _spilled(engine: Backend) -> Path:
     """Give the folder that an engine alone spills into."""
     ((folder,),) = engine.raw_sql("SELECT current_setting('temp_directory')").fetchall()
     return Path(folder).absolute()
-
-
-def _quoted(file: Path | str) -> str:
-    return "'" + str(file).replace("'", "''") + "'"
 
 
 def kept(engine: SQLBackend) -> set[str]:
@@ -132,14 +137,12 @@ def streamed(engine: Backend, table: ir.Table, order: str, rows: int) -> pa.Tabl
     takes more memory than it may have. They are in chunks of so many `rows`.
     """
     folder = next(folder for folder in _spilled(engine).parents if folder.exists())
-    view, schema = f"streamed_{token_hex(4)}", table.schema().to_pyarrow()
-    engine.create_view(view, table)
-    with TemporaryFile(dir=folder) as file:
+    schema = table.schema().to_pyarrow()
+    with TemporaryFile(dir=folder) as file, _view_of(engine, table) as view:
         with pa.ipc.new_file(file, schema) as writer:
             for batch in engine.con.sql(f"FROM {view}").to_arrow_reader(rows):
                 writer.write_batch(batch.cast(schema))
         found = pa.ipc.open_file(_mapped(file)).read_all()
-    engine.raw_sql(f"DROP VIEW {view}")
     turn = pc.sort_indices(found[order])
     with TemporaryFile(dir=folder) as file:
         starts = []
@@ -191,7 +194,7 @@ def confine(engine: Backend, files: list[str]) -> None:
     The SQL of a source is parsed and checked before it runs; this is the second lock: whatever slips through can neither read
     nor write another file, load an extension, or undo the lock.
     """
-    engine.raw_sql(f"SET allowed_paths = [{', '.join(map(_quoted, files))}]")
-    engine.raw_sql(f"SET allowed_directories = [{_quoted(_spilled(engine))}]")
+    engine.raw_sql(f"SET allowed_paths = {quoted(files)}")
+    engine.raw_sql(f"SET allowed_directories = {quoted([str(_spilled(engine))])}")
     engine.raw_sql("SET enable_external_access = false")
     engine.raw_sql("SET lock_configuration = true")

@@ -253,6 +253,15 @@ def query(sql: str, tables: Collection[str]) -> str:
     return canonical
 
 
+def quoted(text: str | list[str]) -> str:
+    """Write a text, or a list of texts, as DuckDB's SQL has it.
+
+    >>> quoted(["it's", "here"])
+    "['it''s', 'here']"
+    """
+    return str(exp.convert(text).sql(DIALECT))
+
+
 def renamed(sql: str, names: Mapping[str, str]) -> str:
     """Give a checked query with its tables renamed; each stays known in the query by the alias it had.
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from ibis.backends.sql import SQLBackend
 
 from features.csv_files import csv_call, long_ids, types_of
+from features.expressions import quoted
 from features.spark import SCRATCH
 
 # Types of Parquet that mean the same to both engines.
@@ -32,7 +33,7 @@ def open_on_spark(engine: SQLBackend, view: str, files: Sequence[str]) -> list[s
     session = engine.raw_sql("SELECT 1").sparkSession
     with duckdb.connect(config={"memory_limit": "1GB", "threads": 2, "temp_directory": session.conf.get(SCRATCH)}) as reader:
         reader.execute("SET TimeZone = 'UTC'")
-        names = "[" + ", ".join("'" + file.replace("'", "''") + "'" for file in files) + "]"
+        names = quoted(list(files))
         is_csv = not files[0].endswith(".parquet")
         read = csv_call(files) if is_csv else f"read_parquet({names}, union_by_name = true)"
         types = types_of(reader.execute, read)
@@ -106,6 +107,5 @@ def _copy(reader: duckdb.DuckDBPyConnection, read: str, types: dict[str, str], s
         f'"{name}"::{_WRITTEN_AS[kind]} AS "{name}"' if kind in _WRITTEN_AS else f'"{name}"'
         for name, kind in ((name.replace('"', '""'), kind) for name, kind in types.items())
     )
-    place = str(target).replace("'", "''")
-    reader.execute(f"COPY (FROM {read} SELECT {columns}) TO '{place}' (FORMAT parquet)")
+    reader.execute(f"COPY (FROM {read} SELECT {columns}) TO {quoted(str(target))} (FORMAT parquet)")
     return str(target)

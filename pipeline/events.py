@@ -71,9 +71,14 @@ class EventLog:
     sampled: int | None = None
 
     @property
+    def users_there(self) -> int:
+        """How many users the events are of."""
+        return self.users if self.sampled is None else self.sampled
+
+    @property
     def share(self) -> float:
         """Of all users, the share whose events are there."""
-        return 1.0 if self.sampled is None else self.sampled / self.users
+        return self.users_there / self.users
 
     @property
     def bad_share(self) -> float:

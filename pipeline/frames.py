@@ -56,7 +56,7 @@ def features_table(
 def shards(log: EventLog, cutoffs: int, settings: Settings) -> int:
     """Give into how many shares of the users the engine's memory cuts the work; a cluster shares it out by itself."""
     memory = settings.engine.bytes
-    return 1 if memory is None else shards_of(log.sampled or log.users, cutoffs, len(log.features.built), memory)
+    return 1 if memory is None else shards_of(log.users_there, cutoffs, len(log.features.built), memory)
 
 
 def shards_of(users: int, cutoffs: int, features: int, memory: int) -> int:

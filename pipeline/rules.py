@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sqlglot import exp
 
-from features.expressions import DIALECT, columns_of, parse, understood
+from features.expressions import DIALECT, columns_of, parse, quoted, understood
 
 Truths = npt.NDArray[np.int8]
 TRUE, FALSE, UNKNOWN = 1, 0, -1
@@ -221,10 +221,10 @@ def _text(part: exp.Expr, read: Sequence[str], numbers: frozenset[str], word: st
     names = sorted({column.name for column in part.find_all(exp.Column)}, key=read.index)
     bounds = sorted({node.sql(DIALECT) for node in part.find_all(exp.Literal) if not node.is_string})
     shown = exp.paren(part) if word and isinstance(part, exp.Connector) else part
-    pieces = [_quoted(f"{word}{shown.sql(DIALECT, comments=False)}" + (" (" if names else ""))]
+    pieces = [quoted(f"{word}{shown.sql(DIALECT, comments=False)}" + (" (" if names else ""))]
     for name in names:
         now, was = (f"{night}{read.index(name)}" for night in "nw")
-        pieces += [_quoted(f"{', ' if name != names[0] else ''}{f'{name} ' if len(names) > 1 else ''}")]
+        pieces += [quoted(f"{', ' if name != names[0] else ''}{f'{name} ' if len(names) > 1 else ''}")]
         value = _value(now, was if with_was else None, numbers, bounds)
         if with_was:
             same, earlier = f"{now} IS NOT DISTINCT FROM {was}", _value(was, now, numbers, bounds)
@@ -242,7 +242,3 @@ def _value(name: str, other: str | None, numbers: frozenset[str], bounds: Sequen
         moved.append(f"{name} <> {other} AND r{name} = r{other}")
     text = f"CASE WHEN {' OR '.join(moved)} THEN plain({name}) ELSE plain(r{name}) END" if moved else f"plain(r{name})"
     return f"COALESCE({text}, 'not known')"
-
-
-def _quoted(text: str) -> str:
-    return str(exp.Literal.string(text).sql(DIALECT))

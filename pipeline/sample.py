@@ -37,8 +37,9 @@ def sample_of(log: EventLog, cutoffs: Sequence[datetime], settings: Settings, na
         return log
     with narrator.step("drawing a sample of users") as step:
         drawn = _drawn(engine, log.events, settings.training.seed)
-        few = keep(engine, _of_share(log.events, drawn, _ASKED / log.users), "users_asked")
-        rows = engine.execute(_asked(few, at, settings).count()) / min(1.0, _ASKED / log.users)
+        part = min(1.0, _ASKED / log.users)
+        few = keep(engine, _of_share(log.events, drawn, part), "users_asked")
+        rows = engine.execute(_asked(few, at, settings).count()) / part
         release(engine, [few])
         if rows <= most:
             step.note(f"not needed: {log.users:,} users have about {rows:,.0f} rows, {most:,} may be learned from")

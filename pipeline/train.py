@@ -421,7 +421,7 @@ def _parameters(past: Past) -> dict[str, object]:
     log, settings, cutoffs = past.log, past.settings, past.cutoffs
     return {
         "features": len(log.features.numbers),
-        "users_learned_from": log.sampled or log.users,
+        "users_learned_from": log.users_there,
         "cutoffs": len(cutoffs),
         "first_cutoff": f"{cutoffs[0]:%Y-%m-%d}",
         "last_cutoff": f"{cutoffs[-1]:%Y-%m-%d}",
