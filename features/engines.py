@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from secrets import token_hex
-from shutil import rmtree
 from tempfile import TemporaryFile
 from typing import IO
 from weakref import finalize
@@ -21,6 +20,7 @@ from ibis.backends.sql import SQLBackend
 
 from features.errors import first_line
 from features.expressions import quoted
+from features.scratch import claim, leave
 from features.spark_files import keep_on_spark, release_on_spark
 
 # What removes the folders that engines keep files in; whoever is first does it, once.
@@ -38,7 +38,7 @@ def connect(*, memory: str, threads: int, spill: Path) -> Backend:
 
     `memory` (for example `2GB`) is what the engine may take, about: DuckDB bounds its buffers, so a quarter is left for the rest.
     What does not fit is spilled into a folder of this engine alone, called like `spill` and a number, made only when needed and
-    removed at the end.
+    removed at the end; what a killed run has left goes when the next one keeps something in a file.
     """
     # Engines that share a folder write over each other's files, whose names DuckDB numbers anew in every process.
     own = spill.with_name(f"{spill.name}-{token_hex(4)}")
@@ -75,9 +75,8 @@ def keep_in_file(engine: SQLBackend, table: ir.Table, name: str) -> ir.Table:
     if not isinstance(engine, Backend):
         return keep_on_spark(engine, table, name)
     folder = _spilled(engine)
-    folder.mkdir(exist_ok=True)
     # DuckDB removes the folder only where it has made it.
-    _removals.append(finalize(engine, rmtree, folder, ignore_errors=True))
+    _removals.append(finalize(engine, leave, claim(folder)))
     file = folder / f"{name}.parquet"
     with _view_of(engine, table) as view:
         engine.raw_sql(f"COPY (FROM {view}) TO {quoted(str(file))} (FORMAT parquet)")

@@ -7,19 +7,20 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 import ibis
 from ibis.backends.sql import SQLBackend
 
 from features.errors import ConfigError, first_line
+from features.scratch import claim, leave
 
 if TYPE_CHECKING:
     from pyspark import SparkConf, SparkContext
@@ -85,8 +86,8 @@ def _session(master: str, memory: str, options: Mapping[str, str], spill: Path, 
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
     if running := _running():
         return SparkSession(running).newSession()
-    scratch = tempfile.mkdtemp(prefix="spark-", dir=spill)
-    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    scratch = str(spill / f"spark-{token_hex(4)}")
+    atexit.register(leave, claim(Path(scratch)))
     local = {"spark.driver.host": _LOOPBACK, "spark.driver.bindAddress": _LOOPBACK} if master.startswith("local") else {}
     size = memory.lower().removesuffix("b")  # Java's way to write it: 2g, 512m
     usual = {

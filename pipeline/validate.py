@@ -115,9 +115,9 @@ def validate(settings: Settings, as_of: date, tracker: Tracker, narrator: Narrat
             checked = check_rules(night.users, settings, forming, {}, left_out=needing_models(settings))
         left = f", {len(checked.unchecked)} not checked" if checked.unchecked else ""
         step.note(f"{how_many(len(checked.met), 'rule')}{left}, {how_many(len(checked.warnings), 'warning')}")
-    targets, sampled, short = _asked(night)
-    doubts = tuple(_doubts(night, targets))
-    return Validation(as_of, night.events, checked, targets, sampled, few.said if few else None, short, doubts, unscored)
+    targets, sample, short = _asked(night)
+    doubts = tuple(_doubts(night, targets, sample))
+    return Validation(as_of, night.events, checked, targets, sample.sampled, few.said if few else None, short, doubts, unscored)
 
 
 def _with_champions(night: NightRun) -> tuple[NightRun, str | None]:
@@ -149,8 +149,8 @@ def _few(night: NightRun) -> _Few | None:
     return None
 
 
-def _asked(night: NightRun) -> tuple[tuple[Asked, ...], int | None, str | None]:
-    """Look at what a training would learn from, and of how many users where not of all.
+def _asked(night: NightRun) -> tuple[tuple[Asked, ...], EventLog, str | None]:
+    """Look at what a training would learn from, and give the log that it would: of a large one that of a sample of its users.
 
     Where history is too short for it, say what training would say; a night with champions does without.
     """
@@ -163,7 +163,7 @@ def _asked(night: NightRun) -> tuple[tuple[Asked, ...], int | None, str | None]:
         # One horizon too long for the history is no reason to tell nothing of the others.
         targets = with_history(log, settings, targets)
         if not targets:
-            return (), None, short
+            return (), log, short
         cutoffs = training_cutoffs(log, settings, targets)
     sample, found = sample_of(log, cutoffs, settings, night.narrator), []
     with night.narrator.step("looking at targets", total=len(targets)) as step:
@@ -178,10 +178,10 @@ def _asked(night: NightRun) -> tuple[tuple[Asked, ...], int | None, str | None]:
             found.append(Asked(asked, tonight, tests, untested))
             step.advance()
         step.note(how_many(len(targets), "target"))
-    return tuple(found), sample.sampled, short
+    return tuple(found), sample, short
 
 
-def _doubts(night: NightRun, targets: Sequence[Asked]) -> Iterator[str]:
+def _doubts(night: NightRun, targets: Sequence[Asked], sample: EventLog) -> Iterator[str]:
     """Say which conditions of targets and features no event meets, as a misspelt event type does not, and what else is wrong."""
     # Most targets share a condition, and each is a look at every event.
     why_unmet = cache(night.events.why_unmet)
@@ -195,7 +195,7 @@ def _doubts(night: NightRun, targets: Sequence[Asked]) -> Iterator[str]:
     for at, condition in enumerate(night.settings.features.events):
         if why := why_unmet(condition):
             yield f"features.events.{at}: {why}"
-    if said := _copies(night.events):
+    if said := _copies(sample):
         yield said
     if keys := [f"segments.{at}.play.moment" for at in _at_best_hours(night)]:
         yield f"{', '.join(keys)}: nobody's best_hour is known: no event of late has an hour; give one from 0 to 23"
@@ -203,13 +203,14 @@ def _doubts(night: NightRun, targets: Sequence[Asked]) -> Iterator[str]:
 
 def _copies(log: EventLog) -> str | None:
     """Say that many events are exact copies of others, as where a file is loaded twice; some are in most logs."""
-    different = int(log.engine.execute(log.events.distinct().count()))
-    copies = log.count - different
-    if copies <= _MANY_COPIES * log.count:
+    events, different = (int(log.engine.execute(rows.count())) for rows in (log.events, log.events.distinct()))
+    copies = events - different
+    if copies <= _MANY_COPIES * events:
         return None
+    whose = "" if log.sampled is None else f" of a sample of {log.sampled:,} users"
     return (
-        f"{copies:,} of {log.count:,} events are exact copies of others: is a file loaded twice? Give an event_id, by which copies "
-        "are rejected, or say distinct in the SQL"
+        f"{copies:,} of {events:,} events{whose} are exact copies of others: is a file loaded twice? Give an event_id, by which "
+        "copies are rejected, or say distinct in the SQL"
     )
 
 

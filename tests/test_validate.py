@@ -1,6 +1,7 @@
 """What validate tells of targets, before anything is learned: counted again from the orders by plain pandas."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -167,12 +168,14 @@ def test_a_file_that_is_loaded_twice_is_told(folder: Path) -> None:
     orders = {"name": "orders", "tables": {"o": str(folder / "orders.csv")}}
     sql = "select customer as user_id, ordered_at as event_ts, 'purchase' as event_type, department as category from o"
 
-    def copies(sql: str) -> list[str]:
+    def copies(sql: str, most_rows: int = 500_000) -> list[str]:
         target = {"name": "churn_28d", "kind": "absence", "horizon": "28d", "eligible": ELIGIBLE}
-        told = validated(folder, sources=[{**orders, "sql": sql}], targets=[target])
+        told = validated(folder, sources=[{**orders, "sql": sql}], targets=[target], training={"most_rows": most_rows})
         return [warning for warning in told["warnings"] if "exact copies" in warning]
 
     events = validated(folder)["events"]
     assert copies(sql) == []
     (said,) = copies(f"{sql} union all {sql}")
     assert said.startswith(f"{events:,} of {2 * events:,} events are exact copies of others: is a file loaded twice?")
+    (said,) = copies(f"{sql} union all {sql}", most_rows=1_000)
+    assert re.match(r"([\d,]+) of [\d,]+ events of a sample of [\d,]+ users are exact copies of others", said)
