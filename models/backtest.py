@@ -13,7 +13,7 @@ from sklearn.metrics import log_loss
 
 from features.errors import GateError
 from features.windows import words
-from models.calibration import FEWEST_BLOCKS, Calibrator, calibrated_loss, fit_calibrator, mended
+from models.calibration import FEWEST_BLOCKS, Calibrator, delivered_loss, fit_calibrator, mended
 from models.drift import level_drift
 from models.intervals import paired
 from models.ladder import BLENDS, RUNGS, Model, Recipe, Rung, fit_recipe, fit_rungs, possible, raw_by
@@ -53,8 +53,8 @@ class Predicted:
 class Worth:
     """What a rung is worth, as a mean over test origins.
 
-    `value` is its `main_measure`, turned so that more is better, and `loss` the log loss that calibration would leave of it (see
-    `calibrated_loss`; of an amount what is lost is told by its value).
+    `value` is its `main_measure`, turned so that more is better, and `loss` the log loss of its scores as they would be delivered,
+    but for their level (see `delivered_loss`; of an amount what is lost is told by its value).
     """
 
     value: float
@@ -421,7 +421,7 @@ def _worth(tested: pd.DataFrame, column: str, *, is_amount: bool) -> Worth:
     value = float(np.mean(values)) if values else 0.0
     if is_amount:
         return Worth(-value, value)
-    return Worth(value, float(np.mean([calibrated_loss(score, label) for label, score in told])))
+    return Worth(value, float(np.mean([delivered_loss(score, label) for label, score in told])))
 
 
 def _split(rows: pd.DataFrame, origin: Origin) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -83,10 +83,11 @@ class Calibrator:
         """Whether it is a curve, which is set around the scores that it is used for."""
         return self.method not in ("none", "scale")
 
-    def around(self, raw: Floats, weights: Floats | None = None) -> "Calibrator":
+    def around(self, raw: Floats, weights: Floats | None = None, *, mean: float | None = None) -> "Calibrator":
         """Give this curve as it bends those raw scores and leaves their mean: it is moved up or down on the scale of log-odds.
 
-        What scales or changes nothing is the same for all, and so is a curve where no score is known.
+        Or until their mean is another. What scales or changes nothing is the same for all, and so is a curve where no score is
+        known.
         """
         known = np.isfinite(raw)
         if not self.bends or not known.any():
@@ -98,8 +99,10 @@ class Calibrator:
                 return replace(self, y=tuple(expit(logit(np.array(self.y)) + step).tolist()))
             return replace(self, intercept=self.intercept + step)
 
+        wanted = raw if mean is None else mean
+
         def above(step: float) -> float:
-            return float(np.average(moved(step)(raw) - raw, weights=weights))
+            return float(np.average(moved(step)(raw) - wanted, weights=weights))
 
         return moved(brentq(above, -_FURTHEST, _FURTHEST)) if above(-_FURTHEST) < 0 < above(_FURTHEST) else self
 
@@ -196,6 +199,16 @@ def calibrated_loss(raw: Floats, label: Floats) -> float:
     """Give the log loss that Platt's curve leaves when it is fitted on these very pairs: what no level and no slope can mend."""
     pairs = _in_one_block(raw, label)
     return _log_loss(pairs, _platt(pairs))
+
+
+def delivered_loss(raw: Floats, label: Floats) -> float:
+    """Give the log loss that half of Platt's curve leaves, as it is used, at the level of these very pairs.
+
+    What is too timid or too bold by itself is so in part when it is delivered, where the level of a date is luck.
+    """
+    pairs = _in_one_block(raw, label)
+    half = _halfway(_platt(pairs))
+    return _log_loss(pairs, half.around(pairs.raw, pairs.count, mean=float(label.mean())))
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from models.backtest import (
     surely_less_wrong,
     worth,
 )
-from models.calibration import Calibrator
+from models.calibration import Calibrator, calibrated_loss
 from models.ladder import Constant, Recipe, Rung
 from models.season import NO_SEASON, Season
 
@@ -182,6 +182,21 @@ def test_the_rung_with_the_best_average_precision_is_chosen_and_loses_to_no_simp
 )
 def test_the_ladder_is_climbed_by_ranking_and_by_loss(told: dict[Rung, tuple[float, float]], taken: Rung) -> None:
     assert best({rung: Worth(*measured) for rung, measured in told.items()}) == taken
+
+
+def test_a_mean_with_a_rule_that_knows_nothing_is_not_taken_for_a_hair_of_ranking() -> None:
+    """It is half as bold, and would be delivered too timid, since half of a curve is used."""
+    random = np.random.default_rng(5)
+    odds = random.normal(-1, 1.5, 5_000)
+    label = (random.random(5_000) < expit(odds)).astype(float)
+    told = {"user_id": [f"u{number}" for number in range(5_000)], "cutoff": CUTOFFS[0], "is_test": True, "label": label}
+    rungs = {"base_rate": np.full(5_000, label.mean()), "lightgbm": expit(odds + random.normal(0, 0.2, 5_000))}
+    rungs["recency_blend"] = expit(odds / 2)
+    by_rung = worth([Predicted(pd.DataFrame({**told, **rungs}), {})], 28 * DAY, is_amount=False, calibrations=0)
+    assert by_rung["recency_blend"].value > by_rung["lightgbm"].value
+    # A curve that were used whole would mend it.
+    assert calibrated_loss(rungs["recency_blend"], label) < calibrated_loss(rungs["lightgbm"], label)
+    assert best(by_rung) == "lightgbm"
 
 
 def test_noise_is_left_to_the_simplest_rung() -> None:

@@ -10,10 +10,11 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 
 from builders import DAY
 from models import calibration
-from models.calibration import Calibrator, _simplest, fit_calibrator
+from models.calibration import Calibrator, _simplest, calibrated_loss, delivered_loss, fit_calibrator
 
 GRID = np.linspace(0, 1, 2001)
 MAPS = {
@@ -39,6 +40,18 @@ def fitted(method: str, raw: np.ndarray, label: np.ndarray) -> Calibrator:
     """One map of the ladder on all pairs, chosen or not."""
     (pairs,) = calibration._gathered(raw, label, np.zeros(len(raw), dtype=int))
     return {"platt": calibration._platt, "beta": calibration._beta, "isotonic": calibration._isotonic}[method](pairs)
+
+
+@pytest.mark.parametrize("curve", ["bold", "timid"])
+def test_what_is_lost_on_delivery_is_half_of_the_slope_and_no_level(curve: str) -> None:
+    raw, label, _ = blocks(3_000, curve=curve)
+    whole, lost = calibrated_loss(raw, label), delivered_loss(raw, label)
+    assert whole < lost < log_loss(label, raw)
+    assert delivered_loss(expit(logit(raw) + 0.7), label) == pytest.approx(lost, rel=1e-3)
+    # By hand: half of the way to Platt's slope, at the level of the labels.
+    slope = (1 + LogisticRegression(C=np.inf).fit(logit(raw)[:, None], label).coef_.item()) / 2
+    level = brentq(lambda step: float(expit(slope * logit(raw) + step).mean() - label.mean()), -5, 5)
+    assert lost == pytest.approx(log_loss(label, expit(slope * logit(raw) + level)), rel=1e-4)
 
 
 @pytest.mark.parametrize("method", MAPS)
