@@ -29,6 +29,9 @@ from pipeline.show_personas import persona_label, persona_names
 from pipeline.tables import ORDER, nights, read
 
 MOST_AT_RISK = 10
+# Not why: in a frame the reasons of millions would be ten gigabytes.
+_OF_SCORES = ("user_id", "target", "score", "method", "model_version")
+_OF_USERS = ("primary_segment", "persona", "persona_name", "model_version")
 
 
 def tell_night(settings: Settings, as_of: date | None) -> dict[str, Any]:
@@ -37,8 +40,9 @@ def tell_night(settings: Settings, as_of: date | None) -> dict[str, Any]:
     Raises DataError when there is no such night.
     """
     day = shown_night(settings, as_of)
-    segments = read(settings.output, "segments", day).to_pandas()
-    scores = read(settings.output, "scores", day).to_pandas()
+    means = {f"{target.name}_score" for target in settings.targets}
+    segments = read(settings.output, "segments", day, columns=means.union(_OF_USERS)).to_pandas()
+    scores = read(settings.output, "scores", day, columns=_OF_SCORES).to_pandas()
     run = next(row for row in reversed(nights(settings.output)) if row["as_of"] == day)
     targets = asked_targets(settings, list(segments))
     if not targets:
@@ -71,7 +75,7 @@ def tell_night(settings: Settings, as_of: date | None) -> dict[str, Any]:
         ],
         "most_at_risk": {
             **{key: first[key] for key in ("target", "meaning", "is_amount")},
-            "users": _riskiest(scores, first["target"]),
+            "users": _riskiest(settings, day, scores, first["target"]),
         },
         "tables": table_paths(settings),
     }
@@ -133,12 +137,14 @@ def _told(rows: pd.DataFrame, *, has_model: bool) -> dict[str, Any]:
     }
 
 
-def _riskiest(scores: pd.DataFrame, target: str) -> list[dict[str, Any]]:
+def _riskiest(settings: Settings, day: date, scores: pd.DataFrame, target: str) -> list[dict[str, Any]]:
     top = scores[scores.target == target].sort_values(["score", "user_id"], ascending=[False, True]).head(MOST_AT_RISK)
-    return [
-        {"user_id": row.user_id, "score": float(row.score), "reasons": [dict(reason) for reason in row.reasons]}
-        for row in top.itertuples(index=False)
-    ]
+    told = []
+    for row in top.itertuples(index=False):
+        own = read(settings.output, "scores", day, columns={"target", "reasons"}, user=row.user_id).to_pylist()
+        reasons = next(of["reasons"] for of in own if of["target"] == target)
+        told.append({"user_id": row.user_id, "score": float(row.score), "reasons": reasons})
+    return told
 
 
 def _columns(groups: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]], currency: str) -> list[Column]:
