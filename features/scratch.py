@@ -1,6 +1,7 @@
 """Scratch folders, each of one process alone: what is left of a process that was killed goes when the next one begins."""
 
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 from shutil import rmtree
 
@@ -19,7 +20,7 @@ def claim(folder: Path) -> Lock:
     lock = FileLock(folder / _HELD, is_singleton=True)
     folder.mkdir(exist_ok=True)
     lock.acquire()
-    for held in folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*/{_HELD}"):
+    for held in folder.parent.glob(f"{escape(folder.name.rpartition('-')[0])}-*/{_HELD}"):
         if held.parent != folder:
             with suppress(Timeout, OSError), FileLock(held, timeout=0) as left:
                 leave(left)

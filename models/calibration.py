@@ -86,8 +86,8 @@ class Calibrator:
     def around(self, raw: Floats, weights: Floats | None = None, *, mean: float | None = None) -> "Calibrator":
         """Give this curve as it bends those raw scores and leaves their mean: it is moved up or down on the scale of log-odds.
 
-        Or until their mean is another. What scales or changes nothing is the same for all, and so is a curve where no score is
-        known.
+        With a `mean`, it gives them that one. What scales or changes nothing is the same for all, and so is a curve where no score
+        is known.
         """
         known = np.isfinite(raw)
         if not self.bends or not known.any():

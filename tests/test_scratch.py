@@ -25,17 +25,17 @@ def holder(folder: Path) -> "subprocess.Popen[str]":
 
 
 def test_what_a_killed_process_left_goes_and_what_a_living_one_holds_stays(tmp_path: Path) -> None:
-    killed, living = holder(tmp_path / "spill-1"), holder(tmp_path / "spill-2")
-    (tmp_path / "spill-of-mine").mkdir()  # nobody's scratch: it was never held
+    killed, living = holder(tmp_path / "[a] spill-1"), holder(tmp_path / "[a] spill-2")
+    (tmp_path / "[a] spill-of-mine").mkdir()  # nobody's scratch: it was never held
     killed.kill()
     killed.communicate()
     try:
-        assert (tmp_path / "spill-1" / "events").exists()
-        lock = claim(tmp_path / "spill-3")
-        assert sorted(folder.name for folder in tmp_path.iterdir()) == ["spill-2", "spill-3", "spill-of-mine"]
-        assert (tmp_path / "spill-2" / "events").read_text() == "much"
+        assert (tmp_path / "[a] spill-1" / "events").exists()
+        lock = claim(tmp_path / "[a] spill-3")
+        assert sorted(folder.name for folder in tmp_path.iterdir()) == ["[a] spill-2", "[a] spill-3", "[a] spill-of-mine"]
+        assert (tmp_path / "[a] spill-2" / "events").read_text() == "much"
         leave(lock)
-        assert sorted(folder.name for folder in tmp_path.iterdir()) == ["spill-2", "spill-of-mine"]
+        assert sorted(folder.name for folder in tmp_path.iterdir()) == ["[a] spill-2", "[a] spill-of-mine"]
     finally:
         living.kill()
         living.communicate()
