@@ -18,6 +18,8 @@ from features.snapshot import KEYS, MILLION, Snapshot
 from features.tiles import Grid
 
 _builds = count()
+# What is kept while features are built is called so, and a number.
+BUILT = "features_"
 # Features aggregated in one statement.
 AT_ONCE = 96
 _DERIVED: tuple[Base, ...] = ("row", "population")
@@ -42,7 +44,7 @@ def build_features(
     against the others still is against all. `advance` is called after each of `steps(asked, shards)`. Numbers are float64, names
     are text.
     """
-    build, population = f"features_{next(_builds)}", _of(asked, "population")
+    build, population = f"{BUILT}{next(_builds)}", _of(asked, "population")
     read = reads(asked)
     needed = frozenset[str]().union(*(read[feature.name] for feature in population))
     set_against = [feature for feature in asked.built if feature.name in needed]

@@ -111,7 +111,7 @@ def _spilled(engine: Backend) -> Path:
     return Path(folder).absolute()
 
 
-def kept(engine: SQLBackend) -> set[str]:
+def _kept(engine: SQLBackend) -> set[str]:
     """Give the names of the tables that are kept."""
     if isinstance(engine, Backend):
         # Not `list_tables`: Ibis 12.0 asks DuckDB for it by a method that DuckDB 2 took away.
@@ -127,6 +127,16 @@ def release(engine: SQLBackend, kept: Iterable[ir.Table]) -> None:
             engine.raw_sql(f'DROP TABLE "{name}"')
         else:
             release_on_spark(engine, name)
+
+
+@contextmanager
+def released_at_the_end(engine: SQLBackend, *beginnings: str) -> Iterator[None]:
+    """Let go at the end of the tables that were kept since, as far as their names begin so."""
+    before = _kept(engine)
+    yield
+    # Not after an error (see `_view_of`).
+    made = sorted(name for name in _kept(engine) - before if name.startswith(beginnings))
+    release(engine, [engine.table(name) for name in made])
 
 
 def streamed(engine: Backend, table: ir.Table, order: str, rows: int) -> pa.Table:

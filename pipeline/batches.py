@@ -25,6 +25,8 @@ CHUNK, VALUES = 25_000, 6_400_000
 # Bytes of a table that is too large to be written from memory.
 LARGE = 2**30
 _tables = count()
+# What is kept of batches is called so, and a number.
+HELD = "batches_"
 
 
 class Batches(Protocol):
@@ -112,5 +114,5 @@ def batches(engine: SQLBackend, table: ir.Table) -> Batches:
         return Here(streamed(engine, table, "user_id", CHUNK))
     from pipeline.spark_batches import OnSpark
 
-    held = keep(engine, table, f"batches_{next(_tables)}").get_name()
+    held = keep(engine, table, f"{HELD}{next(_tables)}").get_name()
     return OnSpark(engine.raw_sql(f"TABLE `{held}`"))

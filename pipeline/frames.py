@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
-from features.build import build_features
+from features.build import BUILT, build_features
+from features.engines import released_at_the_end
 from features.snapshot import KEYS
 from pipeline.events import EventLog
 from pipeline.progress import Step
@@ -25,8 +26,10 @@ def features_frame(log: EventLog, cutoffs: Sequence[datetime], spine: ir.Table, 
     Numbers are 32-bit floats, unknown where they are not finite: half the memory, and as much as trees can use.
     """
     numbers = [feature.name for feature in log.features.numbers]
-    table = features_table(log, cutoffs, settings, step, spine)
-    rows = log.engine.to_pyarrow(table.cast(dict.fromkeys(numbers, "float32")))
+    # Models take the memory that the engine holds.
+    with released_at_the_end(log.engine, BUILT):
+        table = features_table(log, cutoffs, settings, step, spine)
+        rows = log.engine.to_pyarrow(table.cast(dict.fromkeys(numbers, "float32")))
     order = pc.sort_indices(rows, sort_keys=[(key, "ascending") for key in KEYS[::-1]])
     # Column by column into its place: there are only these two copies, however wide it is.
     values = np.empty((len(rows), len(numbers)), dtype=np.float32, order="F")

@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.build import steps
+from features.build import BUILT, steps
 from features.catalogue import how_many
 from features.declare import FeatureSet
+from features.engines import released_at_the_end
 from features.errors import ConfigError, GateError, StoreError, listed
 from features.labels import definition
 from models.bundle import PersonaBundle, TargetBundle, inventory_of
@@ -165,9 +166,11 @@ def compute_features(night: NightRun) -> NightRun:
     log, specs = night.events, night.settings.specs()
     refuse_other_features(night)
     with night.narrator.step("building features", total=steps(log.features, shards(log, 1, night.settings))) as step:
-        table = features_table(log, [midnight(night.as_of)], night.settings, step).drop("cutoff")
-        asked = with_asked(table, log, night.settings, midnight(night.as_of))
-        users = batches(log.engine, _with_before(asked, night))
+        # What is said of everybody takes the memory that the engine holds.
+        with released_at_the_end(log.engine, BUILT):
+            table = features_table(log, [midnight(night.as_of)], night.settings, step).drop("cutoff")
+            asked = with_asked(table, log, night.settings, midnight(night.as_of))
+            users = batches(log.engine, _with_before(asked, night))
         step.note(f"{len(log.features.features)} features of {log.users:,} users")
     refuse_unknown(night.settings.rules(), [*users.names(), *segments_schema(specs).names])
     challengers = {name: told for name, told in night.challengers.items() if not _unlike(told.bundle, log.features)}

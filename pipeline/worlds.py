@@ -23,15 +23,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ibis import _
 
-from features.build import steps
-from features.engines import kept, release
+from features.build import BUILT, steps
+from features.engines import released_at_the_end
 from features.expressions import columns_of
 from features.inventory import Inventory
 from features.labels import definition
 from models.bundle import inventory_of
 from pipeline import tables
 from pipeline.answers import ACTIVE, Known, answered, answers_schema, asked_column
-from pipeline.batches import Batches, Here, batches
+from pipeline.batches import HELD, Batches, Here, batches
 from pipeline.columns import PERSONA
 from pipeline.events import EventLog, midnight, read_events
 from pipeline.frames import features_table, shards
@@ -160,13 +160,10 @@ def _steps(log: EventLog, story: Story) -> int:
 def _built(log: EventLog, day: date, known: Known, story: Story, said: Step) -> pa.Table:
     """Score what a log says of a night; the models, the features and whom targets ask about are those of the first night."""
     cutoff, engine = midnight(day), log.engine
-    before = kept(engine)
-    users: ir.Table = features_table(log, [cutoff], story.settings, said).drop("cutoff")
-    answers = _scored(batches(engine, with_asked(users, log, story.settings, cutoff)), known, day)
-    # What a night keeps in its engine goes with the night; here there may be many.
-    made = sorted(name for name in kept(engine) - before if name.startswith(("features_", "batches_")))
-    release(engine, [engine.table(name) for name in made])
-    return answers
+    # There may be many nights.
+    with released_at_the_end(engine, BUILT, HELD):
+        users: ir.Table = features_table(log, [cutoff], story.settings, said).drop("cutoff")
+        return _scored(batches(engine, with_asked(users, log, story.settings, cutoff)), known, day)
 
 
 def _scored(users: Batches, known: Known, day: date) -> pa.Table:

@@ -9,8 +9,9 @@ import ibis.expr.types as ir
 import pandas as pd
 import pyarrow as pa
 import pytest
+from ibis.backends.sql import SQLBackend
 
-from features.engines import confine, connect, keep_in_file, removed_at_the_end, streamed
+from features.engines import confine, connect, engine_errors, keep, keep_in_file, released_at_the_end, removed_at_the_end, streamed
 
 ROWS = 25_000
 USERS = 3 * ROWS - 1
@@ -76,3 +77,15 @@ def test_what_was_kept_goes_at_the_end_of_a_command_also_where_somebody_holds_th
         assert len(list(tmp_path.iterdir())) == 2
     assert [folder.name.split("-")[0] for folder in tmp_path.iterdir()] == ["earlier"]
     assert earlier.table("kept").count().execute() == 1
+
+
+def test_what_was_kept_is_released_at_the_end_by_its_name(engine: SQLBackend) -> None:
+    earlier = keep(engine, users(3), "part_0")
+    with released_at_the_end(engine, "part_", "whole_"):
+        parts = [keep(engine, users(3), name) for name in ("part_1", "whole_1")]
+        other = keep(engine, users(3), "another")
+        assert all(int(engine.execute(part.count())) == 3 for part in parts)
+    assert all(int(engine.execute(table.count())) == 3 for table in (earlier, other))
+    for part in parts:
+        with pytest.raises(engine_errors()):
+            engine.execute(part.count())
