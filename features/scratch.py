@@ -14,11 +14,12 @@ _HELD = "held"
 def claim(folder: Path) -> Lock:
     """Make a folder, whose name ends in a dash and what tells it apart, and hold it until it is left or the process ends.
 
-    Those beside it, of the same name otherwise, that nobody holds any more are removed.
+    It is its owner's alone to read: there are events in it. Those beside it, of the same name otherwise, that nobody holds any
+    more are removed.
     """
     # The same lock for one folder within a process.
     lock = FileLock(folder / _HELD, is_singleton=True)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     lock.acquire()
     for held in folder.parent.glob(f"{escape(folder.name.rpartition('-')[0])}-*/{_HELD}"):
         if held.parent != folder:

@@ -86,8 +86,8 @@ def _session(master: str, memory: str, options: Mapping[str, str], spill: Path, 
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
     if running := _running():
         return SparkSession(running).newSession()
-    scratch = str(spill / f"spark-{token_hex(4)}")
-    atexit.register(leave, claim(Path(scratch)))
+    scratch = spill / f"spark-{token_hex(4)}"
+    atexit.register(leave, claim(scratch))
     local = {"spark.driver.host": _LOOPBACK, "spark.driver.bindAddress": _LOOPBACK} if master.startswith("local") else {}
     size = memory.lower().removesuffix("b")  # Java's way to write it: 2g, 512m
     usual = {
@@ -96,9 +96,9 @@ def _session(master: str, memory: str, options: Mapping[str, str], spill: Path, 
         "spark.driver.memory": size,
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.sql.warehouse.dir": str(Path(scratch) / "warehouse"),
+        "spark.sql.warehouse.dir": str(scratch / "warehouse"),
     }
-    settings = {**usual, **local, **options, **FIXED, "spark.master": master, SCRATCH: scratch}
+    settings = {**usual, **local, **options, **FIXED, "spark.master": master, SCRATCH: str(scratch)}
     conf = SparkConf().setAll(list(settings.items()))
     _start_java(conf, log, local=bool(local))
     session = SparkSession.builder.config(conf=conf).getOrCreate()

@@ -139,12 +139,11 @@ def _told(rows: pd.DataFrame, *, has_model: bool) -> dict[str, Any]:
 
 def _riskiest(settings: Settings, day: date, scores: pd.DataFrame, target: str) -> list[dict[str, Any]]:
     top = scores[scores.target == target].sort_values(["score", "user_id"], ascending=[False, True]).head(MOST_AT_RISK)
-    told = []
-    for row in top.itertuples(index=False):
-        own = read(settings.output, "scores", day, columns={"target", "reasons"}, user=row.user_id).to_pylist()
-        reasons = next(of["reasons"] for of in own if of["target"] == target)
-        told.append({"user_id": row.user_id, "score": float(row.score), "reasons": reasons})
-    return told
+    said = read(settings.output, "scores", day, columns={"user_id", "target", "reasons"}, users=top.user_id.tolist()).to_pylist()
+    reasons = {row["user_id"]: row["reasons"] for row in said if row["target"] == target}
+    return [
+        {"user_id": row.user_id, "score": float(row.score), "reasons": reasons[row.user_id]} for row in top.itertuples(index=False)
+    ]
 
 
 def _columns(groups: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]], currency: str) -> list[Column]:

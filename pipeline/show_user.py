@@ -71,7 +71,7 @@ def tell_user(settings: Settings, user: str, as_of: date | None) -> dict[str, An
     told = _row(settings, "features", day, user, columns={"user_id", *by_name}) or {}
     # Not a number is not known, and no JSON.
     features = {name: None if value != value else value for name, value in told.items()}
-    scores = read(settings.output, "scores", day, user=user).to_pylist()
+    scores = read(settings.output, "scores", day, users=[user]).to_pylist()
     ledger = as_of_night(memberships(settings.output), day)
     # Whoever was in a segment on its first night in the ledger came on that night or before.
     firsts = dict(zip(*ledger.group_by("segment").aggregate([("entered_on", "min")]).to_pydict().values(), strict=True))
@@ -104,7 +104,7 @@ def tell_user(settings: Settings, user: str, as_of: date | None) -> dict[str, An
 
 
 def _row(settings: Settings, table: str, day: date, user: str, *, columns: set[str] | None = None) -> dict[str, Any] | None:
-    found = read(settings.output, table, day, columns=columns, user=user).to_pylist()
+    found = read(settings.output, table, day, columns=columns, users=[user]).to_pylist()
     return dict(found[0]) if found else None
 
 

@@ -143,10 +143,12 @@ def nights(root: Path) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: int(json.loads(row["versions"])[ORDER[-1]]))
 
 
-def read(root: Path, name: str, as_of: date, *, columns: Collection[str] | None = None, user: str | None = None) -> pa.Table:
+def read(
+    root: Path, name: str, as_of: date, *, columns: Collection[str] | None = None, users: Collection[str] | None = None
+) -> pa.Table:
     """Read one date of a table as the last complete night left it, whatever has been committed since.
 
-    `columns` are those that are wanted; what the table does not have is left out. With `user`, only that user's rows are
+    `columns` are those that are wanted; what the table does not have is left out. With `users`, only rows of these users are
     read. Raises DataError when there is no such night.
     """
     recorded = nights(root)
@@ -157,7 +159,10 @@ def read(root: Path, name: str, as_of: date, *, columns: Collection[str] | None 
     table = _open(root / name, version=_versions(recorded)[name])
     assert table is not None
     wanted = None if columns is None else [field.name for field in table.schema().fields if field.name in columns]
-    filters: list[tuple[str, str, Any]] = [("as_of", "=", as_of), *([] if user is None else [("user_id", "=", user)])]
+    filters: list[tuple[str, str, Any]] = [
+        ("as_of", "=", as_of),
+        *([] if users is None else [("user_id", "in", pa.array(users, pa.string()))]),
+    ]
     return _rows(table, root / name, filters=filters, columns=wanted)
 
 

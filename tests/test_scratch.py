@@ -43,6 +43,7 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_holds_stays(tmp_p
 
 def test_a_folder_is_held_once_however_often_it_is_claimed(tmp_path: Path) -> None:
     lock, again = claim(tmp_path / "spill-1"), claim(tmp_path / "spill-1")
+    assert (tmp_path / "spill-1").stat().st_mode & 0o777 == 0o700
     other = claim(tmp_path / "spill-2")
     assert sorted(folder.name for folder in tmp_path.iterdir()) == ["spill-1", "spill-2"]
     leave(lock)
