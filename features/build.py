@@ -12,7 +12,7 @@ from ibis.common.deferred import Deferred
 
 from features.catalogue import Base, Feature
 from features.declare import FeatureSet, reads
-from features.engines import keep, release
+from features.engines import keep, keep_in_file, release
 from features.event_types import DERIVED_FROM
 from features.snapshot import KEYS, MILLION, Snapshot
 from features.tiles import Grid
@@ -58,8 +58,8 @@ def build_features(
         part = _joined([first, *others], [feature for feature in asked.built if feature.base not in _DERIVED])
         everybody = _compared(aggregates, set_against)
         if shards > 1:
-            # Side by side the aggregates of all shares would be as much as without any.
-            part, everybody = keep(engine, part, f"{name}_part"), keep(engine, everybody, f"{name}_compared")
+            # Side by side the aggregates of all shares would be as much as without any, and what they are joined to nearly so.
+            part, everybody = keep_in_file(engine, part, f"{name}_part"), keep(engine, everybody, f"{name}_compared")
             release(engine, aggregates)
         parts.append(part)
         compared.append(everybody)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from errno import EDQUOT, ENOSPC
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from secrets import token_hex
@@ -18,13 +19,15 @@ import pyarrow.compute as pc
 from ibis.backends.duckdb import Backend
 from ibis.backends.sql import SQLBackend
 
-from features.errors import first_line
+from features.errors import RoomError, first_line
 from features.expressions import quoted
 from features.scratch import claim, leave
 from features.spark_files import keep_on_spark, release_on_spark
 
 # What removes the folders that engines keep files in; whoever is first does it, once.
 _removals: list[Callable[[], object]] = []
+# What is in a message where a disk is full: the system's words, and those of DuckDB, which does not let it come to that.
+_DISK_IS_FULL, _JAVA_IS_FULL = ("No space left on device", "max_temp_directory_size"), "java.lang.OutOfMemoryError"
 _KIND = re.compile(r"([A-Z][A-Za-z ]+ Error|\[[A-Z_.]+\])")
 # The words of the engine's own that stand around a cell. Whatever else is in a message may be one.
 _NAMED = "BOOL|U?INT[0-9]+|U?BIGINT|INTEGER|FLOAT|DOUBLE|DECIMAL\\([0-9]+,[0-9]+\\)|DATE|TIMESTAMP|TIME|INTERVAL|UUID|JSON"
@@ -74,10 +77,9 @@ def keep_in_file(engine: SQLBackend, table: ir.Table, name: str) -> ir.Table:
     """
     if not isinstance(engine, Backend):
         return keep_on_spark(engine, table, name)
-    folder = _spilled(engine)
+    file = _file(engine, name)
     # DuckDB removes the folder only where it has made it.
-    _removals.append(finalize(engine, leave, claim(folder)))
-    file = folder / f"{name}.parquet"
+    _removals.append(finalize(engine, leave, claim(file.parent)))
     with _view_of(engine, table) as view:
         engine.raw_sql(f"COPY (FROM {view}) TO {quoted(str(file))} (FORMAT parquet)")
     return engine.read_parquet(file, table_name=name)
@@ -111,11 +113,17 @@ def _spilled(engine: Backend) -> Path:
     return Path(folder).absolute()
 
 
+def _file(engine: Backend, name: str) -> Path:
+    """Give the file in which rows are kept under a name, where they are kept in one."""
+    return _spilled(engine) / f"{name}.parquet"
+
+
 def _kept(engine: SQLBackend) -> set[str]:
     """Give the names of the tables that are kept."""
     if isinstance(engine, Backend):
         # Not `list_tables`: Ibis 12.0 asks DuckDB for it by a method that DuckDB 2 took away.
-        return {name for (name,) in engine.raw_sql("SELECT table_name FROM duckdb_tables()").fetchall()}
+        names = {name for (name,) in engine.raw_sql("SELECT table_name FROM duckdb_tables()").fetchall()}
+        return names | {file.stem for file in _spilled(engine).glob("*.parquet")}
     return set(engine.list_tables())
 
 
@@ -123,10 +131,13 @@ def release(engine: SQLBackend, kept: Iterable[ir.Table]) -> None:
     """Let go of tables that were kept; they can no longer be read."""
     for table in kept:
         name = table.op().name
-        if isinstance(engine, Backend):
-            engine.raw_sql(f'DROP TABLE "{name}"')
-        else:
+        if not isinstance(engine, Backend):
             release_on_spark(engine, name)
+        elif (file := _file(engine, name)).exists():
+            engine.raw_sql(f'DROP VIEW "{name}"')
+            file.unlink()
+        else:
+            engine.raw_sql(f'DROP TABLE "{name}"')
 
 
 @contextmanager
@@ -140,18 +151,13 @@ def released_at_the_end(engine: SQLBackend, *beginnings: str) -> Iterator[None]:
 
 
 def streamed(engine: Backend, table: ir.Table, order: str, rows: int) -> pa.Table:
-    """Give the rows of a table, by a column, from a file beside what is spilled: memory holds as much of it as there is room for.
+    """Give the rows of a table, by a column, from a file beside what is spilled, in chunks of so many `rows` (see `in_file`).
 
-    The file has no name, and goes when nobody has the rows any more. The engine need not sort them: with hundreds of columns that
-    takes more memory than it may have. They are in chunks of so many `rows`.
+    The engine need not sort them: with hundreds of columns that takes more memory than it may have.
     """
-    folder = next(folder for folder in _spilled(engine).parents if folder.exists())
-    schema = table.schema().to_pyarrow()
-    with TemporaryFile(dir=folder) as file, _view_of(engine, table) as view:
-        with pa.ipc.new_file(file, schema) as writer:
-            for batch in engine.con.sql(f"FROM {view}").to_arrow_reader(rows):
-                writer.write_batch(batch.cast(schema))
-        found = pa.ipc.open_file(_mapped(file)).read_all()
+    folder, schema = beside(engine), table.schema().to_pyarrow()
+    with _view_of(engine, table) as view:
+        found = in_file(folder, schema, (batch.cast(schema) for batch in engine.con.sql(f"FROM {view}").to_arrow_reader(rows)))
     turn = pc.sort_indices(found[order])
     with TemporaryFile(dir=folder) as file:
         starts = []
@@ -163,6 +169,23 @@ def streamed(engine: Backend, table: ir.Table, order: str, rows: int) -> pa.Tabl
                 writer.write_table(column, rows)
         held = _mapped(file)
     return pa.table([pa.ipc.open_stream(held.slice(start)).read_all().column(0) for start in starts], schema=schema)
+
+
+def beside(engine: Backend) -> Path:
+    """Give the folder that there is for files beside what an engine spills."""
+    return next(folder for folder in _spilled(engine).parents if folder.exists())
+
+
+def in_file(folder: Path, schema: pa.Schema, parts: Iterable[pa.Table | pa.RecordBatch]) -> pa.Table:
+    """Give rows from a file in a folder: memory holds as much of it as there is room for.
+
+    The file has no name, and goes when nobody has the rows any more.
+    """
+    with TemporaryFile(dir=folder) as file:
+        with pa.ipc.new_file(file, schema) as writer:
+            for part in parts:
+                writer.write(part)
+        return pa.ipc.open_file(_mapped(file)).read_all()
 
 
 def _mapped(file: IO[bytes]) -> pa.Buffer:
@@ -177,6 +200,23 @@ def engine_errors() -> tuple[type[Exception], ...]:
     except ImportError:
         return (duckdb.Error,)
     return (duckdb.Error, PySparkException)
+
+
+def no_room(error: BaseException) -> RoomError | None:
+    """Say what there was too little of where something failed for want of room, and what to do; None of any other error."""
+    said = str(error)
+    if (isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT)) or any(words in said for words in _DISK_IS_FULL):
+        return RoomError(
+            "the disk is full: while it works, the engine needs room below `output` for the events once more and for what does not "
+            "fit into `engine.memory`. Make room there, or put `output` on another disk"
+        )
+    if isinstance(error, MemoryError | duckdb.OutOfMemoryException) or _JAVA_IS_FULL in said:
+        told = without_cells(error) if isinstance(error, engine_errors()) else first_line(error)
+        return RoomError(
+            f"there is too little memory: {told}. Raise `engine.memory` where the machine has more; else fewer `features.windows` "
+            "or `features.families` need less, and so does a training with fewer `training.most_rows`"
+        )
+    return None
 
 
 def without_cells(error: Exception) -> str:

@@ -32,6 +32,10 @@ class StoreError(BeforehandError):
     """The tables or the model registry cannot be read or written now."""
 
 
+class RoomError(BeforehandError):
+    """There is too little memory or too little room on the disk."""
+
+
 def first_line(error: BaseException) -> str:
     """Give the first line of what another library's error says, which is where the cause stands.
 

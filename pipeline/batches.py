@@ -1,7 +1,7 @@
 """Batches: rows on which a function runs a batch at a time, here or on Spark's executors; and how they get into the tables."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from itertools import count
 from pathlib import Path
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 from ibis.backends.sql import SQLBackend
 
-from features.engines import keep, streamed
+from features.engines import beside, in_file, keep, streamed
 from pipeline.columns import AS_OF, without_date
 from pipeline.tables import Files
 
@@ -56,9 +56,10 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class Here:
-    """Rows in this process."""
+    """Rows in this process; what is made from more than a batch of them is in files in `folder`, where one is given."""
 
     rows: pa.Table
+    folder: Path | None = None
 
     def names(self) -> Sequence[str]:
         """Give the names of the columns."""
@@ -67,8 +68,10 @@ class Here:
     def map(self, function: Callable[[pa.Table], pa.Table], schema: pa.Schema) -> "Here":
         """Call the function with so many rows at a time that memory is bounded."""
         size = max(CHUNK, VALUES // max(1, len(self.rows.column_names)))
-        starts = range(0, len(self.rows), size)
-        return Here(pa.concat_tables([schema.empty_table(), *(function(self.rows.slice(start, size)) for start in starts)]))
+        parts = (function(self.rows.slice(start, size)) for start in range(0, len(self.rows), size))
+        if self.folder is None or len(self.rows) <= size:
+            return replace(self, rows=pa.concat_tables([schema.empty_table(), *parts]))
+        return replace(self, rows=in_file(self.folder, schema, parts))
 
     def kept(self) -> "Here":
         """Do nothing: they are."""
@@ -111,7 +114,7 @@ def load(engine: SQLBackend, rows: pa.Table, name: str) -> ir.Table:
 def batches(engine: SQLBackend, table: ir.Table) -> Batches:
     """Compute a table with a `user_id` where its engine is: in order in this process, or on Spark's executors."""
     if isinstance(engine, Backend):
-        return Here(streamed(engine, table, "user_id", CHUNK))
+        return Here(streamed(engine, table, "user_id", CHUNK), beside(engine))
     from pipeline.spark_batches import OnSpark
 
     held = keep(engine, table, f"{HELD}{next(_tables)}").get_name()

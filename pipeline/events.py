@@ -18,7 +18,7 @@ from features.catalogue import how_many
 from features.conditions import choices_of
 from features.contract import COLUMNS, PURCHASE, REQUIRED, Bounds, accepted, conform, judge
 from features.declare import FeatureSet, declared, switched_off
-from features.engines import engine_errors, keep, keep_in_file, without_cells
+from features.engines import engine_errors, keep, keep_in_file, no_room, without_cells
 from features.errors import ConfigError, DataError, did_you_mean, listed
 from features.event_types import KNOWN
 from features.expressions import columns_of
@@ -133,7 +133,7 @@ def read_events(
             attributes = None if told is None else _attributes(engine, told, settings)
             judged = keep_in_file(engine, judge(conformed, bounds, has_ids="event_id" in columns), "judged")
         except engine_errors() as error:
-            raise DataError(
+            raise no_room(error) or DataError(
                 f"the sources {listed([*raw, *([] if told is None else [ATTRIBUTES])])} cannot be read: {without_cells(error)}; "
                 "mend the file or the SQL, or use try_cast (of dates try_strptime) there so that the row can be rejected by itself"
             ) from None

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 
 from rich.console import Console
 
-from features.engines import removed_at_the_end
+from features.engines import no_room, removed_at_the_end
 from features.errors import BeforehandError, ConfigError
 from pipeline.progress import Narrator
 
@@ -40,11 +40,12 @@ def told_errors() -> Iterator[Narrator]:
     try:
         with removed_at_the_end():
             yield Narrator(console)
-    except BeforehandError as error:
-        console.print(f"error ({type(error).__name__.removesuffix('Error').lower()}): ", end="", style="bold red")
-        console.print(str(error), highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, RuntimeError) as error:
+    except (KeyboardInterrupt, Exception) as error:
+        told = error if isinstance(error, BeforehandError) else no_room(error)
+        if told is not None:
+            console.print(f"error ({type(told).__name__.removesuffix('Error').lower()}): ", end="", style="bold red")
+            console.print(str(told), highlight=False, soft_wrap=True)
+            sys.exit(told.exit_code)
         if not _is_interrupt(error):
             raise
         console.print("interrupted: the last complete night and the champions stand as they were")
@@ -53,4 +54,5 @@ def told_errors() -> Iterator[Narrator]:
 
 def _is_interrupt(error: BaseException) -> bool:
     """Whether somebody pressed Ctrl-C; DuckDB makes a RuntimeError of it while a query runs."""
-    return isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__ or error.__context__, KeyboardInterrupt)
+    cause = error.__cause__ or error.__context__
+    return isinstance(error, KeyboardInterrupt) or (isinstance(error, RuntimeError) and isinstance(cause, KeyboardInterrupt))

@@ -4,10 +4,12 @@ import re
 import shutil
 from pathlib import Path
 
+import duckdb
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from pipeline import events
 from pipeline.cli import app
 from shops import PURCHASES, shop_config, write_orders
 
@@ -119,6 +121,14 @@ def test_a_cell_that_the_sql_cannot_turn_is_not_shown(folder: Path, sql: str, sa
     )
     told = CliRunner().invoke(app, ["train", "--config", str(config), "--as-of", AS_OF]).stderr
     assert not re.search(r"\bu\d+|70000\d\d|\b\d+ \*", told)
+
+
+def test_a_disk_that_is_full_is_no_fault_of_the_sources(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise duckdb.IOException('IO Error: Could not write file "judged.parquet": No space left on device')
+
+    monkeypatch.setattr(events, "keep_in_file", full)
+    refused(shop_config(folder), 1, "error (room): the disk is full", "put `output` on another disk")
 
 
 def test_no_event_before_the_night(folder: Path) -> None:

@@ -1,6 +1,8 @@
 """Rows that an engine keeps in files: those that it reads again, and those that it streams to whoever asks."""
 
 import gc
+from collections.abc import Callable
+from errno import ENOENT, ENOSPC
 from pathlib import Path
 
 import duckdb
@@ -11,8 +13,20 @@ import pyarrow as pa
 import pytest
 from ibis.backends.sql import SQLBackend
 
-from features.engines import confine, connect, engine_errors, keep, keep_in_file, released_at_the_end, removed_at_the_end, streamed
+from features.engines import (
+    confine,
+    connect,
+    engine_errors,
+    keep,
+    keep_in_file,
+    no_room,
+    release,
+    released_at_the_end,
+    removed_at_the_end,
+    streamed,
+)
 
+Keep = Callable[[SQLBackend, ir.Table, str], ir.Table]
 ROWS = 25_000
 USERS = 3 * ROWS - 1
 
@@ -60,6 +74,7 @@ def test_what_is_kept_in_a_file_is_there_until_the_engine_is_gone(tmp_path: Path
     rows = keep_in_file(engine, table, "kept")
     assert engine.to_pyarrow(rows.order_by("user_id")).equals(engine.to_pyarrow(table.order_by("user_id")))
     ((folder,),) = [list(place.iterdir())]
+    release(engine, [keep_in_file(engine, table, "released")])
     assert sorted(file.name for file in folder.iterdir()) == ["held", "kept.parquet"]
     with pytest.raises(duckdb.PermissionException):
         engine.raw_sql(f"COPY (SELECT 1) TO '{tmp_path / 'elsewhere.parquet'}'")
@@ -79,13 +94,43 @@ def test_what_was_kept_goes_at_the_end_of_a_command_also_where_somebody_holds_th
     assert earlier.table("kept").count().execute() == 1
 
 
-def test_what_was_kept_is_released_at_the_end_by_its_name(engine: SQLBackend) -> None:
-    earlier = keep(engine, users(3), "part_0")
+@pytest.mark.parametrize("kept", [keep, keep_in_file])
+def test_what_was_kept_is_released_at_the_end_by_its_name(engine: SQLBackend, kept: Keep) -> None:
+    earlier = kept(engine, users(3), "part_0")
     with released_at_the_end(engine, "part_", "whole_"):
-        parts = [keep(engine, users(3), name) for name in ("part_1", "whole_1")]
-        other = keep(engine, users(3), "another")
+        parts = [kept(engine, users(3), name) for name in ("part_1", "whole_1")]
+        other = kept(engine, users(3), "another")
         assert all(int(engine.execute(part.count())) == 3 for part in parts)
     assert all(int(engine.execute(table.count())) == 3 for table in (earlier, other))
     for part in parts:
         with pytest.raises(engine_errors()):
             engine.execute(part.count())
+
+
+@pytest.mark.parametrize(
+    ("bound", "said"),
+    [
+        ("SET max_temp_directory_size = '1KB'", "the disk is full: "),
+        ("SET temp_directory = ''", "there is too little memory: Out of Memory Error: "),
+    ],
+)
+def test_want_of_room_is_told_as_such(bound: str, said: str, tmp_path: Path) -> None:
+    engine = connect(memory="100MB", threads=1, spill=tmp_path / "spill")
+    engine.raw_sql(bound)
+    with pytest.raises(duckdb.OutOfMemoryException) as failed:
+        engine.raw_sql("CREATE TABLE large AS SELECT range, md5(range::VARCHAR) FROM range(5_000_000)")
+    assert str(no_room(failed.value)).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_for_want_of_room"),
+    [
+        (OSError(ENOSPC, "No space left on device"), True),
+        (duckdb.IOException('IO Error: Could not write file "a.parquet": No space left on device'), True),
+        (pa.ArrowMemoryError("malloc of size 64 failed"), True),
+        (OSError(ENOENT, "No such file or directory"), False),
+        (duckdb.IOException('IO Error: Could not read file "a.parquet"'), False),
+    ],
+)
+def test_other_errors_are_not_for_want_of_room(error: Exception, is_for_want_of_room: bool) -> None:
+    assert (no_room(error) is not None) == is_for_want_of_room
