@@ -12,7 +12,7 @@ from ibis.common.deferred import Deferred
 
 from features.catalogue import Base, Feature
 from features.declare import FeatureSet, reads
-from features.engines import keep, keep_in_file, release
+from features.engines import keep, keep_in_file, keep_in_parts, release
 from features.event_types import DERIVED_FROM
 from features.snapshot import KEYS, MILLION, Snapshot
 from features.tiles import Grid
@@ -49,9 +49,12 @@ def build_features(
     needed = frozenset[str]().union(*(read[feature.name] for feature in population))
     set_against = [feature for feature in asked.built if feature.name in needed]
     parts, compared = [], []
-    for shard in range(shards):
+    # With a share in files of its own, no other's events are read to find it: some forty times a share.
+    shared = [events] if shards == 1 else keep_in_parts(engine, events, f"{build}_events", _share_of(events, shards), shards)
+    for shard, own in enumerate(shared):
         name = f"{build}_{shard}"
-        aggregates = _aggregates(engine, events, asked, cutoffs, attributes, (shard, shards), name, advance)
+        held = attributes if attributes is None or shards == 1 else attributes.filter(_share_of(attributes, shards) == shard)
+        aggregates = _aggregates(engine, own, asked, cutoffs, held, events, name, advance)
         first, *others = aggregates
         # Before the rows grow wide: engines may hold one side of a join in memory whole.
         first = first if spine is None else first.semi_join(spine, KEYS)
@@ -84,13 +87,11 @@ def _aggregates(
     asked: FeatureSet,
     cutoffs: Sequence[datetime],
     attributes: ir.Table | None,
-    shard: tuple[int, int],
+    everybody: ir.Table,
     name: str,
     advance: Callable[[], None],
 ) -> list[ir.Table]:
-    """Aggregate every base for one share of the users; the first table has everybody."""
-    own, held = (table if table is None or shard[1] == 1 else _share(table, *shard) for table in (events, attributes))
-    assert own is not None
+    """Aggregate every base for the users that `events` and `attributes` are of, who may be a share; the first table has all."""
     shared: list[ir.Table] = []
 
     def kept(table: ir.Table, what: str) -> ir.Table:
@@ -98,7 +99,7 @@ def _aggregates(
         return shared[-1]
 
     snapshot = Snapshot(
-        own,
+        events,
         Grid.of(cutoffs, asked.windows),
         asked.longest,
         keep=kept,
@@ -107,8 +108,8 @@ def _aggregates(
         measures=asked.measures,
         occasions=asked.occasions,
         lapsed_after=asked.lapsed_after,
-        attributes=held,
-        everybody=events,
+        attributes=attributes,
+        everybody=everybody,
     )
     found: list[ir.Table] = []
     for base in _bases(asked):
@@ -118,8 +119,9 @@ def _aggregates(
     return found
 
 
-def _share(table: ir.Table, shard: int, shards: int) -> ir.Table:
-    return table.filter((_.user_id.hash() & 0xFFFF) % shards == shard)
+def _share_of(table: ir.Table, shards: int) -> ir.IntegerColumn:
+    """Say in which share of the users each row is."""
+    return (table.user_id.hash() & 0xFFFF) % shards
 
 
 def _bases(asked: FeatureSet) -> list[Base]:

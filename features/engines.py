@@ -7,6 +7,7 @@ from errno import EDQUOT, ENOSPC
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from secrets import token_hex
+from shutil import rmtree
 from tempfile import TemporaryFile
 from typing import IO
 from weakref import finalize
@@ -78,11 +79,38 @@ def keep_in_file(engine: SQLBackend, table: ir.Table, name: str) -> ir.Table:
     if not isinstance(engine, Backend):
         return keep_on_spark(engine, table, name)
     file = _file(engine, name)
+    _copy(engine, table, file)
+    return engine.read_parquet(file, table_name=name, hive_partitioning=False)
+
+
+def keep_in_parts(engine: SQLBackend, table: ir.Table, name: str, part: ir.IntegerColumn, parts: int) -> list[ir.Table]:
+    """Keep the rows of `table` as `keep_in_file` does, in files of their own for each `part` they are in, from 0 on.
+
+    Whoever reads one part reads its files alone. On Spark, which reads in parallel, parts are looked for when they are read.
+    """
+    if not isinstance(engine, Backend):
+        return [table.filter(part == number) for number in range(parts)]
+    whole = _file(engine, name)
+    _copy(engine, table.mutate(part=part), whole, by="part")
+    found = []
+    for number in range(parts):
+        own = _file(engine, f"{name}_{number}")
+        if not (written := whole / f"part={number}").exists():
+            found.append(table.limit(0))
+            continue
+        files = sorted(written.rename(own).iterdir())
+        found.append(engine.read_parquet(files, table_name=f"{name}_{number}", hive_partitioning=False))
+    whole.rmdir()
+    return found
+
+
+def _copy(engine: Backend, table: ir.Table, file: Path, *, by: str | None = None) -> None:
+    """Write rows to a Parquet file of the engine's own, or `by` a column to a folder of such."""
     # DuckDB removes the folder only where it has made it.
     _removals.append(finalize(engine, leave, claim(file.parent)))
+    told = "FORMAT parquet" if by is None else f"FORMAT parquet, PARTITION_BY ({by})"
     with _view_of(engine, table) as view:
-        engine.raw_sql(f"COPY (FROM {view}) TO {quoted(str(file))} (FORMAT parquet)")
-    return engine.read_parquet(file, table_name=name)
+        engine.raw_sql(f"COPY (FROM {view}) TO {quoted(str(file))} ({told})")
 
 
 @contextmanager
@@ -114,7 +142,7 @@ def _spilled(engine: Backend) -> Path:
 
 
 def _file(engine: Backend, name: str) -> Path:
-    """Give the file in which rows are kept under a name, where they are kept in one."""
+    """Give the file, or the folder of files, in which rows are kept under a name, where they are."""
     return _spilled(engine) / f"{name}.parquet"
 
 
@@ -135,7 +163,7 @@ def release(engine: SQLBackend, kept: Iterable[ir.Table]) -> None:
             release_on_spark(engine, name)
         elif (file := _file(engine, name)).exists():
             engine.raw_sql(f'DROP VIEW "{name}"')
-            file.unlink()
+            rmtree(file) if file.is_dir() else file.unlink()
         else:
             engine.raw_sql(f'DROP TABLE "{name}"')
 

@@ -19,6 +19,7 @@ from features.engines import (
     engine_errors,
     keep,
     keep_in_file,
+    keep_in_parts,
     no_room,
     release,
     released_at_the_end,
@@ -81,6 +82,28 @@ def test_what_is_kept_in_a_file_is_there_until_the_engine_is_gone(tmp_path: Path
     del rows, engine
     gc.collect()
     assert list(place.iterdir()) == []
+
+
+def test_rows_kept_in_parts_are_those_of_each_part(engine: SQLBackend) -> None:
+    table = users(100)
+    with released_at_the_end(engine, "parted"):
+        # Nobody is in the second part.
+        parts = keep_in_parts(engine, table, "parted", (table.spent.fill_null(0.0) > 12).ifelse(2, 0), 3)
+        found = [set(engine.to_pyarrow(part)["user_id"].to_pylist()) for part in parts]
+        assert [len(some) for some in found] == [59, 0, 41] and len(found[0] | found[2]) == 100
+        assert all(part.schema() == table.schema() for part in parts)
+
+
+def test_parts_are_files_that_go_when_they_are_released(tmp_path: Path) -> None:
+    engine = connect(memory="512MB", threads=1, spill=tmp_path / "a=b" / "spill")
+    (tmp_path / "a=b").mkdir()
+    confine(engine, [])
+    table = users(100)
+    with released_at_the_end(engine, "parted"):
+        keep_in_parts(engine, table, "parted", table.asked.ifelse(1, 0), 2)
+        (folder,) = (tmp_path / "a=b").iterdir()
+        assert sorted(file.name for file in folder.iterdir()) == ["held", "parted_0.parquet", "parted_1.parquet"]
+    assert [file.name for file in folder.iterdir()] == ["held"]
 
 
 def test_what_was_kept_goes_at_the_end_of_a_command_also_where_somebody_holds_the_engine(tmp_path: Path) -> None:
