@@ -91,7 +91,7 @@ def test_rows_kept_in_parts_are_those_of_each_part(engine: SQLBackend) -> None:
         parts = keep_in_parts(engine, table, "parted", (table.spent.fill_null(0.0) > 12).ifelse(2, 0), 3)
         found = [set(engine.to_pyarrow(part)["user_id"].to_pylist()) for part in parts]
         assert [len(some) for some in found] == [59, 0, 41] and len(found[0] | found[2]) == 100
-        assert all(part.schema() == table.schema() for part in parts)
+        assert all(part.columns == table.columns for part in parts)
 
 
 def test_parts_are_files_that_go_when_they_are_released(tmp_path: Path) -> None:
