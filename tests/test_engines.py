@@ -155,5 +155,5 @@ def test_want_of_room_is_told_as_such(bound: str, said: str, tmp_path: Path) -> 
         (duckdb.IOException('IO Error: Could not read file "a.parquet"'), False),
     ],
 )
-def test_other_errors_are_not_for_want_of_room(error: Exception, is_for_want_of_room: bool) -> None:
+def test_want_of_room_is_told_from_other_errors(error: Exception, is_for_want_of_room: bool) -> None:
     assert (no_room(error) is not None) == is_for_want_of_room
