@@ -79,7 +79,7 @@ def _ahead_of_purchases(config: Path) -> dict[str, Interval]:
     past = gather(settings, date.fromisoformat(AS_OF), narrator)
     found = {}
     for made in test(past, settled_recipes(past, {}, narrator), {}, narrator):
-        rows, recipe = past.rows(made.target), replace(made.recipe, rfm=RFM)
+        rows, recipe = past.rows(made.target, None, past.names), replace(made.recipe, rfm=RFM)
         plan = [origin for origin in past.plans[made.target.name] if origin.is_test]
         seed = settings.training.seed
         parts = [predict_origin(rows, recipe, origin, is_amount=False, seed=seed, only="rfm").rows for origin in plan]

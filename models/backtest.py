@@ -3,7 +3,7 @@
 known cutoffs ──horizon──▶│ origin ──horizon──▶      known cutoff + horizon <= origin, for models and calibrators alike
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -152,6 +152,13 @@ def apart(cutoffs: Sequence[datetime], horizon: timedelta) -> tuple[datetime, ..
         if not kept or kept[-1] - cutoff >= horizon / 4:
             kept.append(cutoff)
     return tuple(reversed(kept))
+
+
+def at_cutoffs(rows: pd.DataFrame, cutoffs: Collection[datetime]) -> pd.DataFrame:
+    """Give the rows of some cutoffs: a view where they lie together, as those of neighbours do in rows sorted by cutoff."""
+    here = np.flatnonzero(rows.cutoff.isin(list(cutoffs)))
+    lie_together = len(here) > 0 and here[-1] - here[0] + 1 == len(here)
+    return rows.iloc[here[0] : here[-1] + 1] if lie_together else rows.iloc[here]
 
 
 def first_test(plan: Sequence[Origin]) -> Origin:
@@ -425,7 +432,8 @@ def _worth(tested: pd.DataFrame, column: str, *, is_amount: bool) -> Worth:
 
 
 def _split(rows: pd.DataFrame, origin: Origin) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return rows[rows.cutoff.isin(origin.train_cutoffs)], rows[rows.cutoff == origin.cutoff]
+    # What is kept of an origin is a copy: a view would hold on to the rows of all cutoffs.
+    return at_cutoffs(rows, origin.train_cutoffs), rows[rows.cutoff == origin.cutoff]
 
 
 def _folds(users: pd.Series) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from scipy.special import expit, logit
 
 from features.families.outcomes import RFM
 from models.linear import Linear, fit_linear
-from models.propensity import LEAVES, PARAMETERS, RATE, ROUNDS, Floats, fit_booster, log_odds, raw_scores
+from models.propensity import LEAVES, PARAMETERS, RATE, ROUNDS, Bins, Floats, fit_booster, log_odds, raw_scores
 from models.reasons import contributions
 
 Rung = Literal["base_rate", "recency", "rfm", "logistic", "lightgbm", "recency_blend", "rfm_blend", "blend"]
@@ -170,11 +170,12 @@ def possible(label: pd.Series, recipe: Recipe, *, is_amount: bool) -> tuple[Rung
 
 
 def fit_rungs(
-    x: pd.DataFrame, y: pd.Series, rungs: Sequence[Rung], recipe: Recipe, *, is_amount: bool, seed: int
+    x: pd.DataFrame, y: pd.Series, rungs: Sequence[Rung], recipe: Recipe, *, is_amount: bool, seed: int, bins: Bins | None = None
 ) -> dict[Rung, Model]:
     """Fit some rungs on the same rows; a blend shares its parts with the rungs below it. `recipe.rung` is left aside.
 
-    `x` has the features, and `cutoff` where the recipe is `within_dates`.
+    `x` has the features, and `cutoff` where the recipe is `within_dates`. Of a probability, fits to the same rows and features may
+    share their `bins`.
     """
     found: dict[Rung, Model] = {}
     levels = _levels(y, x["cutoff"]) if recipe.within_dates and not is_amount else None
@@ -200,7 +201,7 @@ def fit_rungs(
             case "lightgbm":
                 # One, as in the fits beside it: LightGBM has one number of threads for all, and one that changes while another fit
                 # fills its bins ends the process.
-                found[rung] = Trees(_booster(x[names], y, recipe, levels, is_amount=is_amount, seed=seed), threads=1)
+                found[rung] = Trees(_booster(x, y, recipe, levels, bins, is_amount=is_amount, seed=seed), threads=1)
             case _:
                 trees, linear = found["lightgbm"], found[BLENDS[rung]]
                 assert isinstance(trees, Trees) and isinstance(linear, Linear)
@@ -208,9 +209,9 @@ def fit_rungs(
     return {rung: model for rung, model in found.items() if rung in rungs}
 
 
-def fit_recipe(x: pd.DataFrame, y: pd.Series, recipe: Recipe, *, is_amount: bool, seed: int) -> Model:
+def fit_recipe(x: pd.DataFrame, y: pd.Series, recipe: Recipe, *, is_amount: bool, seed: int, bins: Bins | None = None) -> Model:
     """Fit the one model of a recipe."""
-    return fit_rungs(x, y, [recipe.rung], recipe, is_amount=is_amount, seed=seed)[recipe.rung]
+    return fit_rungs(x, y, [recipe.rung], recipe, is_amount=is_amount, seed=seed, bins=bins)[recipe.rung]
 
 
 def _levels(y: pd.Series, cutoffs: pd.Series) -> Floats | None:
@@ -222,17 +223,19 @@ def _levels(y: pd.Series, cutoffs: pd.Series) -> Floats | None:
 
 
 def _booster(
-    x: pd.DataFrame, y: pd.Series, recipe: Recipe, levels: Floats | None, *, is_amount: bool, seed: int
+    x: pd.DataFrame, y: pd.Series, recipe: Recipe, levels: Floats | None, bins: Bins | None, *, is_amount: bool, seed: int
 ) -> lightgbm.Booster:
     return fit_booster(
         x,
         y,
         is_amount=is_amount,
         seed=seed,
+        features=recipe.features,
         rounds=recipe.rounds,
         parameters=recipe.settings,
         monotone=recipe.monotone,
         levels=levels,
+        bins=bins,
     )
 
 

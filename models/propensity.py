@@ -1,12 +1,13 @@
 """One LightGBM model per target: a probability, or an expected amount."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightgbm
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 from scipy.special import logit
 
 Floats = npt.NDArray[np.float64]
@@ -24,6 +25,9 @@ PARAMETERS: dict[str, Any] = {
     "bagging_freq": 1,
     "lambda_l2": 10.0,
     "max_bin": 63,
+    # Edges of 63 bins are known from so many rows to a seventh of a bin; whichever the seed, the same rows.
+    "bin_construct_sample_cnt": 50_000,
+    "data_random_seed": 1,
     "force_col_wise": True,
     "deterministic": True,
     "verbose": -1,
@@ -61,55 +65,82 @@ def rarer(label: pd.Series, *, is_amount: bool) -> int:
     return some if is_amount else min(some, len(label) - some)
 
 
+class Bins:
+    """LightGBM's bins of some features of some rows: filled by the first fit, which takes as long as a hundred rounds, and kept."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._filled: lightgbm.Dataset | None = None
+
+    def of(
+        self, x: pd.DataFrame, y: pd.Series, features: Sequence[str], told: Mapping[str, Any], levels: Floats | None
+    ) -> lightgbm.Dataset:
+        """Give `features` of `x`, and `y`, in bins, with the `levels` that a fit starts from: these alone may differ between calls.
+
+        `told` are LightGBM's parameters; those that say how bins are filled are those of the first call.
+        """
+        if self._filled is None:
+            self._filled = lightgbm.Dataset(_columns(x, features), y, params=dict(told)).construct()
+        self._filled.set_field("init_score", levels)
+        return self._filled
+
+
 def fit_booster(
     x: pd.DataFrame,
     y: pd.Series,
     *,
     is_amount: bool,
     seed: int,
+    features: Sequence[str] | None = None,
     rounds: int = ROUNDS,
     parameters: Mapping[str, Any] | None = None,
     monotone: Mapping[str, int] | None = None,
     levels: Floats | None = None,
+    bins: Bins | None = None,
     threads: int = 1,
 ) -> lightgbm.Booster:
-    """Fit `y` (0/1, or a non-negative amount) on `x` (float features, null allowed); one row a user and cutoff.
+    """Fit `y` (0/1, or a non-negative amount) on `features` of `x` (floats, null allowed), or all; one row a user and cutoff.
 
     `parameters` replace some of `PARAMETERS`; `monotone` gives features with which the score may only rise (1) or fall (-1).
     No class weights: they would move probabilities. A negative amount (more refunded than bought) is learned as zero. `seed` and
     one thread count give one model. Somebody must have an amount.
 
     With the `levels` of the rows' cutoffs (log-odds), a probability is learned as how far a user lies from all users of that date,
-    and told at the level of all rows.
+    and told at the level of all rows. Fits of probabilities to the same rows, labels and features may share their `bins`.
 
     An amount is whether there is any (Poisson's deviance) times how much it is then (a Tweedie deviance, of the rows with one):
     trees of the former, then of the latter, `rounds` of each. Both add up on the scale of logarithms, so that it is one booster
     with exact contributions.
     """
+    names = [str(name) for name in x.columns] if features is None else list(features)
     shared: dict[str, Any] = {**(parameters or {}), "seed": seed, "num_threads": threads}
     if monotone:
-        shared["monotone_constraints"] = [monotone.get(name, 0) for name in x.columns]
+        shared["monotone_constraints"] = [monotone.get(name, 0) for name in names]
 
-    def fit(
-        objective: dict[str, Any], data: lightgbm.Dataset, rows: int, after: lightgbm.Booster | None = None
-    ) -> lightgbm.Booster:
-        told = {**PARAMETERS, **objective, "min_data_in_leaf": int(np.clip(rows // 100, 5, 100)), **shared}
-        return lightgbm.train(told, data, num_boost_round=rounds, init_model=after)
+    def told(objective: dict[str, Any], rows: int) -> dict[str, Any]:
+        return {**PARAMETERS, **objective, "min_data_in_leaf": int(np.clip(rows // 100, 5, 100)), **shared}
 
     if not is_amount:
-        if levels is None:
-            return fit(_PROBABILITY, lightgbm.Dataset(x, y), len(x))
-        booster = fit(_PROBABILITY, lightgbm.Dataset(x, y, init_score=levels), len(x))
-        return _raised(booster, float(log_odds(y.sum(), len(y))))
+        settings = told(_PROBABILITY, len(x))
+        data = (bins or Bins()).of(x, y, names, settings, levels)
+        booster = lightgbm.train(settings, data, num_boost_round=rounds)
+        return booster if levels is None else _raised(booster, float(log_odds(y.sum(), len(y))))
     label = y.clip(lower=0).to_numpy(dtype=np.float64)
     some = label > 0
     # Weights divide the mean out: regularisation means the same for pence and for thousands.
     mean = float(label[some].mean())
-    whether = fit(_WHETHER, lightgbm.Dataset(x, some * mean, weight=np.full(len(x), 1 / mean)), len(x))
+    everybody = lightgbm.Dataset(_columns(x, names), some * mean, weight=np.full(len(x), 1 / mean))
+    whether = lightgbm.train(told(_WHETHER, len(x)), everybody, num_boost_round=rounds)
     # The second part goes on from what the first says of a row, so that is what its labels are multiplied by.
-    said = np.exp(np.asarray(whether.predict(x[some], raw_score=True, num_threads=threads)))
-    sized = lightgbm.Dataset(x[some], label[some] * said / mean, weight=said ** (_POWER - 2))
-    return fit(_HOW_MUCH, sized, int(some.sum()), after=whether)
+    payers = x.loc[some, names]
+    said = np.exp(np.asarray(whether.predict(payers, raw_score=True, num_threads=threads)))
+    sized = lightgbm.Dataset(_columns(payers, names), label[some] * said / mean, weight=said ** (_POWER - 2))
+    return lightgbm.train(told(_HOW_MUCH, len(payers)), sized, num_boost_round=rounds, init_model=whether)
+
+
+def _columns(x: pd.DataFrame, features: Sequence[str]) -> pa.Table:
+    """Lay columns beside each other without a copy; LightGBM takes half the time for them that it takes for a frame."""
+    return pa.table({name: pa.array(x[name].to_numpy()) for name in features})
 
 
 def log_odds(total: pd.Series | float, rows: pd.Series | float) -> Floats:

@@ -10,10 +10,10 @@ import pandas as pd
 from scipy.special import expit
 
 from features.catalogue import DATE
-from models.backtest import Origin, apart, elapsed, first_test
+from models.backtest import Origin, apart, at_cutoffs, elapsed, first_test
 from models.calibration import calibrated_loss
 from models.ladder import Recipe, Trees, fit_recipe, possible
-from models.propensity import RATE, ROUNDS, rarer
+from models.propensity import RATE, ROUNDS, Bins, rarer
 
 # Blocks of time that are looked at together: one alone says little. They are more where the rarer label is seen less often than
 # `_ENOUGH` in these; what fewer than `_TOO_FEW` ask for is chance.
@@ -67,7 +67,8 @@ def rounds_for(
     found = _watched(rows, first_test(plan).known, horizon, recipe)
     if found is None:
         return ROUNDS * _times(recipe)
-    return _Proven(replace(recipe, rung="lightgbm", rounds=_MOST * _times(recipe)), *found, seed).rounds
+    earlier, later = found
+    return _Proven(replace(recipe, rung="lightgbm", rounds=_MOST * _times(recipe)), _Earlier(earlier), later, seed).rounds
 
 
 def _watched(
@@ -89,7 +90,7 @@ def _watched(
         found = (earlier, watched) if seen >= _TOO_FEW else None
         if seen >= _ENOUGH:
             break
-    return None if found is None else (rows[rows.cutoff.isin(found[0])], rows[rows.cutoff.isin(found[1])])
+    return None if found is None else (at_cutoffs(rows, found[0]), at_cutoffs(rows, found[1]))
 
 
 def settled_on(
@@ -107,7 +108,7 @@ def settled_on(
     """
     on_trial = on_trial or {}
     given = replace(recipe, rung="lightgbm", rounds=_MOST * _times(recipe), features=_without(on_trial, recipe))
-    best = _Proven(given, earlier, later, seed)
+    best = _Proven(given, _Earlier(earlier), later, seed)
     best = best.or_better(replace(best.recipe, within_dates=True))
     if 2 * recipe.leaves <= _MOST_LEAVES and "num_leaves" not in recipe.parameters:
         best = best.or_better(replace(best.recipe, leaves=2 * recipe.leaves))
@@ -125,19 +126,34 @@ def _times(recipe: Recipe) -> int:
     return 1 if "learning_rate" in recipe.parameters else round(RATE / recipe.rate)
 
 
+class _Earlier:
+    """Rows to learn from. Recipes that read the same features, one after another, share their bins."""
+
+    def __init__(self, rows: pd.DataFrame) -> None:
+        self._rows, self._read, self._bins = rows, tuple[str, ...](), Bins()
+
+    def grown(self, recipe: Recipe, *, seed: int) -> Trees:
+        """Grow the trees of a recipe."""
+        if recipe.features != self._read:
+            self._read, self._bins = recipe.features, Bins()
+        trees = fit_recipe(self._rows, self._rows.label, recipe, is_amount=False, seed=seed, bins=self._bins)
+        assert isinstance(trees, Trees)
+        return trees
+
+
 @dataclass(frozen=True)
 class _Proven:
     """The recipe that others are held against, and what it leaves wrong on the later rows."""
 
     recipe: Recipe
-    earlier: pd.DataFrame
+    earlier: _Earlier
     later: pd.DataFrame
     seed: int
 
     @cached_property
     def trees(self) -> Trees:
         """Trees of the most rounds."""
-        return _grown(self.earlier, self.recipe, seed=self.seed)
+        return self.earlier.grown(self.recipe, seed=self.seed)
 
     @cached_property
     def losses(self) -> dict[int, float]:
@@ -172,7 +188,7 @@ class _Proven:
         return range(self.seed, self.seed + _SEEDS)
 
     def _left(self, recipe: Recipe, seed: int) -> float:
-        raw = _grown(self.earlier, replace(recipe, rounds=self.rounds), seed=seed).raw(self.later)
+        raw = self.earlier.grown(replace(recipe, rounds=self.rounds), seed=seed).raw(self.later)
         return calibrated_loss(raw, self.later.label.to_numpy(dtype=np.float64))
 
 
@@ -184,12 +200,6 @@ def _without(on_trial: Collection[str], recipe: Recipe) -> tuple[str, ...]:
 def _wanted(recipe: Recipe) -> set[str]:
     """Give what is read whatever it is worth."""
     return {*recipe.recency, *recipe.rfm, *recipe.monotone}
-
-
-def _grown(rows: pd.DataFrame, recipe: Recipe, *, seed: int) -> Trees:
-    trees = fit_recipe(rows, rows.label, recipe, is_amount=False, seed=seed)
-    assert isinstance(trees, Trees)
-    return trees
 
 
 def _losses(trees: Trees, later: pd.DataFrame, times: int) -> dict[int, float]:

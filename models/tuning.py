@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from models.backtest import Origin, elapsed, first_test
+from models.backtest import Origin, at_cutoffs, elapsed, first_test
 from models.ladder import Recipe, fit_recipe, possible
 from models.metrics import AMOUNT_MEASURE, measures_drawn
 from models.ranking import rank
@@ -136,7 +136,7 @@ def judged(
 
 
 def _loss(rows: pd.DataFrame, recipe: Recipe, origin: Origin, *, is_amount: bool, seed: int) -> float:
-    learned, here = rows[rows.cutoff.isin(origin.train_cutoffs)], rows[rows.cutoff == origin.cutoff]
+    learned, here = at_cutoffs(rows, origin.train_cutoffs), at_cutoffs(rows, [origin.cutoff])
     raw = fit_recipe(learned, learned.label, recipe, is_amount=is_amount, seed=seed).raw(here)
     name = measure_of(is_amount=is_amount)
     ranking = rank(here.label.to_numpy(dtype=np.float64), raw)

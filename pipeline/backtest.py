@@ -30,7 +30,7 @@ from models.backtest import (
 from models.bundle import AS_OF, TargetBundle, inventory_of
 from models.ladder import Recipe, Rung
 from models.metrics import Contact
-from models.report import Report, importances, report
+from models.report import STAGE, TENURE, Report, importances, report
 from models.season import NO_SEASON, Season
 from pipeline.past import Past, gather, settings_of, settled_recipes
 from pipeline.past_segments import with_segments
@@ -163,7 +163,8 @@ class _Asked:
 
 def _predicted(past: Past, asked: _Asked) -> Predicted:
     # Here, in the thread that reads them: each target's rows for all origins at once would be most of the memory.
-    rows = past.rows(asked.target, {asked.origin.cutoff, *asked.origin.train_cutoffs})
+    read = {*asked.recipe.features, *(asked.champion.features if asked.champion else ())}
+    rows = past.rows(asked.target, {asked.origin.cutoff, *asked.origin.train_cutoffs}, read)
     seed, is_amount = past.settings.training.seed, asked.target.is_amount
     return predict_origin(
         rows, asked.recipe, asked.origin, is_amount=is_amount, seed=seed, only=asked.only, champion=asked.champion
@@ -198,7 +199,9 @@ def _measured(
     settings, seed = past.settings, past.settings.training.seed
     contact = contact_of(settings, target, share=past.log.share)
     recipe = replace(recipe, rung=best(compared.by_rung))
-    rows = past.rows(target, {origin.cutoff for origin in past.plans[target.name]})
+    by = [STAGE, TENURE, *settings.training.slices]
+    read = {*recipe.features, *by, *(champion.recipe.features if champion else ())}
+    rows = past.rows(target, {origin.cutoff for origin in past.plans[target.name]}, read)
     calibrations = settings.training.calibration_origins
     backtest = assemble(
         compared.predicted,
@@ -252,7 +255,7 @@ def _with_champion(
 
 def _with_disjoint(backtest: Backtest, past: Past, target: Target, recipe: Recipe) -> Backtest:
     """Add what models that never saw the user say at the test origins, raw: what is compared is the ranking."""
-    rows, seed = past.rows(target), past.settings.training.seed
+    rows, seed = past.rows(target, None, recipe.features), past.settings.training.seed
     score = np.full(len(backtest.predictions), np.nan)
     for origin in past.plans[target.name]:
         if origin.is_test:

@@ -52,12 +52,17 @@ class Past:
     plans: Mapping[str, tuple[Origin, ...]]
     seasons: Mapping[str, Season]
 
-    def rows(self, target: Target, cutoffs: Collection[datetime] | None = None) -> pd.DataFrame:
-        """Copy what is known of a target at all cutoffs, or at some: `user_id`, `cutoff`, the features and `label`."""
+    def rows(self, target: Target, cutoffs: Collection[datetime] | None, features: Collection[str]) -> pd.DataFrame:
+        """Copy what is known of a target at some cutoffs, or at all: `user_id`, `cutoff`, `features` and `label`, sorted by cutoff.
+
+        Of the features those that are there. Models mostly read a hundred of five hundred: copies of all of them, one for each fit
+        under way, would be most of the memory of a training.
+        """
         asked = self.labels[target.name]
         if cutoffs is not None:
             asked = asked[asked.cutoff.isin(list(cutoffs))]
-        return self.features.take(asked.index).assign(label=asked.label).reset_index(drop=True)
+        read = self.features.columns.isin({*KEYS, *features})
+        return self.features.loc[:, read].take(asked.index).assign(label=asked.label).reset_index(drop=True)
 
     def final_labels(self, target: Target) -> pd.DataFrame:
         """Give the labels that the final model of a target learns from."""
@@ -184,7 +189,7 @@ def _recipe(past: Past, target: Target, champion: TargetBundle | None) -> Recipe
         rfm=rfm,
     )
     on_trial = on_trial_for(target, built.numbers)
-    known = past.rows(target, test.known)
+    known = past.rows(target, test.known, recipe.features)
     return settled(known, plan, recipe, target.horizon, on_trial=on_trial, is_amount=target.is_amount, seed=seed)
 
 

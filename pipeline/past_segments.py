@@ -1,6 +1,6 @@
 """Segments at past origins: who would have been in them, by the scores of then, and what happened to them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -31,12 +31,12 @@ def with_segments(past: "Past", tested: Sequence["Tested"]) -> "tuple[Tested, ..
     stages, tiers = settings.journey_stages, settings.loyalty_tiers
     if not (settings.segments or stages or tiers):
         return tuple(tested)
-    night = _nights(past, tested)
     told, types = [(segment.name, segment.enter) for segment in settings.segments], settings.rule_columns()
     rules = [rule for _, rule in told] + [stage.when for stage in (*stages, *tiers)]
-    read = [name for name in set().union(*map(columns_of, rules)) if name in night]
+    read = set().union(*map(columns_of, rules), {"known_days"})
+    night = _nights(past, tested, read)
     rows = pa.table(
-        {name: pa.array(night[name], ARROW_TYPES[types[name]], from_pandas=True) for name in sorted({*read, "known_days"})}
+        {name: pa.array(night[name], ARROW_TYPES[types[name]], from_pandas=True) for name in sorted(read) if name in night}
     )
     staged = with_stages(rows, stages, tiers)
     found = {STAGE: staged[STAGE]} if stages else {}
@@ -52,10 +52,10 @@ def with_segments(past: "Past", tested: Sequence["Tested"]) -> "tuple[Tested, ..
     return tuple(sliced)
 
 
-def _nights(past: "Past", tested: Sequence["Tested"]) -> pd.DataFrame:
-    """Give every user whom a target asks about at a test origin, as a night would have: features, scores, percentiles, bands."""
+def _nights(past: "Past", tested: Sequence["Tested"], read: Collection[str]) -> pd.DataFrame:
+    """Give every user whom a target asks about at a test origin, as a night would have: `read` of the features; scores, bands."""
     asked = pd.concat([made.backtest.tested[KEYS] for made in tested]).drop_duplicates()
-    night = past.features.merge(asked, on=KEYS, validate="one_to_one")
+    night = past.features.loc[:, past.features.columns.isin({*KEYS, *read})].merge(asked, on=KEYS, validate="one_to_one")
     bands = past.settings.bands()
     for made in tested:
         name = made.target.name

@@ -198,7 +198,7 @@ def _has_both(found: Mapping[str, float]) -> bool:
 def _tuned(past: Past, target: Target, recipe: Recipe, tracker: Tracker, narrator: Narrator, *, tune: int) -> Recipe:
     with narrator.step(f"tuning {target.name}", total=tune) as step:
         digest = f"{past.settings.digest()}-{past.log.digest[:16]}"
-        rows, plan = past.rows(target), past.plans[target.name]
+        rows, plan = past.rows(target, None, recipe.features), past.plans[target.name]
         return tuned(rows, recipe, plan, target, past.settings, tracker, trials=tune, digest=digest, step=step)
 
 
@@ -212,7 +212,7 @@ def _final_models(past: Past, tested: Sequence[Tested], narrator: Narrator) -> d
 
 
 def _final_model(past: Past, made: Tested) -> Model:
-    rows = past.rows(made.target, past.final_labels(made.target).cutoff.unique())
+    rows = past.rows(made.target, past.final_labels(made.target).cutoff.unique(), made.recipe.features)
     return fit_recipe(rows, rows.label, made.recipe, is_amount=made.target.is_amount, seed=past.settings.training.seed)
 
 
@@ -251,7 +251,7 @@ def _bundle(past: Past, made: Tested, model: Model) -> TargetBundle:
         season = season.around(tonight, as_of, is_amount=made.target.is_amount)
         calibrator = calibrator.around(season.moved(tonight, as_of, is_amount=made.target.is_amount))
     # Reasons tell a user from the others of a night: at earlier cutoffs everybody was known for less long, say.
-    others = (asked if len(asked) else past.rows(made.target))[list(model.features)]
+    others = (asked if len(asked) else past.rows(made.target, None, model.features))[list(model.features)]
     some = others.sample(min(len(others), _OTHERS), random_state=past.settings.training.seed)
     # What most do not have, such as a day of something that never happened to them, is typical of nobody.
     medians = others.median()[others.notna().mean() >= 0.5]
@@ -285,7 +285,7 @@ def _log_target(tracker: Tracker, past: Past, made: Tested, model: Model, champi
         told |= {"rows": len(past.final_labels(target)), "test_origins": len(report.by_origin)}
         tracker.log(run_id, params={**made.recipe.settings, **told}, metrics=dict(_metrics(made)))
         tracker.log_origins(run_id, {origin: dict(_at_origin(report, origin)) for origin in report.by_origin})
-        latest = past.rows(target, {past.labels[target.name].cutoff.max()})
+        latest = past.rows(target, {past.labels[target.name].cutoff.max()}, bundle.features)
         some = latest.sample(min(len(latest), _SWARM), random_state=past.settings.training.seed)
         importance, figures = _figures(made, bundle, some)
         tracker.log_figures(figures)

@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from features.errors import StoreError, first_line
 from features.labels import Target
-from models.backtest import Origin, first_test
+from models.backtest import Origin, at_cutoffs, first_test
 from models.ladder import Recipe
 from models.rounds import rounds_for
 from models.tuning import Choice, Judged, Range, Space, judged, judging_origins, measure_of, place_in, space_of
@@ -90,7 +90,7 @@ def tuned(
 
     Where history is too short to judge by, the recipe comes back as it is. Raises StoreError when `tuning.db` or MLflow fails.
     """
-    known = rows[rows.cutoff.isin(first_test(plan).known)]
+    known = at_cutoffs(rows, first_test(plan).known)
     origins = judging_origins(known, plan, recipe, target.horizon, is_amount=target.is_amount)
     if not origins:
         step.note("not tuned: too little is known before the test origins")

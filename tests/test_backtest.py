@@ -17,6 +17,7 @@ from models.backtest import (
     Predicted,
     Worth,
     assemble,
+    at_cutoffs,
     best,
     calibrated,
     compare,
@@ -79,6 +80,14 @@ def test_cutoffs_that_look_ahead_at_the_same_are_learned_from_once() -> None:
     assert [cutoffs.index(cutoff) for cutoff in origin.known] == [0, 1, 2, 3, 4, 5, 6, 7]
     # At least three weeks apart, from the latest on.
     assert [cutoffs.index(cutoff) for cutoff in origin.train_cutoffs] == [1, 3, 5, 7]
+
+
+def test_rows_of_cutoffs_that_lie_together_are_not_copied() -> None:
+    days = [datetime(2024, 1, day) for day in (1, 8, 15)]
+    rows = pd.DataFrame({"cutoff": np.repeat(days, 2), "spend": np.arange(6.0)})
+    together, apart_, none = at_cutoffs(rows, days[1:]), at_cutoffs(rows, [days[0], days[2]]), at_cutoffs(rows, [])
+    assert (together.spend.tolist(), apart_.spend.tolist(), none.spend.tolist()) == ([2, 3, 4, 5], [0, 1, 4, 5], [])
+    assert np.shares_memory(together.spend.to_numpy(), rows.spend.to_numpy())
 
 
 def test_short_history_gives_fewer_origins_and_keeps_the_tests() -> None:

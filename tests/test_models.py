@@ -13,7 +13,7 @@ from models.bundle import FORMAT, TargetBundle, load
 from models.calibration import Calibrator, fit_calibrator
 from models.ladder import Recipe, fit_recipe
 from models.metrics import measures
-from models.propensity import fit_booster
+from models.propensity import Bins, fit_booster
 from models.reasons import contributions, strongest
 from models.rounds import OF_AMOUNTS
 
@@ -68,6 +68,23 @@ def test_one_seed_gives_one_model() -> None:
     x, y = table()
     texts = {fit_booster(x, y, is_amount=False, seed=5).model_to_string() for _ in range(2)}
     assert len(texts) == 1
+
+
+def test_fits_that_share_bins_give_the_models_that_they_give_alone() -> None:
+    x, y = table()
+    levels, shared = np.repeat([-1.0, 0.5], len(x) // 2), Bins()
+    asked = [(1, None, 8), (2, levels, 8), (1, levels, 4), (1, None, 8)]
+
+    def fitted(bins: Bins | None) -> list[str]:
+        return [
+            fit_booster(
+                x, y, is_amount=False, seed=seed, features=["b", "d"], levels=at, parameters={"num_leaves": leaves}, bins=bins
+            ).model_to_string()
+            for seed, at, leaves in asked
+        ]
+
+    together, alone = fitted(shared), fitted(None)
+    assert together == alone and len(set(alone)) == 3 and "feature_names=b d" in alone[0]
 
 
 def test_amounts_in_pence_are_a_hundred_times_those_in_pounds() -> None:

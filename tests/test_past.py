@@ -54,6 +54,17 @@ def test_what_is_the_same_for_all_is_not_read(past: Past) -> None:
     assert "purchase_count_28d" in read and "category_count" in set(there) - set(read)
 
 
+def test_rows_hold_what_is_asked_for_and_no_more(past: Past) -> None:
+    (target,) = past.targets
+    latest = max(past.labels[target.name].cutoff)
+    rows = past.rows(target, {latest}, ["purchase_recency_days", "no such feature"])
+    assert list(rows) == ["user_id", "cutoff", "purchase_recency_days", "label"]
+    assert len(rows) == (past.labels[target.name].cutoff == latest).sum() and set(rows.cutoff) == {latest}
+    # Of its own user and cutoff.
+    told = rows.merge(past.features, on=["user_id", "cutoff"], validate="one_to_one")
+    pd.testing.assert_series_equal(told.purchase_recency_days_x, told.purchase_recency_days_y, check_names=False)
+
+
 def test_a_curve_is_set_to_the_level_of_tonight(past: Past) -> None:
     (target,) = past.targets
     name = "purchase_recency_days"
