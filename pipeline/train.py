@@ -204,9 +204,10 @@ def _tuned(past: Past, target: Target, recipe: Recipe, tracker: Tracker, narrato
 
 def _final_models(past: Past, tested: Sequence[Tested], narrator: Narrator) -> dict[str, Model]:
     with narrator.step("fitting final models", total=len(tested)) as step:
-        calls = (partial(_final_model, past, made) for made in tested)
+        by_name, asked = {made.target.name: made for made in tested}, past.largest_first
+        calls = (partial(_final_model, past, by_name[target.name]) for target in asked)
         found = side_by_side(calls, step, jobs=past.settings.training.jobs)
-        models = {made.target.name: model for made, model in zip(tested, found, strict=True)}
+        models = {target.name: model for target, model in zip(asked, found, strict=True)}
         step.note(f"on {sum(len(past.final_labels(made.target)) for made in tested):,} rows")
     return models
 
