@@ -170,15 +170,13 @@ def possible(label: pd.Series, recipe: Recipe, *, is_amount: bool) -> tuple[Rung
 
 
 def fit_rungs(
-    x: pd.DataFrame, y: pd.Series, rungs: Sequence[Rung], recipe: Recipe, *, is_amount: bool, seed: int, bins: Bins | None = None
+    x: pd.DataFrame, y: pd.Series, rungs: Sequence[Rung], recipe: Recipe, *, is_amount: bool, seed: int
 ) -> dict[Rung, Model]:
     """Fit some rungs on the same rows; a blend shares its parts with the rungs below it. `recipe.rung` is left aside.
 
-    `x` has the features, and `cutoff` where the recipe is `within_dates`. Of a probability, fits to the same rows and features may
-    share their `bins`.
+    `x` has the features, and `cutoff` where the recipe is `within_dates`.
     """
     found: dict[Rung, Model] = {}
-    levels = _levels(y, x["cutoff"]) if recipe.within_dates and not is_amount else None
     wanted = {*rungs, *(part for rung in rungs if rung in BLENDS for part in ("lightgbm", BLENDS[rung]))}
     for rung in (rung for rung in RUNGS if rung in wanted):
         names = recipe.read_by(rung)
@@ -196,12 +194,10 @@ def fit_rungs(
                     seed=seed,
                     monotone=recipe.monotone,
                     stays_within=True,
-                    levels=levels,
+                    levels=_levels(x, y, recipe, is_amount=is_amount),
                 )
             case "lightgbm":
-                # One, as in the fits beside it: LightGBM has one number of threads for all, and one that changes while another fit
-                # fills its bins ends the process.
-                found[rung] = Trees(_booster(x, y, recipe, levels, bins, is_amount=is_amount, seed=seed), threads=1)
+                found[rung] = fit_trees(x, y, recipe, is_amount=is_amount, seed=seed)
             case _:
                 trees, linear = found["lightgbm"], found[BLENDS[rung]]
                 assert isinstance(trees, Trees) and isinstance(linear, Linear)
@@ -209,23 +205,9 @@ def fit_rungs(
     return {rung: model for rung, model in found.items() if rung in rungs}
 
 
-def fit_recipe(x: pd.DataFrame, y: pd.Series, recipe: Recipe, *, is_amount: bool, seed: int, bins: Bins | None = None) -> Model:
-    """Fit the one model of a recipe."""
-    return fit_rungs(x, y, [recipe.rung], recipe, is_amount=is_amount, seed=seed, bins=bins)[recipe.rung]
-
-
-def _levels(y: pd.Series, cutoffs: pd.Series) -> Floats | None:
-    """Give each row the log-odds of all rows of its cutoff; None where there is one cutoff alone."""
-    by_cutoff = y.groupby(cutoffs)
-    if by_cutoff.ngroups < 2:
-        return None
-    return log_odds(by_cutoff.transform("sum"), by_cutoff.transform("size"))
-
-
-def _booster(
-    x: pd.DataFrame, y: pd.Series, recipe: Recipe, levels: Floats | None, bins: Bins | None, *, is_amount: bool, seed: int
-) -> lightgbm.Booster:
-    return fit_booster(
+def fit_trees(x: pd.DataFrame, y: pd.Series, recipe: Recipe, *, is_amount: bool, seed: int, bins: Bins | None = None) -> Trees:
+    """Fit LightGBM alone; of a probability, fits to the same rows and features may share their `bins`."""
+    booster = fit_booster(
         x,
         y,
         is_amount=is_amount,
@@ -234,9 +216,27 @@ def _booster(
         rounds=recipe.rounds,
         parameters=recipe.settings,
         monotone=recipe.monotone,
-        levels=levels,
+        levels=_levels(x, y, recipe, is_amount=is_amount),
         bins=bins,
     )
+    # One thread, as in the fits beside it: LightGBM has one number of threads for all, and one that changes while another fit fills
+    # its bins ends the process.
+    return Trees(booster, threads=1)
+
+
+def fit_recipe(x: pd.DataFrame, y: pd.Series, recipe: Recipe, *, is_amount: bool, seed: int) -> Model:
+    """Fit the one model of a recipe."""
+    return fit_rungs(x, y, [recipe.rung], recipe, is_amount=is_amount, seed=seed)[recipe.rung]
+
+
+def _levels(x: pd.DataFrame, y: pd.Series, recipe: Recipe, *, is_amount: bool) -> Floats | None:
+    """Give each row the log-odds of all rows of its cutoff, if dates are to be left aside and there are several."""
+    if is_amount or not recipe.within_dates:
+        return None
+    by_cutoff = y.groupby(x["cutoff"])
+    if by_cutoff.ngroups < 2:
+        return None
+    return log_odds(by_cutoff.transform("sum"), by_cutoff.transform("size"))
 
 
 def finite(frame: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from scipy.special import expit
 from features.catalogue import DATE
 from models.backtest import Origin, apart, at_cutoffs, elapsed, first_test
 from models.calibration import calibrated_loss
-from models.ladder import Recipe, Trees, fit_recipe, possible
+from models.ladder import Recipe, Trees, fit_trees, possible
 from models.propensity import RATE, ROUNDS, Bins, rarer
 
 # Blocks of time that are looked at together: one alone says little. They are more where the rarer label is seen less often than
@@ -136,9 +136,7 @@ class _Earlier:
         """Grow the trees of a recipe."""
         if recipe.features != self._read:
             self._read, self._bins = recipe.features, Bins()
-        trees = fit_recipe(self._rows, self._rows.label, recipe, is_amount=False, seed=seed, bins=self._bins)
-        assert isinstance(trees, Trees)
-        return trees
+        return fit_trees(self._rows, self._rows.label, recipe, is_amount=False, seed=seed, bins=self._bins)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What a training learns from: whom targets ask about on the night itself, and the level that curves are set to then."""
 
+from dataclasses import replace
 from datetime import date
 from io import StringIO
 from pathlib import Path
@@ -63,6 +64,14 @@ def test_rows_hold_what_is_asked_for_and_no_more(past: Past) -> None:
     # Of its own user and cutoff.
     told = rows.merge(past.features, on=["user_id", "cutoff"], validate="one_to_one")
     pd.testing.assert_series_equal(told.purchase_recency_days_x, told.purchase_recency_days_y, check_names=False)
+
+
+def test_the_target_with_most_rows_comes_first(past: Past) -> None:
+    (target,) = past.targets
+    rare, late = replace(target, name="rare"), replace(target, name="late")
+    told = past.labels[target.name]
+    several = replace(past, targets=(rare, target, late), labels={"rare": told[:3], target.name: told, "late": told[:9]})
+    assert [one.name for one in several.largest_first] == [target.name, "late", "rare"]
 
 
 def test_a_curve_is_set_to_the_level_of_tonight(past: Past) -> None:
