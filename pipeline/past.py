@@ -1,6 +1,6 @@
 """What can be learned from on a date: features at past cutoffs, and what happened after them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property, partial, reduce
@@ -26,7 +26,7 @@ from models.rounds import settled
 from models.season import NO_SEASON, YEARS, Season, in_words, levels_of, season_of, years_before
 from pipeline.events import EventLog, midnight, read_events
 from pipeline.frames import features_frame, shards
-from pipeline.progress import Narrator, side_by_side
+from pipeline.progress import Made, Narrator, Step, side_by_side
 from pipeline.questions import Question, labels_of, plan_of, question_of, training_cutoffs
 from pipeline.sample import sample_of
 from pipeline.settings import Settings
@@ -156,17 +156,21 @@ def settled_recipes(past: Past, champions: Mapping[str, TargetBundle | None], na
     Raises GateError when the config's `monotone` names a feature that is not built.
     """
     with narrator.step("choosing features", total=len(past.targets)) as step:
-        asked = past.largest_first
-        calls = (partial(_recipe, past, target, champions.get(target.name)) for target in asked)
-        made = side_by_side(calls, step, jobs=past.settings.training.jobs)
-        recipes = {target.name: recipe for target, recipe in zip(asked, made, strict=True)}
-        found = {target.name: recipes[target.name] for target in past.targets}
+        found = of_each_target(past, lambda target: _recipe(past, target, champions.get(target.name)), step)
         within = {True: ", within dates", False: ""}
         step.note("; ".join(f"{name}: {len(told.features)}{within[told.within_dates]}" for name, told in found.items()))
     for name, recipe in found.items():
         if recipe.parameters:
             narrator.say(f"  {name}: LightGBM's settings are those that the champion was tuned to")
     return found
+
+
+def of_each_target(past: Past, make: Callable[[Target], Made], step: Step) -> dict[str, Made]:
+    """Make something of every target, side by side, and give it by their names, in their order."""
+    asked = past.largest_first
+    made = side_by_side((partial(make, target) for target in asked), step, jobs=past.settings.training.jobs)
+    by_name = {target.name: one for target, one in zip(asked, made, strict=True)}
+    return {target.name: by_name[target.name] for target in past.targets}
 
 
 def _recipe(past: Past, target: Target, champion: TargetBundle | None) -> Recipe:

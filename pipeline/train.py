@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from platform import python_version
@@ -36,10 +35,10 @@ from pipeline.figures import (
     ladder_figure,
     target_figures,
 )
-from pipeline.past import Past, gather, settled_recipes
+from pipeline.past import Past, gather, of_each_target, settled_recipes
 from pipeline.persona_figures import persona_figures
 from pipeline.persona_page import PERSONA_OUTPUTS, change_params, persona_metrics, persona_page, told_changes
-from pipeline.progress import Narrator, side_by_side
+from pipeline.progress import Narrator
 from pipeline.settings import PERSONAS, Settings
 from pipeline.tables import exclusive
 from pipeline.tracking import Tracker
@@ -204,10 +203,8 @@ def _tuned(past: Past, target: Target, recipe: Recipe, tracker: Tracker, narrato
 
 def _final_models(past: Past, tested: Sequence[Tested], narrator: Narrator) -> dict[str, Model]:
     with narrator.step("fitting final models", total=len(tested)) as step:
-        by_name, asked = {made.target.name: made for made in tested}, past.largest_first
-        calls = (partial(_final_model, past, by_name[target.name]) for target in asked)
-        found = side_by_side(calls, step, jobs=past.settings.training.jobs)
-        models = {target.name: model for target, model in zip(asked, found, strict=True)}
+        by_name = {made.target.name: made for made in tested}
+        models = of_each_target(past, lambda target: _final_model(past, by_name[target.name]), step)
         step.note(f"on {sum(len(past.final_labels(made.target)) for made in tested):,} rows")
     return models
 
