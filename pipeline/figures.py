@@ -61,10 +61,14 @@ def beeswarm(values: Floats, x: pd.DataFrame, *, title: str) -> Figure:
 
     pyplot.close("all")
     explanation = shap.Explanation(values=values, data=x.to_numpy(), feature_names=list(x.columns))
+    # It moves dots aside by numpy's global generator, and knows no other.
+    before = np.random.get_state()
+    np.random.seed(0)
     with warnings.catch_warnings():
         # What is not known of anybody tonight has no range to be coloured by.
         warnings.filterwarnings("ignore", "All-NaN slice encountered", RuntimeWarning)
         shap.plots.beeswarm(explanation, max_display=15, show=False, plot_size=(10, 7))
+    np.random.set_state(before)
     figure = pyplot.gcf()
     figure.axes[0].set_title(f"{title}\nwhat moves the score, {len(x):,} users", fontsize=11)
     figure.tight_layout()

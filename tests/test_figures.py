@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from models.intervals import Interval
-from pipeline.figures import dependence, group_importance, importance_stability, ladder_figure, target_figures
+from pipeline.figures import beeswarm, dependence, group_importance, importance_stability, ladder_figure, target_figures
 
 MAY, JUNE, JULY = (datetime(2024, month, 1) for month in (5, 6, 7))
 
@@ -33,6 +33,17 @@ def test_dependence_shows_the_features_that_move_most_and_no_more_than_two_thous
     dots = figure.axes[0].collections[0].get_offsets()
     np.testing.assert_array_equal(dots, np.column_stack([x.b, values[:, 1]])[::3])
     assert title(figure) == "churn\nwhat a feature's value adds to the score, 1,500 of 4,500 users"
+
+
+def test_the_same_values_give_the_same_beeswarm_and_leave_the_global_generator_alone() -> None:
+    random = np.random.default_rng(0)
+    x = pd.DataFrame(random.normal(size=(300, 20)), columns=[f"feature_{number}" for number in range(20)])
+    before = np.random.get_state()[1].tolist()
+    figures = [beeswarm(x.to_numpy() * np.arange(20), x, title="churn") for _ in range(2)]
+    assert np.random.get_state()[1].tolist() == before
+    dots = [np.vstack([swarm.get_offsets() for swarm in figure.axes[0].collections]) for figure in figures]
+    np.testing.assert_array_equal(*dots)
+    assert title(figures[0]) == "churn\nwhat moves the score, 300 users"
 
 
 def test_dependence_of_skewed_and_unknown_values() -> None:
