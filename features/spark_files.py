@@ -62,22 +62,15 @@ def keep_on_spark(engine: SQLBackend, table: ir.Table, name: str) -> ir.Table:
     Files, not Spark's cache: a cached table drags along how it was made, and with hundreds of features planning takes longer than
     computing; and files outlive an executor. Raises PySparkException when the name is taken or a cell cannot be read.
     """
-    kept = engine.create_view(name, table)
     session = engine.raw_sql("SELECT 1").sparkSession
-    rows = session.table(f"`{name}`")
+    place = f"file://{Path(session.conf.get(SCRATCH)) / f'kept_{uuid4().hex}'}"
+    engine.to_parquet_dir(table, place)
+    rows = session.read.parquet(place)
     # Ibis takes 0.0 for a float, Spark for a decimal.
     floats = {column for column, kind in table.schema().items() if kind.is_float64()}
-    rows = rows.select(
-        *(rows[f"`{column}`"].cast("double").alias(column) if column in floats else f"`{column}`" for column in rows.columns)
-    )
-    place = Path(session.conf.get(SCRATCH)) / f"kept_{uuid4().hex}"
-    try:
-        rows.write.parquet(f"file://{place}")
-    except BaseException:
-        engine.raw_sql(f"DROP VIEW `{name}`")
-        raise
-    session.read.schema(rows.schema).parquet(f"file://{place}").createOrReplaceTempView(f"`{name}`")
-    return kept
+    casts = {column: rows[f"`{column}`"].cast("double") for column, kind in rows.dtypes if column in floats and kind != "double"}
+    rows.withColumns(casts).createTempView(f"`{name}`")
+    return engine.table(name)
 
 
 def release_on_spark(engine: SQLBackend, name: str) -> None:
