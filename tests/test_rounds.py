@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from features.catalogue import DATE
 from models.backtest import Origin, plan_origins
 from models.calibration import calibrated_loss
-from models.ladder import Recipe, Trees, fit_recipe
+from models.ladder import Recipe, Trees, fit_recipe, fit_trees
 from models.propensity import RATE, ROUNDS
 from models.rounds import ENOUGH_FEATURES, _watched, rounds_for, settled, settled_on
 
@@ -184,6 +185,28 @@ def test_features_on_trial_stay_where_they_prove_their_worth() -> None:
     short = [Origin(CUTOFFS[3], tuple(CUTOFFS[:1]), is_test=True, horizon=HORIZON)]
     assert settled(told, plan, recipe, HORIZON, on_trial=on_trial, is_amount=True, seed=1).features == recipe.features
     assert settled(told, short, recipe, HORIZON, on_trial=on_trial, is_amount=False, seed=1).features == ("strength", "forced")
+
+
+def test_another_seed_is_asked_only_where_the_first_finds_something_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = rows()
+    early, late = told[told.cutoff < CUTOFFS[5]], told[told.cutoff >= CUTOFFS[5]]
+    grown: list[tuple[tuple[str, ...], int]] = []
+
+    def noted(x: pd.DataFrame, y: pd.Series, recipe: Recipe, *, seed: int, **others: Any) -> Trees:
+        grown.append((recipe.features, seed))
+        return fit_trees(x, y, recipe, seed=seed, **others)
+
+    monkeypatch.setattr("models.rounds.fit_trees", noted)
+    # Trees are as large as they may be, and there is one cutoff to leave aside: what is on trial alone is tried.
+    early, recipe = early.assign(cutoff=CUTOFFS[0]), Recipe("lightgbm", ("strength", "noise"), leaves=32)
+    recipe = replace(recipe, within_dates=True)
+    settled_on(early, late, recipe, on_trial={"strength": "one"}, seed=1)
+    both, one = recipe.features, ("noise",)
+    # At the end those of the most rounds, of what is read from now on.
+    assert grown == [(one, 1), (both, 1), (one, 2), (both, 2), (both, 1)]
+    grown.clear()
+    settled_on(early, late, recipe, on_trial={"noise": "one"}, seed=1)
+    assert grown == [(("strength",), 1), (both, 1)]
 
 
 def test_dates_are_read_within_dates_alone() -> None:
