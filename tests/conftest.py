@@ -1,11 +1,14 @@
 """Fixtures that every test file shares."""
 
+import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import Phase, settings
 from ibis.backends.sql import SQLBackend
+from mlflow import MlflowClient
 
 from builders import close_engine, open_engine
 from pipeline.tracking import Tracker
@@ -27,6 +30,28 @@ def undrawn(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if request.module.__name__ not in DRAWN:
             patch.setattr(Tracker, "log_figures", lambda _tracker, _figures: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stores_are_copied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give every shop a copy of one empty store, made when the first is asked for: its tables take MLflow seconds."""
+    empty, opened = tmp_path_factory.mktemp("store") / "mlflow.db", Tracker.open
+
+    def opened_copy(tracker: Tracker) -> MlflowClient:
+        if tracker.is_local and not tracker.exists():
+            if not empty.exists():
+                # It tells of every table.
+                for name in ("mlflow", "alembic"):
+                    logging.getLogger(name).setLevel(logging.ERROR)
+                MlflowClient(f"sqlite:///{empty}").search_experiments()
+            own = Path(tracker.uri.removeprefix("sqlite:///"))
+            own.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(empty, own)
+        return opened(tracker)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tracker, "open", opened_copy)
         yield
 
 

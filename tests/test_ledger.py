@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.columns import MEMBERSHIPS
@@ -142,6 +142,7 @@ def run(facts: Facts, days: Sequence[dt.date], order: Sequence[int], min_stay: i
     return ledger
 
 
+@settings(max_examples=40)
 @given(st.data())
 def test_no_order_of_nights_changes_the_ledger(data: st.DataObject) -> None:
     night = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=3, max_size=3)
