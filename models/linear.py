@@ -106,13 +106,25 @@ def fit_linear(
     knowing a feature gets a weight of its own where that is so for 1 % to 99 % of the rows. Constant and empty columns are left
     out. With `stays_within` no column goes further than what it was learned from, which takes weights that are held small: two
     large ones that cancel each other would no longer do so. What the `levels` of the rows' cutoffs (log-odds) tell is not put down
-    to features, and everybody is scored at the mean level. Of more than 30,000 rows so many are drawn, of a rare answer all that
-    fit, and each row then stands for as many as it was drawn from.
+    to features, and everybody is scored at the mean level. Of more than 30,000 rows so many are drawn, of a rare answer (of
+    amounts: of those who have one, or none) all that fit, and each row then stands for as many as it was drawn from.
     """
     weight = np.ones(len(x))
     if len(x) > MOST_ROWS:
-        chosen, weight = _drawn(y.to_numpy(dtype=np.float64), is_amount=is_amount, seed=seed)
+        chosen, weight = _drawn(y.to_numpy(dtype=np.float64), seed=seed)
         x, y, levels = x.iloc[chosen], y.iloc[chosen], None if levels is None else levels[chosen]
+    while True:
+        linear = _of_all(x, y, weight, levels, is_amount=is_amount, strength=strength, stays_within=stays_within)
+        against = [column.feature for column in linear.columns if column.weight * (monotone or {}).get(column.feature, 0) < 0]
+        if not against:
+            return linear
+        x = x.drop(columns=against)
+
+
+def _of_all(
+    x: pd.DataFrame, y: pd.Series, weight: Floats, levels: Floats | None, *, is_amount: bool, strength: float, stays_within: bool
+) -> Linear:
+    """Fit the drawn rows on every column of `x`."""
     scales, parts = [], []
     for name in x.columns:
         values = x[name].to_numpy(dtype=np.float64)
@@ -146,26 +158,15 @@ def fit_linear(
             intercept -= unknown * share
         columns.append(Column(name, is_logged, centre, spread, float(weights[at]), unknown, low, high))
         at += 2 if has_unknown else 1
-    against = [column.feature for column in columns if column.weight * (monotone or {}).get(column.feature, 0) < 0]
-    if against:
-        return fit_linear(
-            x.drop(columns=against),
-            y,
-            is_amount=is_amount,
-            strength=strength,
-            seed=seed,
-            monotone=monotone,
-            stays_within=stays_within,
-            levels=levels,
-        )
     return Linear(tuple(columns), intercept, is_amount)
 
 
-def _drawn(y: Floats, *, is_amount: bool, seed: int) -> tuple[np.ndarray, Floats]:
+def _drawn(y: Floats, *, seed: int) -> tuple[np.ndarray, Floats]:
     """Draw rows, and give their places and for how many rows each stands; their weights have a mean of 1."""
     order = np.random.default_rng(seed).permutation(len(y))
-    rare = y == (0.0 if y.mean() > 0.5 else 1.0)
-    if is_amount or rare.sum() * MOST_ROWS >= _FEWEST_RARE * len(y):
+    some = y > 0
+    rare = ~some if some.mean() > 0.5 else some
+    if not rare.any() or rare.sum() * MOST_ROWS >= _FEWEST_RARE * len(y):
         chosen = np.sort(order[:MOST_ROWS])
         return chosen, np.ones(MOST_ROWS)
     kept = order[rare[order]][: MOST_ROWS // 2]
@@ -184,14 +185,15 @@ def _fitted(x: Floats, y: pd.Series, weight: Floats, *, is_amount: bool, strengt
 def _solved(x: Floats, y: pd.Series, weight: Floats, *, is_amount: bool, strength: float) -> tuple[Floats, float]:
     if is_amount:
         # The mean is divided out, so that one strength means the same for pence and for thousands.
-        mean = float(y.clip(lower=0).mean()) or 1.0
-        poisson = PoissonRegressor(alpha=strength, solver="newton-cholesky", max_iter=100).fit(x, y.clip(lower=0) / mean)
+        mean = float(np.average(y.clip(lower=0), weights=weight)) or 1.0
+        poisson = PoissonRegressor(alpha=strength, solver="newton-cholesky", max_iter=100)
+        poisson.fit(x, y.clip(lower=0) / mean, weight)
         return np.asarray(poisson.coef_), float(poisson.intercept_) + float(np.log(mean))
     # The usual tolerance, of the mean gradient, is coarser than a rare answer itself.
     share = float(np.average(y, weights=weight))
     tolerance = min(1e-4, share / 100, (1 - share) / 100)
-    regression = LogisticRegression(C=1 / (strength * len(x)), solver="newton-cholesky", max_iter=100, tol=tolerance)
-    logistic = regression.fit(x, y, weight)
+    logistic = LogisticRegression(C=1 / (strength * len(x)), solver="newton-cholesky", max_iter=100, tol=tolerance)
+    logistic.fit(x, y, weight)
     return np.asarray(logistic.coef_[0]), float(logistic.intercept_[0])
 
 

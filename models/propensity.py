@@ -157,4 +157,7 @@ def _raised(booster: lightgbm.Booster, level: float) -> lightgbm.Booster:
 
 def raw_scores(booster: lightgbm.Booster, x: pd.DataFrame, *, threads: int = 0) -> Floats:
     """Predict what the booster says of `x`, before calibration: a probability or an amount. No threads are as many as cores."""
+    if x.empty:
+        # LightGBM refuses to be asked of nobody.
+        return np.empty(0)
     return np.asarray(booster.predict(x[booster.feature_name()], num_threads=threads), dtype=np.float64)

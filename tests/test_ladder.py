@@ -266,6 +266,33 @@ def test_a_linear_model_sees_the_rare_answer_whatever_is_drawn() -> None:
         assert fit.columns[0].weight == pytest.approx(1.0, abs=0.25)
 
 
+def test_a_feature_against_monotone_leaves_the_level_of_a_rare_answer() -> None:
+    random = np.random.default_rng(0)
+    x = pd.DataFrame(random.normal(size=(200_000, 2)), columns=["a", "b"])
+    y = pd.Series((random.random(len(x)) < expit(-7.6 + 0.8 * x.a + 0.5 * x.b)).astype(float))
+    fit = fit_linear(x, y, is_amount=False, strength=1e-4, seed=7, monotone={"b": -1})
+    assert fit.features == ("a",)
+    assert fit.raw(x).mean() == pytest.approx(y.mean(), rel=0.05)
+
+
+@pytest.mark.parametrize("payers", [25, 299_990, 300_000])
+def test_amounts_of_few_or_of_all_but_few_have_their_level_whatever_is_drawn(payers: int) -> None:
+    random = np.random.default_rng(0)
+    x = pd.DataFrame({"a": random.normal(size=300_000)})
+    y = pd.Series(np.where(random.permutation(len(x)) < payers, random.gamma(20, 5, len(x)), 0.0))
+    for seed in range(3):
+        fit = fit_linear(x, y, is_amount=True, strength=1e-4, seed=seed)
+        assert fit.raw(x).mean() == pytest.approx(y.mean(), rel=0.02)
+
+
+def test_nobody_is_asked_and_nobody_is_answered() -> None:
+    random = np.random.default_rng(0)
+    x = pd.DataFrame(random.normal(size=(600, 2)), columns=["a", "b"])
+    y = pd.Series((random.random(len(x)) < expit(x.a)).astype(float))
+    found = fit_rungs(x, y, ["logistic", "lightgbm", "blend"], Recipe("blend", ("a", "b")), is_amount=False, seed=1)
+    assert {rung: model.raw(x.head(0)).tolist() for rung, model in found.items()} == dict.fromkeys(found, [])
+
+
 def test_what_is_known_for_one_label_only_is_suspicious() -> None:
     rows = pd.DataFrame({"label": [0.0, 1.0] * 50, "told": [np.nan, 5.0] * 50})
     assert lone_aucs(rows, ["told"]) == {"told": 1.0}
