@@ -54,5 +54,4 @@ def told_errors() -> Iterator[Narrator]:
 
 def _is_interrupt(error: BaseException) -> bool:
     """Whether somebody pressed Ctrl-C; DuckDB makes a RuntimeError of it while a query runs."""
-    cause = error.__cause__ or error.__context__
-    return isinstance(error, KeyboardInterrupt) or (isinstance(error, RuntimeError) and isinstance(cause, KeyboardInterrupt))
+    return isinstance(error, KeyboardInterrupt) or (isinstance(error, RuntimeError) and str(error) == "Query interrupted")

@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
@@ -48,6 +50,21 @@ def refused(config: Path, code: int, *said: str, command: str = "train", as_of: 
 
 def source(folder: Path, *, path: str = "orders.csv", sql: str = SQL) -> list[dict[str, object]]:
     return [{"name": "orders", "tables": {"o": str(folder / path)}, "sql": sql}]
+
+
+def test_ctrl_c_while_the_engine_computes_is_told_as_such() -> None:
+    # In a process of its own, which the signal is for.
+    script = """
+import duckdb, os, signal, threading
+from pipeline.terminal import told_errors
+
+threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+with told_errors():
+    duckdb.connect().execute("SELECT count(*) FROM range(1_000_000_000_000)").fetchall()
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert told.returncode == 130
+    assert told.stderr == "interrupted: the last complete night and the champions stand as they were\n"
 
 
 def test_an_unknown_key(folder: Path) -> None:
