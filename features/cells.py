@@ -71,6 +71,11 @@ def read_instant(text: ir.StringColumn) -> ir.TimestampValue:
     )
 
 
+def is_day(text: ir.StringColumn) -> ir.BooleanValue:
+    """Whether a text that `read_instant` reads is a date without a time."""
+    return text.strip().re_search(f"^{_DATE_OR_SLASHED}$")
+
+
 def refuse_no_time(column: ir.Column, gives: str) -> None:
     """Raise ConfigError for a column whose type cannot be meant as time: a number would be read as seconds since 1970."""
     kind = column.type()

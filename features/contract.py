@@ -9,7 +9,7 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 from ibis import _
 
-from features.cells import exact, read_instant, read_number, read_text, refuse_no_time, written
+from features.cells import exact, is_day, read_instant, read_number, read_text, refuse_no_time, written
 from features.csv_files import MOST_EXACT
 from features.errors import ConfigError, did_you_mean, listed
 from features.local_time import local_time
@@ -62,8 +62,8 @@ def conform(raw: ir.Table, source: str) -> ir.Table:
     """Cast a source's rows to the contract's columns; rows that cannot be cast keep what came (JSON) and what is wrong with it.
 
     Gives every column of the contract (null where the source has none), `source_name`, `broken` (a reason, or null) and `came_as`.
-    Time: strings and zoned timestamps become UTC; a timestamp without a zone is taken as UTC. A date is midnight UTC of that day,
-    and that day in local time: in no zone is it known earlier.
+    Time: strings and zoned timestamps become UTC; a timestamp without a zone is taken as UTC. A date, also one in text, is midnight
+    UTC of that day, and that day in local time: in no zone is it known earlier.
 
     Raises ConfigError when a required column is missing, a column is not an event column, or a type cannot be meant.
     """
@@ -80,6 +80,9 @@ def conform(raw: ir.Table, source: str) -> ir.Table:
     cast = {name: _cast(raw[name], kind) if name in raw.columns else ibis.null(kind) for name, kind in COLUMNS.items()}
     if raw.event_ts.type().is_date():
         cast["utc_offset_minutes"] = ibis.coalesce(cast["utc_offset_minutes"], 0)
+    elif raw.event_ts.type().is_string():
+        offset = cast["utc_offset_minutes"]
+        cast["utc_offset_minutes"] = (offset.isnull() & is_day(raw.event_ts)).ifelse(0, offset)
     unreadable = [
         (_is_given(raw[name]) & cast[name].isnull(), f"{name} is not a number")
         for name, kind in OPTIONAL.items()

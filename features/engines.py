@@ -1,5 +1,6 @@
 """The engine that runs the expressions: DuckDB, embedded; see `features.spark` for the other one."""
 
+import glob
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -271,7 +272,8 @@ def confine(engine: Backend, files: list[str]) -> None:
     The SQL of a source is parsed and checked before it runs; this is the second lock: whatever slips through can neither read
     nor write another file, load an extension, or undo the lock.
     """
-    engine.raw_sql(f"SET allowed_paths = {quoted(files)}")
+    # Also as they are named in a query, where letters of a pattern are written so that they are none.
+    engine.raw_sql(f"SET allowed_paths = {quoted([*files, *map(glob.escape, files)])}")
     engine.raw_sql(f"SET allowed_directories = {quoted([str(_spilled(engine))])}")
     engine.raw_sql("SET enable_external_access = false")
     engine.raw_sql("SET lock_configuration = true")

@@ -253,6 +253,35 @@ def query(sql: str, tables: Collection[str]) -> str:
     return canonical
 
 
+_KEEPS_TEXT = (
+    exp.Column, exp.Identifier, exp.Paren, exp.Coalesce, exp.Concat, exp.DPipe, exp.Trim, exp.Lower, exp.Upper, exp.DataType,
+)  # fmt: skip
+
+
+def passed_as(sql: str, names: Collection[str]) -> set[str]:
+    """Name the columns (lower case) whose text a checked query passes on as one of `names`, or as a name that ends in `_id`.
+
+    >>> sorted(passed_as("SELECT CAST(card AS TEXT) AS user_id, price * 2 AS amount FROM t", ["user_id"]))
+    ['card', 'user_id']
+    """
+    tree = parse(sql)
+    given = [(alias.alias.lower(), read) for alias in tree.find_all(exp.Alias) if (read := _text_of(alias.this))]
+    found = {*names, *(name for column in tree.find_all(exp.Column) if (name := column.name.lower()).endswith("_id"))}
+    while more := {read for alias, read in given if alias in found or alias.endswith("_id")} - found:
+        found |= more
+    return found
+
+
+def _text_of(value: exp.Expr) -> str | None:
+    """Name the one column of which an expression gives the text, or None where it computes something else."""
+    for node in value.walk():
+        is_text = node.is_string if isinstance(node, exp.Literal) else node.is_type(*exp.DataType.TEXT_TYPES)
+        if not (is_text or isinstance(node, _KEEPS_TEXT)):
+            return None
+    read = {column.name.lower() for column in value.find_all(exp.Column)}
+    return read.pop() if len(read) == 1 else None
+
+
 def quoted(text: str | list[str]) -> str:
     """Write a text, or a list of texts, as DuckDB's SQL has it.
 

@@ -14,14 +14,16 @@ from ibis.backends.duckdb import Backend
 from ibis.backends.sql import SQLBackend
 from sqlglot import exp
 
-from features.csv_files import csv_call, long_ids, types_of
+from features.contract import COLUMNS
+from features.csv_files import csv_call, long_ids, named, odd_line, refuse_no_header, rewritten_ids, types_of
 from features.engines import confine, engine_errors
 from features.errors import BeforehandError, ConfigError, DataError, did_you_mean, first_line, listed
-from features.expressions import DIALECT, query, renamed
+from features.expressions import DIALECT, passed_as, query, renamed
 from features.spark_files import open_on_spark
 
 PACKAGE = "package://"
 _SUFFIXES = (".parquet", ".csv", ".csv.gz")
+_TEXTS = frozenset(name for name, kind in COLUMNS.items() if kind == "string")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def read_sources(engine: SQLBackend, sources: Iterable[Source]) -> dict[str, ir.
         for source in sources:
             try:
                 # The aliases of two sources may be the same word for different files, so each becomes a view of its own.
-                views = {alias: _open(engine, source, alias, files) for alias, files in opened[source.name].items()}
+                ids = passed_as(queries[source.name], _TEXTS)
+                views = {alias: _open(engine, source, alias, files, ids) for alias, files in opened[source.name].items()}
                 results[source.name] = _run(engine, source, renamed(queries[source.name], views), list(views.values()))
             except BeforehandError as error:
                 problems.append(error)
@@ -102,36 +105,45 @@ def _columns(engine: SQLBackend, sql: str) -> list[str]:
     return list(engine.raw_sql(sqlglot.transpile(sql, read=DIALECT, write=engine.dialect)[0]).columns)
 
 
-def _open(engine: SQLBackend, source: Source, alias: str, files: list[str]) -> str:
+def _open(engine: SQLBackend, source: Source, alias: str, files: list[str], ids: set[str]) -> str:
     """Make a view over the files, of CSV files a table, and give its name."""
     view = f"{source.name}.{alias}"
     try:
-        columns = _view(engine, view, files) if isinstance(engine, Backend) else open_on_spark(engine, view, files)
+        open_files = _view if isinstance(engine, Backend) else open_on_spark
+        columns = open_files(engine, view, files, ids)
     except duckdb.Error as error:
-        raise DataError(
-            f"sources.{source.name}.tables.{alias}: {files[0]} is not what its name says: {_told(error)}; "
-            "check that the file is whole and its ending (.parquet, .csv or .csv.gz) is right"
-        ) from None
+        raise DataError(f"sources.{source.name}.tables.{alias}: {_told(error, files)}") from None
+    except DataError as error:
+        raise DataError(f"sources.{source.name}.tables.{alias}: {error}") from None
     if not columns:
         raise DataError(f"sources.{source.name}.tables.{alias}: {files[0]} has no columns")
     return view
 
 
-def _told(error: duckdb.Error) -> str:
+def _told(error: duckdb.Error, files: Sequence[str]) -> str:
+    said = first_line(error)
     if "not utf-8" in str(error).lower():
-        return "it is not in UTF-8; convert it, as `iconv -f latin1 -t utf-8` does"
-    if "sniffing" not in str(error):
-        return first_line(error)
-    return "its lines do not make one table (line ends of two kinds, an open quote, or more columns than in the first line)"
+        said = "it is not in UTF-8; convert it, as `iconv -f latin1 -t utf-8` does"
+    elif files[0].endswith(".parquet"):
+        pass
+    elif odd := odd_line(files):
+        return f"{odd}; mend that line, and if the first line names no columns, take it out"
+    elif "sniffing" in str(error):
+        said = "its lines do not make one table (line ends of two kinds, or an open quote)"
+    ending = "check that the file is whole and its ending (.parquet, .csv or .csv.gz) is right"
+    return f"{files[0]} is not what its name says: {said}; {ending}"
 
 
-def _view(engine: Backend, view: str, files: list[str]) -> Sequence[str]:
-    if files[0].endswith(".parquet"):
-        return tuple(engine.read_parquet(files, table_name=view, union_by_name=True).columns)
-    # A view would guess their types again at each look, so the rows are taken along.
+def _view(engine: Backend, view: str, files: list[str], ids: set[str]) -> Sequence[str]:
     name = exp.to_identifier(view, quoted=True).sql(DIALECT)
+    if files[0].endswith(".parquet"):
+        engine.raw_sql(f"CREATE OR REPLACE TEMP VIEW {name} AS FROM read_parquet({named(files)}, union_by_name = true)")
+        return tuple(engine.table(view).columns)
+    # A view would guess their types again at each look, so the rows are taken along.
     engine.raw_sql(f"CREATE TEMP TABLE {name} AS FROM {csv_call(files)}")
-    if as_text := long_ids(engine.raw_sql, name, types_of(engine.raw_sql, name)):
+    types = types_of(engine.raw_sql, name)
+    refuse_no_header(files[0], types)
+    if as_text := [*long_ids(engine.raw_sql, name, types), *rewritten_ids(engine.raw_sql, files, types, ids)]:
         engine.raw_sql(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM {csv_call(files, as_text)}")
     return tuple(engine.table(view).columns)
 
@@ -141,7 +153,9 @@ def _files(pattern: str) -> list[str]:
     path = _package_path(pattern) if pattern.startswith(PACKAGE) else pattern
     if not path.endswith(_SUFFIXES):
         raise ConfigError(f"{pattern!r} does not end in {listed(_SUFFIXES)}: these are the formats that can be read")
-    files = sorted(str(Path(file).resolve()) for file in glob.glob(path, recursive=True))  # noqa: PTH207 - absolute patterns
+    # A file may have the letters of a pattern in its name.
+    found = [path] if Path(path).is_file() else glob.glob(path, recursive=True)  # noqa: PTH207 - absolute patterns
+    files = sorted(str(Path(file).resolve()) for file in found)
     if not files:
         folder = Path(path).parent
         nearby = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []

@@ -1,7 +1,7 @@
 """Files on Spark: those that it reads as DuckDB does are its own to read, the others are copied once; what it computes."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 from uuid import uuid4
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ibis.backends.sql import SQLBackend
 
-from features.csv_files import csv_call, long_ids, types_of
+from features.csv_files import csv_call, long_ids, named, refuse_no_header, rewritten_ids, types_of
 from features.expressions import quoted
 from features.spark import SCRATCH
 
@@ -21,23 +21,28 @@ _SAME = ("BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE
 _WRITTEN_AS = {"TIMESTAMP_NS": "TIMESTAMP", "TIMESTAMP_MS": "TIMESTAMP", "TIMESTAMP_S": "TIMESTAMP", "TIME": "VARCHAR"}
 
 
-def open_on_spark(engine: SQLBackend, view: str, files: Sequence[str]) -> list[str]:
+def open_on_spark(engine: SQLBackend, view: str, files: Sequence[str], ids: Collection[str]) -> list[str]:
     """Make a view over the files (all Parquet or all CSV, at least one) and give its columns.
+
+    `ids` names the columns, in lower case, of which a CSV file's cells must stay as they are written.
 
     Parquet is read by the executors. CSV, whose types are guessed, and Parquet with types that Spark lacks go through DuckDB first,
     on the driver and in bounded memory, as a Parquet copy in the session's scratch folder: both engines then see the same cells.
-    Executors must see these folders where the driver does. Raises duckdb.Error where a file cannot be read.
+    Executors must see these folders where the driver does. Raises duckdb.Error where a file cannot be read,
+    DataError where a CSV file has no header.
 
     Nothing locks Spark to the files, as `confine` does DuckDB: there it is the check of the SQL that keeps a source to its tables.
     """
     session = engine.raw_sql("SELECT 1").sparkSession
     with duckdb.connect(config={"memory_limit": "1GB", "threads": 2, "temp_directory": session.conf.get(SCRATCH)}) as reader:
         reader.execute("SET TimeZone = 'UTC'")
-        names = quoted(list(files))
+        names = named(files)
         is_csv = not files[0].endswith(".parquet")
         read = csv_call(files) if is_csv else f"read_parquet({names}, union_by_name = true)"
         types = types_of(reader.execute, read)
-        if is_csv and (as_text := long_ids(reader.execute, read, types)):
+        if is_csv:
+            refuse_no_header(files[0], types)
+            as_text = [*long_ids(reader.execute, read, types), *rewritten_ids(reader.execute, files, types, ids)]
             read, types = csv_call(files, as_text), types | dict.fromkeys(as_text, "VARCHAR")
         if is_csv or not _is_plain(files, types) or _differ(reader, names):
             files = [_copy(reader, read, types, Path(session.conf.get(SCRATCH)))]

@@ -311,6 +311,8 @@ def _refuse_bad_share(broken: int, rows: int, what: str, rejected: pa.Table, set
     if share > allowed:
         reasons = listed(_reasons(rejected))
         later = ", or contract.max_future where these are good events of later nights" if "max_future" in reasons else ""
+        if "is not a time" in reasons:
+            later += ". Times are read as ISO 8601 writes them: let the SQL turn others into it, as in strptime(day, '%m/%d/%Y')"
         raise DataError(
             f"{broken:,} of {rows:,} {what} ({share:.1%}) break the contract, contract.max_bad_share allows "
             f"{allowed:.1%}. Reasons: {reasons}. Mend the source, or raise the limit{later}"

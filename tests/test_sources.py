@@ -34,9 +34,14 @@ def rows(table: ir.Table) -> list[tuple[object, ...]]:
 EXPECTED = [("ann", at("2024-03-01 10:00"), "purchase", 5.0), ("bob", at("2024-03-02 11:30"), "purchase", 7.5)]
 
 
-@pytest.mark.parametrize("name", ["orders.csv", "orders.csv.gz", "orders.parquet", "o'brien/orders.csv", "two words.csv"])
+@pytest.mark.parametrize(
+    "name", ["orders.csv", "orders.csv.gz", "orders.parquet", "o'brien/orders.csv", "two words.csv", "a[1].csv", "[a]/b?*.parquet"]
+)
 def test_file_is_read_by_its_ending(engine: SQLBackend, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    # What a pattern would find instead.
+    write_csv(path.with_name("a1.csv"), ORDERS[:1])
     if name.endswith(".parquet"):
         ORDERS.dropna(axis="columns", how="all").astype({"amount": float}).to_parquet(path)
     else:
@@ -95,6 +100,93 @@ def test_ids_longer_than_a_float_stay_apart_and_leave_the_others_as_they_are(
     found = conform(read(engine, tmp_path / "*.csv"), "orders").select("user_id", "amount", "item_id").execute()
     assert sorted(found.user_id) == sorted([*long, "42", "43"])
     assert sorted(found.dropna().itertuples(index=False, name=None)) == [("42", 2.0, "7.5"), ("43", 0.5, "8")]
+
+
+@pytest.mark.parametrize("name", ["card as user_id", "cast(card as varchar) as user_id", "'c' || card as user_id"])
+def test_an_id_stays_as_it_is_written(engine: SQLBackend, tmp_path: Path, name: str) -> None:
+    (tmp_path / "1.csv").write_text("card,price,shop\n10.10,9.90,0x1a\n10.1,9.9,26\n7.0,1,3\n")
+    found = read(engine, tmp_path / "1.csv", f"select {name}, price * 2 as amount, shop as region from o")
+    assert [(user.removeprefix("c"), *rest) for user, *rest in rows(found)] == [
+        ("10.1", 19.8, "26"),
+        ("10.10", 19.8, "0x1a"),
+        ("7.0", 2.0, "3"),
+    ]
+
+
+def test_whole_ids_that_are_written_as_floats_are_the_whole_ids(engine: SQLBackend, tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("user_id,event_ts,event_type\n12.0,2024-03-01,purchase\n,2024-03-01,purchase\n")
+    assert set(conform(read(engine, tmp_path / "1.csv"), "orders").execute().user_id.dropna()) == {"12"}
+
+
+@pytest.mark.parametrize("kind", ["date", "timestamp"])
+@pytest.mark.parametrize(
+    "sql", ["select * from o", "select user_id, event_type, strptime(left(event_ts, 10), '%m/%d/%Y') as event_ts from o"]
+)
+def test_days_in_another_order_are_no_guess(engine: SQLBackend, tmp_path: Path, kind: str, sql: str) -> None:
+    written = {"date": "03/01/2024", "timestamp": "03/01/2024 10:00"}[kind]
+    (tmp_path / "1.csv").write_text(f"user_id,event_type,event_ts\nann,purchase,{written}\n")
+    (tmp_path / "2.csv").write_text("user_id,event_type,event_ts\nbob,purchase,03/31/2024\n")
+    found = conform(read(engine, tmp_path / "*.csv", sql), "orders").execute().sort_values("user_id")
+    if "strptime" in sql:
+        assert found.event_ts.tolist() == [at("2024-03-01"), at("2024-03-31")]
+    else:
+        assert set(found.broken) == {"event_ts is not a time"}
+
+
+HEAD = "user_id,event_ts,event_type"
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        ("ann,2024-03-01,purchase,and,more", r"line 22 has fewer or more cells than there are 3 columns in its first line"),
+        ("Total rows: 20", r"line 22 has fewer or more cells than there are 3 columns"),
+        ("ann,2024-03-01", r"line 22 has fewer or more cells than there are 3 columns"),
+        ('"ann,b",2024-03-01,"purchase', r"line 22 opens a quote that is not closed"),
+        ("# ann,2024-03-01", r"line 22 has fewer or more cells"),
+    ],
+)
+@pytest.mark.parametrize("after", ["", "ann,2024-03-01,purchase\n" * 3])
+def test_a_line_that_is_no_row_is_named_and_none_is_lost(
+    engine: SQLBackend, tmp_path: Path, odd: str, said: str, after: str
+) -> None:
+    good = "ann,2024-03-01,purchase\n"
+    (tmp_path / "1.csv").write_text(f"{HEAD}\n{good}")
+    (tmp_path / "2.csv").write_text(f"{HEAD}\n{good * 20}{odd}\n{after}")
+    with pytest.raises(DataError, match=rf"^sources\.orders\.tables\.o: .*2\.csv: {said}") as raised:
+        read(engine, tmp_path / "*.csv")
+    assert "ann" not in str(raised.value)
+
+
+def test_a_title_above_the_names_of_columns_is_told(engine: SQLBackend, tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text(f"Sales of 2024\n\n{HEAD}\nann,2024-03-01,purchase\n")
+    with pytest.raises(DataError, match=r"1\.csv: line 3 has fewer or more cells than there is one column in its first line; mend"):
+        read(engine, tmp_path / "1.csv")
+
+
+@pytest.mark.parametrize("day", ["2024-03-01", "2024-03-01T10:00:00Z", "03/01/2024"])
+def test_a_file_without_a_header_is_refused_and_no_cell_told(engine: SQLBackend, tmp_path: Path, day: str) -> None:
+    (tmp_path / "1.csv").write_text(f"ann,{day},purchase\nbob,{day},purchase\n")
+    with pytest.raises(DataError, match=r"tables\.o: .*1\.csv has no header: its first line holds a time") as raised:
+        read(engine, tmp_path / "1.csv")
+    assert "ann" not in str(raised.value)
+
+
+def test_a_column_of_numbers_may_be_named_by_a_day(engine: SQLBackend, tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("user_id,2024-03-01\nann,5\n")
+    assert rows(read(engine, tmp_path / "1.csv")) == [("ann", 5)]
+
+
+def test_the_delimiter_is_that_of_the_first_line(engine: SQLBackend, tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text('"user_id";"a,b,c"\nann;"1,5"\n')
+    assert rows(read(engine, tmp_path / "1.csv")) == [("ann", "1,5")]
+
+
+def test_files_of_two_delimiters_are_refused(engine: SQLBackend, tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("user_id;d\nann;1\n")
+    (tmp_path / "2.csv").write_text("user_id|d\nbob|2\n")
+    with pytest.raises(DataError, match=r"1\.csv has ';' between its columns, .*2\.csv '\|': give each kind of file an alias"):
+        read(engine, tmp_path / "*.csv")
 
 
 @pytest.mark.parametrize(("sql", "given"), [("amount / (amount - 5)", float("inf")), ("amount // (amount - 5)", None)])
