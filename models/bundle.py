@@ -69,6 +69,15 @@ class TargetBundle:
         """The features it reads, in order."""
         return self.model.features
 
+    def other_question(self, asked: Mapping[str, Any]) -> str | None:
+        """Say in what the question `asked` (see `features.labels.definition`) differs from its own, or None where it is that."""
+        different = [key for key, value in asked.items() if self.definition.get(key) != value]
+        return ", ".join(f"{key}: {self.definition.get(key)!r} became {asked[key]!r}" for key in different) or None
+
+    def other_features(self, said: Mapping[str, str]) -> list[str]:
+        """Name its features that the config has changed since, with what it says of them (`said`, as in `definitions`)."""
+        return [f"{name} ({was!r}, now {said.get(name)!r})" for name, was in self.definitions.items() if said.get(name) != was]
+
     def predict(self, frame: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """Score a frame that has the bundle's features (float64, null allowed): one column `score`.
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from features.errors import GateError, StoreError, listed
 from features.families.outcomes import on_trial_for
-from features.labels import Target
+from features.labels import Target, definition
 from models.backtest import (
     CHAMPION,
     DISJOINT,
@@ -105,7 +105,8 @@ def test(
     A champion predicts those origins that lie after all it was trained on itself; at the others its recipe is made anew.
     """
     settings = past.settings
-    incomparable = {name: why for name, bundle in champions.items() if (why := _why_incomparable(bundle, past)) is not None}
+    there = [target for target in past.targets if target.name in champions]
+    incomparable = {target.name: why for target in there if (why := _why_incomparable(target, champions[target.name], past))}
     beside = {name: bundle.recipe for name, bundle in champions.items() if bundle is not None and name not in incomparable}
     bolder = _bolder(past, recipes)
     asked = [
@@ -265,8 +266,14 @@ def _with_disjoint(backtest: Backtest, past: Past, target: Target, recipe: Recip
     return replace(backtest, predictions=backtest.predictions.assign(**{DISJOINT: score}))
 
 
-def _why_incomparable(champion: TargetBundle | None, past: Past) -> str | None:
+def _why_incomparable(target: Target, champion: TargetBundle | None, past: Past) -> str | None:
+    """Say why no night could be scored by the champion as the config is now, or None where one could."""
     if champion is None:
         return "its files cannot be read"
-    missing = [name for name in champion.recipe.features if name not in past.names]
-    return f"it reads {len(missing)} features that are not built now: {listed(missing)}" if missing else None
+    if was := champion.other_question(definition(target)):
+        return f"it answers another question, {was}"
+    if missing := [name for name in champion.recipe.features if name not in past.names]:
+        return f"it reads {len(missing)} features that are not built now: {listed(missing)}"
+    if changed := champion.other_features(past.log.features.definitions):
+        return f"it learned from features that the config has changed since: {listed(changed)}"
+    return None

@@ -131,10 +131,7 @@ def load_champions(night: NightRun) -> NightRun:
         assert isinstance(bundle, TargetBundle)
         for warning in bundle.warnings:
             night.narrator.say(f"  {target.name}, when tested: {warning}")
-        asked = definition(target)
-        different = [key for key, value in asked.items() if bundle.definition.get(key) != value]
-        if different:
-            was = ", ".join(f"{key}: {bundle.definition.get(key)!r} became {asked[key]!r}" for key in different)
+        if was := bundle.other_question(definition(target)):
             changed.append(f"targets.{target.name} ({was})")
     until = {bundle.trained_until for bundle in target_models(champions).values()}
     later = sorted(day for day in until if day > night.as_of.isoformat())
@@ -149,7 +146,7 @@ def load_champions(night: NightRun) -> NightRun:
     kept = {
         name: challenger
         for name, challenger in challengers.items()
-        if isinstance(challenger.bundle, TargetBundle) and dict(challenger.bundle.definition) == asked_now[name]
+        if isinstance(challenger.bundle, TargetBundle) and not challenger.bundle.other_question(asked_now[name])
     }
     return replace(night, champions=champions, challengers=kept)
 
@@ -186,14 +183,13 @@ def refuse_other_features(night: NightRun) -> None:
 
 def _unlike(bundle: TargetBundle | PersonaBundle, features: FeatureSet) -> str | None:
     """Say which features of a model are not built or are others now, and what to do; None where all are as they were."""
-    built, said = set(features.names), features.definitions
+    built = set(features.names)
     if missing := [name for name in bundle.features if name not in built]:
         return (
             f"needs features that are not built tonight: {listed(missing)}. Bring back their columns, windows or targets, or run "
             "`beforehand train` again"
         )
-    then = bundle.definitions if isinstance(bundle, TargetBundle) else {}
-    if changed := [f"{name} ({was!r}, now {said.get(name)!r})" for name, was in then.items() if said.get(name) != was]:
+    if isinstance(bundle, TargetBundle) and (changed := bundle.other_features(features.definitions)):
         return (
             f"learned from features that the config has changed since: {listed(changed)}. Take that back, give them another name, "
             "or run `beforehand train` again"

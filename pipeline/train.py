@@ -145,7 +145,9 @@ def judge(past: Past, tested: Tested, champions: Mapping[str, TargetBundle | Non
     """Let the gates look at a challenger: the champion, the labels, calibration, stability, and the data."""
     told, report, is_amount = past.settings.gates, tested.report, tested.target.is_amount
     measure = AMOUNT_MEASURE if is_amount else told.metric
-    label, champion = past.labels[tested.target.name].label, champions.get(tested.target.name)
+    label = past.labels[tested.target.name].label
+    # One that no night could be scored with is not missed.
+    champion = champions.get(tested.target.name) if tested.incomparable is None else None
     # An origin with a handful of either label says more about chance than about the model.
     at_origins = {
         origin: found[measure]

@@ -293,3 +293,19 @@ def test_a_longer_horizon_of_one_question_is_never_likelier_to_see_nothing(folde
     assert (asked.purchase_56d_score >= asked.purchase_28d_score).all()
     # Two models that were merely clipped would agree to the last digit for many.
     assert (asked.churn_56d_score < asked.churn_28d_score).mean() > 0.5
+
+
+def test_a_champion_of_another_question_holds_nobody_back(folder: Path) -> None:
+    churn = yaml.safe_load((folder / "shop.yaml").read_text())["targets"][0]
+    # One order, long before the cutoffs: one label, where the champion knew two.
+    other = churn | {"events": "order_id = 'o0'"}
+    config = config_of(folder, "other", targets=[other], segments=[])
+    tested = run("backtest", "--config", config, "--as-of", LATER, "--json")
+    assert tested.exit_code == 0, tested.output
+    told = json.loads(tested.stdout)["targets"][0]
+    assert told["champion"].startswith("it answers another question, events: ")
+    assert run("score", "--config", config, "--as-of", LATER).exit_code == 2
+    done = run("train", "--config", config, "--as-of", LATER)
+    assert done.exit_code == 0, done.output
+    assert int(versions(folder)["churn_28d"]) > 1
+    assert run("score", "--config", config, "--as-of", LATER).exit_code == 0

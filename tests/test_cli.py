@@ -53,11 +53,12 @@ def source(folder: Path, *, path: str = "orders.csv", sql: str = SQL) -> list[di
 
 
 def test_ctrl_c_while_the_engine_computes_is_told_as_such() -> None:
-    # In a process of its own, which the signal is for.
+    # In a process of its own, which the signal is for, and which a shell that runs it in the background lets ignore it.
     script = """
 import duckdb, os, signal, threading
 from pipeline.terminal import told_errors
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
 with told_errors():
     duckdb.connect().execute("SELECT count(*) FROM range(1_000_000_000_000)").fetchall()
