@@ -14,9 +14,8 @@ from features.errors import ConfigError, DataError, StoreError, did_you_mean, li
 from pipeline import tables
 from pipeline.ledger import state
 from pipeline.progress import Narrator
-from pipeline.recorded import latest, settings_then, versions_then
+from pipeline.recorded import recorded_runs, settings_then, versions_then
 from pipeline.settings import Settings
-from pipeline.tables import nights
 from pipeline.tracking import Champion, Tracker
 from pipeline.worlds import Story, sizes
 
@@ -63,7 +62,7 @@ def explain_change(settings: Settings, segment: str, first: date, last: date, tr
     Raises DataError where a night is not recorded, ConfigError where neither night knows the segment, StoreError where the models
     of the first night or the settings of any cannot be read.
     """
-    recorded = latest(nights(settings.output))
+    recorded = recorded_runs(settings)
     days = _nights_between(recorded, first, last)
     told = {day: settings_then(recorded[day], settings) for day in (first, *days)}
     names = {one.name for day in (first, last) for one in told[day].segments}

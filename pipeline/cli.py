@@ -74,9 +74,13 @@ def score(
 @app.command()
 def nightly(config: ConfigPath = DEFAULT_CONFIG, as_of: AsOf = None, json_: Json = False) -> None:
     """Train when no champion is there or the last training is older than `training.every`, then score."""
+    from pipeline.score import recorded_nights
+
     with told_errors() as narrator:
         settings, day = read_settings(config), typed_date(as_of)
         training = None
+        # What the night would be refused for is told before a training, not after it.
+        recorded_nights(settings)
         why = _why_train(settings, day)
         if why:
             narrator.say(f"training on what was known on {day}: {why}")

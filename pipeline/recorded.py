@@ -1,7 +1,7 @@
 """Recorded nights: what the tables still know of them, as the segment stage reads it."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 from pydantic import ValidationError
 
-from features.errors import StoreError
+from features.errors import ConfigError, StoreError, listed
 from pipeline import tables
 from pipeline.columns import PERSONA, REASONS, USER
 from pipeline.segments import BEFORE, Forming, Places, before_schema, places_of
@@ -75,9 +75,19 @@ def forming_of(settings: Settings, as_of: date, *, has_before: bool) -> Forming:
     )
 
 
-def latest(recorded: Iterable[Mapping[str, Any]]) -> dict[date, Mapping[str, Any]]:
-    """Give the last run of every recorded night, by date, in order of the dates."""
-    found = {row["as_of"]: row for row in recorded}
+def recorded_runs(settings: Settings) -> dict[date, Mapping[str, Any]]:
+    """Give the last run of every recorded night (a row of `nights`), by date, in order of the dates.
+
+    Raises ConfigError where the nights are those of a config of another name: each would overwrite the nights of the other.
+    """
+    found = {row["as_of"]: row for row in tables.nights(settings.output)}
+    told = [json.loads(row.get("settings") or "null") for row in found.values()]
+    others = {named["name"] for named in told if isinstance(named, dict) and "name" in named} - {settings.name}
+    if others:
+        raise ConfigError(
+            f"output: {settings.output} holds the nights of {listed(sorted(others))}, and this config is named {settings.name}: "
+            "give it a folder of its own, or back the name it had"
+        )
     return dict(sorted(found.items()))
 
 

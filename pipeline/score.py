@@ -30,11 +30,11 @@ from pipeline.known import known_of, target_models, with_asked
 from pipeline.ledger import NO_STAYS, Stays, reopened, settled, turns_of
 from pipeline.plays import refuse_new_salt, salt_digest
 from pipeline.progress import Narrator
-from pipeline.recorded import forming_of, latest, recorded_answers, settings_then, settings_told, stood, stood_from
+from pipeline.recorded import forming_of, recorded_answers, recorded_runs, settings_then, settings_told, stood, stood_from
 from pipeline.rule_checks import RuleCheck, check_rules
 from pipeline.segments import BEFORE, TURNS, Forming, Places, refuse_unknown, segments_rows
 from pipeline.settings import PERSONAS, Settings
-from pipeline.tables import STAGED, Files, Night, exclusive, memberships, nights, recover, write_night
+from pipeline.tables import STAGED, Files, Night, exclusive, memberships, recover, write_night
 from pipeline.tables import read as tables_read
 from pipeline.tracking import Champion, Tracker
 
@@ -335,8 +335,8 @@ def run_night(settings: Settings, as_of: date, tracker: Tracker, narrator: Narra
 
 
 def recorded_nights(settings: Settings) -> dict[date, Mapping[str, Any]]:
-    """Give the nights that the tables hold, by date; raises ConfigError when one was drawn with another salt."""
-    recorded = latest(nights(settings.output))
+    """Give the nights that the tables hold, by date; raises ConfigError when one is of another config or salt."""
+    recorded = recorded_runs(settings)
     refuse_new_salt(settings.plays, [json.loads(row["checks"]).get("salt") for row in recorded.values()])
     return recorded
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from features.errors import DataError, listed
+from pipeline.recorded import recorded_runs
 from pipeline.settings import Settings
-from pipeline.tables import nights
 
 # A column: its name, and a cell for each row.
 Column = tuple[str, Sequence[str]]
@@ -27,7 +27,7 @@ _NOTE_WIDTH = 14
 
 def night_dates(settings: Settings) -> list[date]:
     """Give the dates of all recorded nights in order, at least one; raises DataError when there is none."""
-    dates = sorted({row["as_of"] for row in nights(settings.output)})
+    dates = list(recorded_runs(settings))
     if not dates:
         raise DataError(f"no night has been written below {settings.output} yet: run `beforehand score --as-of DATE`")
     return dates

@@ -11,7 +11,7 @@ from rich.console import Console
 from features.errors import DataError
 from pipeline.columns import with_arrow
 from pipeline.flow import IN_NONE
-from pipeline.recorded import versions_in
+from pipeline.recorded import recorded_runs, versions_in
 from pipeline.settings import Settings
 from pipeline.show import (
     UNKNOWN,
@@ -26,7 +26,7 @@ from pipeline.show import (
     shown_night,
 )
 from pipeline.show_personas import persona_label, persona_names
-from pipeline.tables import ORDER, nights, read
+from pipeline.tables import ORDER, read
 
 MOST_AT_RISK = 10
 # Not why: in a frame the reasons of millions would be ten gigabytes.
@@ -43,7 +43,7 @@ def tell_night(settings: Settings, as_of: date | None) -> dict[str, Any]:
     means = {f"{target.name}_score" for target in settings.targets}
     segments = read(settings.output, "segments", day, columns=means.union(_OF_USERS)).to_pandas()
     scores = read(settings.output, "scores", day, columns=_OF_SCORES).to_pandas()
-    run = next(row for row in reversed(nights(settings.output)) if row["as_of"] == day)
+    run = recorded_runs(settings)[day]
     targets = asked_targets(settings, list(segments))
     if not targets:
         raise DataError(f"the night of {day} has none of the config's targets: run `beforehand train` and `score` again")

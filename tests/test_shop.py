@@ -166,6 +166,16 @@ def test_a_night_that_is_killed_while_writing_leaves_the_last_one_whole(shop: Pa
         assert NEXT not in direct
 
 
+@pytest.mark.parametrize("command", ["score", "nightly", "show", "validate"])
+def test_a_config_of_another_name_leaves_the_nights_alone(shop: Path, command: str) -> None:
+    before, other = tables(shop, NIGHT), shop.with_name("other.yaml")
+    other.write_text(shop.read_text().replace("name: tea_shop", "name: coffee_shop"))
+    refused = run(command, "--config", other, "--as-of", NIGHT)
+    assert refused.exit_code == 2
+    assert "holds the nights of tea_shop, and this config is named coffee_shop: give it a folder of its own" in refused.stderr
+    assert_same(before, tables(shop, NIGHT))
+
+
 def test_an_interrupted_training_leaves_the_champions(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline import train
 
