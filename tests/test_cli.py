@@ -53,8 +53,8 @@ def source(folder: Path, *, path: str = "orders.csv", sql: str = SQL) -> list[di
 
 
 def test_ctrl_c_while_the_engine_computes_is_told_as_such() -> None:
-    # In a process of its own, which the signal is for, and which would ignore it as a shell's job in the background. Of several threads
-    # DuckDB may leave all to others and look for signals only when they are done.
+    # In a process of its own, which the signal is for, and which would ignore it as a shell's job in the background. Of several
+    # threads DuckDB may leave all to others and look for signals only when they are done.
     script = """
 import duckdb, os, signal, threading
 from pipeline.terminal import told_errors
