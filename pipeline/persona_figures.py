@@ -5,6 +5,7 @@ from textwrap import fill
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
@@ -30,11 +31,13 @@ def persona_figures(personas: Personas, frame: pd.DataFrame, features: Sequence[
     scaled = scale(frame, personas.traits)
     places, _ = personas.place(frame)
     meanings = {feature.name: feature.meaning for feature in features}
-    return {
-        "persona_count": _curve(personas, len(frame)),
-        "persona_map": _map(personas, scaled, places, seed),
-        "persona_profile": _profile(personas, scaled, places, [meanings[trait.feature] for trait in personas.traits]),
-    }
+    # What users write into a meaning or a name is no formula, also with two $ in it.
+    with rc_context({"text.parse_math": False}):
+        return {
+            "persona_count": _curve(personas, len(frame)),
+            "persona_map": _map(personas, scaled, places, seed),
+            "persona_profile": _profile(personas, scaled, places, [meanings[trait.feature] for trait in personas.traits]),
+        }
 
 
 def _curve(personas: Personas, users: int) -> Figure:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterator, Set
+from collections.abc import Iterator, Set
 from datetime import timedelta
 from functools import cached_property
 from operator import attrgetter
@@ -451,6 +451,8 @@ def read_settings(path: Path) -> Settings:
         raise ConfigError(f"{path} is not YAML at {place}: {getattr(error, 'problem', error)}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not a text file in UTF-8") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply to be a config") from None
     try:
         return Settings.model_validate(told)
     except ValidationError as error:
@@ -459,13 +461,24 @@ def read_settings(path: Path) -> Settings:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML lets a key be given twice and keeps the last; a config that does so is a mistake."""
+    """YAML lets a key be given twice and keeps the last; a config that does so is a mistake. Values that are none have a place."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        for at, (key_node, _) in enumerate(node.value):
-            if keys[at] in keys[:at]:
-                first = node.value[keys.index(keys[at])][0].start_mark.line + 1
-                told = f"the key {keys[at]!r} is given a second time, first on line {first}"
-                raise yaml.constructor.ConstructorError(None, None, told, key_node.start_mark)
-        return super().construct_mapping(node, deep=deep)
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            # What a merge brings in is no key of its own.
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                at = (key.tag, key.value)
+                if at in first:
+                    told = f"the key {key.value!r} is given a second time, first on line {first[at]}"
+                    raise yaml.composer.ComposerError(None, None, told, key.start_mark)
+                first[at] = key.start_mark.line + 1
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except ValueError as error:
+            told = f"{str(node.value)[:40]!r} cannot be read ({error})"
+            raise yaml.constructor.ConstructorError(None, None, told, node.start_mark) from None

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -476,6 +477,13 @@ def test_figures_speak_in_words_and_show_no_user(three: Personas) -> None:
     heads = ["0: frequent buyers\n(46%)", "1: occasional\nevening buyers\n(31%)", "2: occasional\nbuyers\n(23%)"]
     assert [label.get_text() for label in profile.get_xticklabels()] == heads
     assert [len(line.get_xdata()) for line in figures["persona_count"].axes[1].lines[:3]] == [4, 4, 4]
+
+
+def test_what_users_write_into_a_name_or_a_meaning_is_no_formula(three: Personas) -> None:
+    often = replace(TRAITS[0], meaning="orders between $1_ and $5_ with {")
+    figures = persona_figures(replace(three, names=("$a_ $", "b$_$", "c")), people(*THREE), (often, *TRAITS[1:]), seed=1)
+    for figure in figures.values():
+        figure.savefig(BytesIO(), format="png")
 
 
 # Training from a config.

@@ -103,6 +103,10 @@ def test_rules_of_segments_are_checked_against_the_columns_of_the_night(tmp_path
     [
         ("a: [", "is not YAML at line 1, column 5"),
         ("name: a\nname: b", "the key 'name' is given a second time, first on line 1"),
+        ("a: {b: 1, b: 2}", "the key 'b' is given a second time, first on line 1"),
+        ("a: 1\nb: 2024-13-45", "is not YAML at line 2, column 4: '2024-13-45' cannot be read (month must be in 1..12)"),
+        ("a: !!int x", "'x' cannot be read (invalid literal for int() with base 10: 'x')"),
+        ("a: " + "[" * 2000 + "]" * 2000, "is nested too deeply to be a config"),
         ("", "the file holds no keys"),
         ("- 1", "the file holds no keys"),
     ],
