@@ -156,8 +156,7 @@ def read(
     if as_of not in dates:
         said = f"there are {listed(reversed(dates))}" if dates else "no night has been written yet"
         raise DataError(f"there is no night of {as_of} below {root}: {said}; run `beforehand score --as-of {as_of}`")
-    table = _open(root / name, version=_versions(recorded)[name])
-    assert table is not None
+    table = _recorded(root / name, _versions(recorded)[name])
     wanted = None if columns is None else [field.name for field in table.schema().fields if field.name in columns]
     filters: list[tuple[str, str, Any]] = [
         ("as_of", "=", as_of),
@@ -172,9 +171,9 @@ def memberships(root: Path, *, since: date | None = None) -> pa.Table:
     With `since`, only the stays that are open or ended on that date or later: those that a night may change.
     """
     version, path = _versions(nights(root)).get("memberships"), root / "memberships"
-    table = None if version is None else _open(path, version=version)
-    if table is None:
+    if version is None:
         return MEMBERSHIPS.empty_table()
+    table = _recorded(path, version)
     left_on = pc.field("left_on")
     still = None if since is None else left_on.is_null() | (left_on >= pa.scalar(since, pa.date32()))
     return _rows(table, path, filters=still).select(MEMBERSHIPS.names).cast(MEMBERSHIPS)
@@ -237,7 +236,7 @@ def _merged(held: Schema, new: Schema, path: Path) -> Schema:
 
 
 def _roll_back(path: Path, good: int | None) -> bool:
-    table = _open(path)
+    table = _open(path) if good is None else _recorded(path)
     if table is None or table.version() == good:
         return False
     since = [commit for commit in table.history() if good is None or commit["version"] > good]
@@ -266,6 +265,14 @@ def _versions(recorded: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return dict(json.loads(recorded[-1]["versions"])) if recorded else {}
 
 
+def _recorded(path: Path, version: int | None = None) -> DeltaTable:
+    """Open a table that nights were written to; raises StoreError where it is gone: to begin anew would lose what they knew."""
+    table = _open(path, version=version)
+    if table is None:
+        raise StoreError(f"{path} is gone, which recorded nights were written to: restore it, or start another `output`")
+    return table
+
+
 def _open(path: Path, *, version: int | None = None) -> DeltaTable | None:
     if not path.exists():
         return None
@@ -277,7 +284,11 @@ def _open(path: Path, *, version: int | None = None) -> DeltaTable | None:
             return None
         raise StoreError(f"{path} is not a Delta table: it holds {listed(held)} but no log; move it away and run again") from None
     except (DeltaError, OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read: {first_line(error)}; restore it, or move it away and run again") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> StoreError:
+    return StoreError(f"{path} cannot be read: {first_line(error).removesuffix('.')}; restore it, or start another `output`")
 
 
 def _rows(
@@ -293,7 +304,10 @@ def _rows(
     with SIGABRT (delta-io/delta-rs#2184); 7 of 60 did.
     """
     files = SubTreeFileSystem(str(path), LocalFileSystem())
-    return table.to_pyarrow_table(filters=filters, columns=columns, filesystem=files)
+    try:
+        return table.to_pyarrow_table(filters=filters, columns=columns, filesystem=files)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(path, error) from None
 
 
 def _marked(night: Night) -> CommitProperties:

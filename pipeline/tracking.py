@@ -63,10 +63,10 @@ class Tracker:
         # MLflow and Alembic report every migration of a new store; what goes wrong is raised, and told by the command line.
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        if self.is_local:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        _use(self.uri)
         try:
+            if self.is_local:
+                self._folder.mkdir(parents=True, exist_ok=True)
+            _use(self.uri)
             client = MlflowClient(self.uri)
             with few_retries():
                 there = client.get_experiment_by_name(self._experiment)

@@ -1,7 +1,9 @@
 """Tables: a night is in all of them or in none, and nothing of anybody else's is touched."""
 
 import datetime as dt
+import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -137,6 +139,27 @@ def test_a_folder_that_is_no_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "scores" / "part-0.parquet").write_bytes(b"half")
     with pytest.raises(StoreError, match="is not a Delta table: it holds part-0.parquet but no log"):
         recover(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["scores", "memberships"])
+def test_a_table_that_is_gone_is_not_begun_anew(tmp_path: Path, name: str) -> None:
+    write_night(tmp_path, night(MONDAY), rows(MONDAY, 0.1))
+    shutil.rmtree(tmp_path / name)
+    told = {"scores": lambda: read(tmp_path, "scores", MONDAY), "memberships": lambda: tables.memberships(tmp_path)}[name]
+    for ask in (lambda: recover(tmp_path), told):
+        with pytest.raises(
+            StoreError, match=f"{name} is gone, which recorded nights were written to: restore it, or start another"
+        ):
+            ask()
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.write_bytes(b"PAR1"), Path.unlink])
+def test_rows_that_cannot_be_read_are_told(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    write_night(tmp_path, night(MONDAY), rows(MONDAY, 0.1))
+    for file in (tmp_path / "scores").rglob("*.parquet"):
+        damage(file)
+    with pytest.raises(StoreError, match=r"scores cannot be read: .*; restore it, or start another `output`"):
+        read(tmp_path, "scores", MONDAY)
 
 
 def test_a_damaged_log_is_refused(tmp_path: Path) -> None:
