@@ -3,8 +3,9 @@
 A derived event depends only on events before its own instant, so the rules of time hold for it as for any other.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import reduce
+from operator import or_
 
 import ibis
 import ibis.expr.types as ir
@@ -83,33 +84,30 @@ _ITEM_KEYS = ("item_id", "order_id", "session_id")
 _ORDER_KEYS = ("order_id", "session_id")
 
 
-def _waiting(events: ir.Table, event_type: str, keys: Sequence[str]) -> Iterator[tuple[str, ir.Table]]:
-    """Give the events that wait for a purchase, by the most telling key that each has: `key` and `until`, when patience ends."""
-    rows = events.filter(events.event_type == event_type)
-    for place, key in enumerate(keys):
-        own = rows.filter(rows[key].notnull(), *(rows[better].isnull() for better in keys[:place]))
-        yield (
-            key,
-            own.select("user_id", "event_ts", "amount", key=own[key], until=own.event_ts + ibis.interval(hours=PATIENCE_HOURS)),
-        )
-
-
-def _settled(events: ir.Table, event_type: str, keys: Sequence[str]) -> ir.Table:
-    return reduce(ir.Table.union, (waiting for _key, waiting in _waiting(events, event_type, keys)))
+def _waiting(events: ir.Table, event_type: str, keys: Sequence[str]) -> ir.Table:
+    """Give the events that wait for a purchase, those that have any of the keys: `until` says when patience ends."""
+    rows = events.filter(events.event_type == event_type, reduce(or_, (events[key].notnull() for key in keys)))
+    return rows.select("user_id", "event_ts", "amount", *keys, until=rows.event_ts + ibis.interval(hours=PATIENCE_HOURS))
 
 
 def _given_up(events: ir.Table, event_type: str, keys: Sequence[str]) -> ir.Table:
-    bought = events.filter(events.event_type == PURCHASE)
-    parts = []
-    for key, waiting in _waiting(events, event_type, keys):
-        purchases = bought.filter(bought[key].notnull()).select("user_id", key=bought[key], bought_at=bought.event_ts)
-        in_time = [waiting.event_ts <= purchases.bought_at, waiting.until > purchases.bought_at]
-        parts.append(waiting.anti_join(purchases, [waiting.user_id == purchases.user_id, waiting.key == purchases.key, *in_time]))
+    """Give those of them that nothing was bought of in time, by the most telling key that both they and a purchase have."""
+    bought = events.filter(events.event_type == PURCHASE).select("user_id", *keys, bought_at=events.event_ts)
+    waiting, parts = _waiting(events, event_type, keys), []
+    for place, first in enumerate(keys):
+        # Apart by their own most telling key, so that purchases that have it as well are looked through once.
+        left = waiting.filter(waiting[first].notnull(), *(waiting[better].isnull() for better in keys[:place]))
+        for at, key in enumerate(keys[place:], place):
+            same = bought.filter(bought[key].notnull(), *([] if key == first else [bought[first].isnull()]))
+            between = [left[better].isnull() | same[better].isnull() for better in keys[place + 1 : at]]
+            in_time = [left.event_ts <= same.bought_at, left.until > same.bought_at]
+            left = left.anti_join(same, [left.user_id == same.user_id, left[key] == same[key], *in_time, *between])
+        parts.append(left)
     return reduce(ir.Table.union, parts)
 
 
 def _carts_settled(events: ir.Table) -> ir.Table:
-    carts = _settled(events, CART, _ITEM_KEYS)
+    carts = _waiting(events, CART, _ITEM_KEYS)
     return _dated(carts, CART_SETTLED, carts.until, amount=carts.amount)
 
 

@@ -57,9 +57,7 @@ def _zone(name: str) -> str:
 def _folder(path: Path) -> Path:
     # Delta takes some for a pattern or for no place at all; the store's address has % and ? for something else.
     if odd := sorted(set("[]^|\\%?\n") & set(str(path.resolve()))):
-        raise ValueError(
-            f"{str(path.resolve())!r} holds {listed(odd)}, which tables cannot be written below: choose another folder"
-        )
+        raise ValueError(f"{str(path.resolve())!r} holds {listed(odd)!r}, which tables cannot have in their path: choose another")
     return path
 
 

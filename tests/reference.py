@@ -108,8 +108,11 @@ class Seen:
             given = [key for key in keys if pd.notna(getattr(row, key))]
             settled_at = row.event_ts + 24 * timedelta(hours=1)
             if given and settled_at < self.cutoff:
-                same = purchases[purchases[given[0]] == getattr(row, given[0])].event_ts
-                rows.append((settled_at, ((same >= row.event_ts) & (same < settled_at)).any(), row.amount))
+                near = purchases[(purchases.event_ts >= row.event_ts) & (purchases.event_ts < settled_at)]
+                # The first key that both have decides.
+                shared = [[(one[key], getattr(row, key)) for key in given if pd.notna(one[key])] for _, one in near.iterrows()]
+                bought = any(pairs[0][0] == pairs[0][1] for pairs in shared if pairs)
+                rows.append((settled_at, bought, row.amount))
         return pd.DataFrame(rows, columns=["settled_at", "bought", "amount"]).astype(
             {"bought": bool, "settled_at": "datetime64[us]"}
         )

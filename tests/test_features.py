@@ -727,12 +727,17 @@ def test_a_cart_is_open_for_a_day_and_then_bought_or_abandoned() -> None:
         cart("at once", item_id="i"), bought("at once", 3 * DAY, item_id="i"),
         cart("by another", session_id="s1"), bought("somebody", session_id="s1"),
         cart("nothing to go by"), bought("nothing to go by"),
+        cart("bought by order", item_id="i", order_id="o", session_id="s"), bought("bought by order", order_id="o", session_id="t"),
+        cart("bought in session", item_id="i", session_id="s"), bought("bought in session", order_id="o", session_id="s"),
+        cart("other order", item_id="i", order_id="o", session_id="s"), bought("other order", order_id="p", session_id="s"),
     )  # fmt: skip
     names = ("cart_count_7d", "cart_abandoned_count_7d", "cart_abandoned_share_7d", "cart_abandoned_amount_sum_7d")
     left, sold, waits = (1.0, 1.0, 1.0, 5.0), (1.0, 0.0, 0.0, 0.0), (1.0, 0.0, None, 0.0)
     assert built(log, *names) == {
         "at once": sold,
         "before": left,
+        "bought by order": sold,
+        "bought in session": sold,
         "by another": left,
         "by item": sold,
         "by order": sold,
@@ -741,6 +746,7 @@ def test_a_cart_is_open_for_a_day_and_then_bought_or_abandoned() -> None:
         "nothing to go by": waits,
         "open": waits,
         "other item": left,
+        "other order": left,
         "over": left,
         "somebody": (0.0, 0.0, None, 0.0),
         "too late": left,

@@ -270,8 +270,8 @@ def test_a_target_that_came_later_is_not_shown(shop: Path) -> None:
         ({"training": {"seed": 5_000_000_000}}, "training.seed: input should be less than 2147483648"),
         ({"engine": {"memory": "1MB"}}, "engine.memory: '1MB' is not an amount of memory"),
         ({"time_zone": []}, "time_zone: input should be a valid string"),
-        ({"output": "out[1]"}, "holds '[, ]', which no table can have in its path"),
-        ({"output": "out?%"}, "holds '%, ?', which no table can have in its path"),
+        ({"output": "out[1]"}, "holds '[, ]', which tables cannot have in their path"),
+        ({"output": "out?%"}, "holds '%, ?', which tables cannot have in their path"),
     ],
 )
 def test_values_that_cannot_work_are_refused(shop: Path, tmp_path: Path, changes: dict[str, object], said: str) -> None:

@@ -1,7 +1,8 @@
 """Carts and unfinished sessions: what was put into carts and left there, and checkouts that were begun and not finished.
 
-A cart's item is abandoned when no purchase of the same item (else order, else session) follows within a day; a checkout likewise
-when no purchase of its order or session does. Until that day is over it is neither abandoned nor bought.
+A cart's item is abandoned when no purchase of the same item follows within a day, or where purchases have no item, of the same
+order, else session; a checkout likewise when no purchase of its order or session does. Until that day is over it is neither
+abandoned nor bought.
 """
 
 from collections.abc import Iterator, Sequence
