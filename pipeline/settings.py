@@ -77,7 +77,8 @@ class SourceSettings(Strict):
     tables: dict[Name, str] = Field(
         min_length=1,
         description="Alias to file: .parquet, .csv or .csv.gz, a glob, or package://<package>/<path>. "
-        "Relative paths start at the working directory.",
+        "Relative paths start at the working directory. The first line of a CSV file names its columns; its times are ISO 8601, "
+        "or text for the SQL to turn into time.",
     )
     sql: str = Field(description="One SELECT (DuckDB dialect) from the aliases that gives event columns.")
 
@@ -239,7 +240,9 @@ class Settings(Strict):
     """One whole configuration."""
 
     name: Name = Field(description="Names the experiment and the registered models.")
-    output: Folder = Field(description="Folder for tables, the MLflow store and temporary files; made when needed.")
+    output: Folder = Field(
+        description="Folder for tables, the MLflow store and temporary files, of this config alone; made when needed."
+    )
     time_zone: Zone = Field("UTC", description="Local hours and weekdays, where an event has no utc_offset_minutes.")
     currency: str = Field("", max_length=5, description="Written before amounts in reasons.")
     sources: tuple[SourceSettings, ...] = Field(min_length=1, description="Where events come from.")

@@ -19,9 +19,10 @@ from models.bundle import TargetBundle
 from models.calibration import Calibrator
 from pipeline.change import PARTS, Change, Turned
 from pipeline.cli import app
+from pipeline.recorded import settings_then
 from pipeline.settings import read_settings
 from pipeline.show_change import print_change
-from pipeline.tables import read
+from pipeline.tables import nights, read
 from pipeline.tracking import Tracker
 from shops import shop_config, write_orders
 
@@ -278,6 +279,14 @@ def test_what_cannot_be_asked(plain: Path, segment: str, first: object, last: ob
     assert refused.exit_code == code
     assert message in refused.stderr
     assert refused.stdout == ""
+
+
+def test_what_models_are_tested_by_now_need_not_have_been_built_then(folder: Path, plain: Path) -> None:
+    config = read_settings(plain)
+    (night,) = (row for row in nights(config.output) if row["as_of"] == FIRST)
+    more = {"windows": [*FEW["windows"], "21d"]}
+    now = read_settings(config_of(folder, "sliced", features={**FEW, **more}, training={"slices": ["purchase_count_21d"]}))
+    assert settings_then(night, now).features == config.features
 
 
 def test_models_of_then_that_are_gone(folder: Path, promoted: Path) -> None:
