@@ -8,10 +8,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import duckdb
-from sqlglot import exp
 
 from features.errors import DataError
-from features.expressions import DIALECT, quoted
+from features.expressions import quoted, quoted_name
 
 # Above, a float no longer tells whole numbers apart.
 MOST_EXACT = 2**53
@@ -20,8 +19,10 @@ _WIDE = ("HUGEINT", "UHUGEINT", "BIGNUM")
 _NUMBERS = ("BIGINT", "DOUBLE")
 
 _DELIMITERS = ",;\t|"
-# Whole numbers that a float holds, with the zeros that a program may write behind them: as text they would be other ids elsewhere.
-_PLAIN_ID = r"(0|-?[1-9]\d{0,14})(\.0+)?"
+# How whole numbers are written that are no other id as text, by the type that holds them; programs write floats with zeros behind.
+_PLAIN = {"DOUBLE": r"(0|-?[1-9]\d{0,14})(\.0+)?", "BIGINT": r"0|-?[1-9]\d*"}
+# As many as DuckDB looks at unless it is told otherwise.
+_SOME = 20_480
 _LIKE_A_TIME = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?!\d)")
 
 Run = Callable[[str], Any]
@@ -32,12 +33,13 @@ def named(files: Sequence[str]) -> str:
     return quoted([glob.escape(file) for file in files])
 
 
-def csv_call(files: Sequence[str], as_text: Collection[str] = ()) -> str:
+def csv_call(files: Sequence[str], as_text: Collection[str] = (), *, rows: int = -1) -> str:
     """Write the call that reads CSV files with a header into one table, some columns `as_text`.
 
-    Types are guessed from every row: from the first ones, an odd cell further down would stop the night. What a guess could get
-    wrong without anyone seeing it is not left to one: the first line is the header, whatever lines look more alike; no line is
-    a comment; and dates are read as ISO 8601 has them, since 03/01/2024 is in January in some files and in March in others.
+    Types are guessed from every row, unless it is told how many: from the first ones, an odd cell further down would stop the
+    night. What a guess could get wrong without anyone seeing it is not left to one: the first line is the header, whatever lines
+    look more alike; no line is a comment; and dates are read as ISO 8601 has them, since 03/01/2024 is in January in some files and
+    in March in others.
 
     Raises DataError where the first lines of the files have different delimiters.
     """
@@ -45,7 +47,7 @@ def csv_call(files: Sequence[str], as_text: Collection[str] = ()) -> str:
     types = f", types = {{{kinds}}}" if kinds else ""
     return (
         f"read_csv({named(files)}, header = true, skip = 0, delim = {quoted(_delimiter(files))}, comment = '', "
-        f"dateformat = '%Y-%m-%d', union_by_name = true, sample_size = -1{types})"
+        f"dateformat = '%Y-%m-%d', union_by_name = true, sample_size = {rows}{types})"
     )
 
 
@@ -63,32 +65,36 @@ def refuse_no_header(file: str, types: Mapping[str, str]) -> None:
         raise DataError(f"{file} has no header: its first line holds a time; write a line with the names of the columns above it")
 
 
-def long_ids(run: Run, table: str, types: Mapping[str, str]) -> list[str]:
-    """Name the columns of a table (or a reading call) that hold whole numbers too long for a float or for 64 bits.
+def texts_of(run: Run, files: Sequence[str], ids: Collection[str]) -> list[str]:
+    """Name the columns of the files that are among `ids` (lower case), whose cells must stay as they are written."""
+    # Some rows tell the names.
+    return [name for name in types_of(run, csv_call(files, rows=_SOME)) if name.lower() in ids]
 
-    They are ids: read as text they stay apart. `run` executes SQL and gives a cursor.
+
+def other_types(run: Run, table: str, types: Mapping[str, str], texts: Collection[str]) -> dict[str, str]:
+    """Give the columns of a table (or a reading call) that have to be of another type than they are read as (`types`).
+
+    Whole numbers too long for a float or for 64 bits are ids: as text they stay apart. Of the columns that were read as `texts`,
+    those are numbers that hold nothing but whole ones in the one way of writing them: 10.10 and 10.1, or 0x1a and 26, are two ids
+    and one number. `run` executes SQL and gives a cursor.
     """
-    floats, wide = ([name for name, kind in types.items() if kind in kinds] for kinds in (("DOUBLE",), _WIDE))
-    known = {name: f"isfinite({_column(name)}) AND abs({_column(name)})" for name in floats}
-    checks = {
-        name: f"bool_or({size} >= {MOST_EXACT}) AND bool_and({_column(name)} = floor({_column(name)}))"
-        for name, size in known.items()
-    }
-    return wide + _found(run, table, checks)
-
-
-def rewritten_ids(run: Run, files: Sequence[str], types: Mapping[str, str], ids: Collection[str]) -> list[str]:
-    """Name those of the columns `ids` (lower case) that are numbers of which a cell is written in another way than the number is.
-
-    10.10 and 10.1, or 0x1a and 26, are two ids and one number: read as text they stay apart, and are found again elsewhere.
-    """
-    checks = {
-        name: f"bool_or(trim({_column(name)}) <> TRY_CAST({_column(name)} AS {kind})::VARCHAR "
-        f"AND NOT regexp_full_match(trim({_column(name)}), '{_PLAIN_ID}'))"
-        for name, kind in types.items()
-        if name.lower() in ids and kind in _NUMBERS
-    }
-    return _found(run, csv_call(files).removesuffix(")") + ", all_varchar = true)", checks)
+    found = {name: "VARCHAR" for name, kind in types.items() if kind in _WIDE}
+    checks: dict[tuple[str, str], str] = {}
+    for name, kind in types.items():
+        column = quoted_name(name)
+        if kind == "DOUBLE":
+            size = f"isfinite({column}) AND abs({column})"
+            checks[name, "VARCHAR"] = f"bool_or({size} >= {MOST_EXACT}) AND bool_and({column} = floor({column}))"
+        elif name in texts:
+            # The last that holds decides.
+            for number, form in _PLAIN.items():
+                fits = f"count(TRY_CAST({column} AS {number})) = count({column})"
+                checks[name, number] = f"bool_and(regexp_full_match({column}, '{form}')) AND {fits}"
+    if checks:
+        asked = ", ".join(f"coalesce({check}, false)" for check in checks.values())
+        (met,) = run(f"SELECT {asked} FROM {table}").fetchall()  # noqa: S608 - quoted
+        found |= dict(told for told, is_met in zip(checks, met, strict=True) if is_met)
+    return found
 
 
 def odd_line(files: Sequence[str]) -> str | None:
@@ -133,15 +139,3 @@ def _first_line(file: str) -> str:
     except (OSError, EOFError):
         # Whoever reads the whole file says what is wrong with it.
         return ""
-
-
-def _found(run: Run, table: str, checks: Mapping[str, str]) -> list[str]:
-    if not checks:
-        return []
-    asked = ", ".join(f"coalesce({check}, false)" for check in checks.values())
-    (met,) = run(f"SELECT {asked} FROM {table}").fetchall()  # noqa: S608 - quoted
-    return [name for name, is_met in zip(checks, met, strict=True) if is_met]
-
-
-def _column(name: str) -> str:
-    return exp.to_identifier(name, quoted=True).sql(DIALECT)

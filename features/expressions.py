@@ -291,6 +291,15 @@ def quoted(text: str | list[str]) -> str:
     return str(exp.convert(text).sql(DIALECT))
 
 
+def quoted_name(name: str) -> str:
+    """Write the name of a column or a table as DuckDB's SQL has it.
+
+    >>> quoted_name("two words")
+    '"two words"'
+    """
+    return exp.to_identifier(name, quoted=True).sql(DIALECT)
+
+
 def renamed(sql: str, names: Mapping[str, str]) -> str:
     """Give a checked query with its tables renamed; each stays known in the query by the alias it had.
 

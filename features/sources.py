@@ -12,13 +12,12 @@ import ibis.expr.types as ir
 import sqlglot
 from ibis.backends.duckdb import Backend
 from ibis.backends.sql import SQLBackend
-from sqlglot import exp
 
 from features.contract import COLUMNS
-from features.csv_files import csv_call, long_ids, named, odd_line, refuse_no_header, rewritten_ids, types_of
+from features.csv_files import csv_call, named, odd_line, other_types, refuse_no_header, texts_of, types_of
 from features.engines import confine, engine_errors
 from features.errors import BeforehandError, ConfigError, DataError, did_you_mean, first_line, listed
-from features.expressions import DIALECT, passed_as, query, renamed
+from features.expressions import DIALECT, passed_as, query, quoted_name, renamed
 from features.spark_files import open_on_spark
 
 PACKAGE = "package://"
@@ -95,7 +94,7 @@ def _result(engine: SQLBackend, view: str, sql: str) -> ir.Table:
     if not isinstance(engine, Backend):
         return engine.sql(sql, dialect=DIALECT)
     # Not `engine.sql`: Ibis 12.0 asks DuckDB for the types of a query by a method that DuckDB 2 took away.
-    engine.raw_sql(f"CREATE OR REPLACE TEMP VIEW {exp.to_identifier(view, quoted=True).sql(DIALECT)} AS {sql}")
+    engine.raw_sql(f"CREATE OR REPLACE TEMP VIEW {quoted_name(view)} AS {sql}")
     return engine.table(view)
 
 
@@ -135,16 +134,20 @@ def _told(error: duckdb.Error, files: Sequence[str]) -> str:
 
 
 def _view(engine: Backend, view: str, files: list[str], ids: set[str]) -> Sequence[str]:
-    name = exp.to_identifier(view, quoted=True).sql(DIALECT)
+    name = quoted_name(view)
     if files[0].endswith(".parquet"):
         engine.raw_sql(f"CREATE OR REPLACE TEMP VIEW {name} AS FROM read_parquet({named(files)}, union_by_name = true)")
         return tuple(engine.table(view).columns)
     # A view would guess their types again at each look, so the rows are taken along.
-    engine.raw_sql(f"CREATE TEMP TABLE {name} AS FROM {csv_call(files)}")
+    texts = texts_of(engine.raw_sql, files, ids)
+    engine.raw_sql(f"CREATE TEMP TABLE {name} AS FROM {csv_call(files, texts)}")
     types = types_of(engine.raw_sql, name)
     refuse_no_header(files[0], types)
-    if as_text := [*long_ids(engine.raw_sql, name, types), *rewritten_ids(engine.raw_sql, files, types, ids)]:
-        engine.raw_sql(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM {csv_call(files, as_text)}")
+    others = other_types(engine.raw_sql, name, types, texts)
+    if long := [column for column, kind in others.items() if kind == "VARCHAR"]:
+        engine.raw_sql(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM {csv_call(files, [*texts, *long])}")
+    for column in others.keys() - set(long):
+        engine.raw_sql(f"ALTER TABLE {name} ALTER {quoted_name(column)} TYPE {others[column]}")
     return tuple(engine.table(view).columns)
 
 

@@ -1,7 +1,7 @@
 """Files on Spark: those that it reads as DuckDB does are its own to read, the others are copied once; what it computes."""
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 from uuid import uuid4
@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ibis.backends.sql import SQLBackend
 
-from features.csv_files import csv_call, long_ids, named, refuse_no_header, rewritten_ids, types_of
-from features.expressions import quoted
+from features.csv_files import csv_call, named, other_types, refuse_no_header, texts_of, types_of
+from features.expressions import quoted, quoted_name
 from features.spark import SCRATCH
 
 # Types of Parquet that mean the same to both engines.
@@ -38,14 +38,17 @@ def open_on_spark(engine: SQLBackend, view: str, files: Sequence[str], ids: Coll
         reader.execute("SET TimeZone = 'UTC'")
         names = named(files)
         is_csv = not files[0].endswith(".parquet")
-        read = csv_call(files) if is_csv else f"read_parquet({names}, union_by_name = true)"
+        texts = texts_of(reader.execute, files, ids) if is_csv else []
+        read = csv_call(files, texts) if is_csv else f"read_parquet({names}, union_by_name = true)"
         types = types_of(reader.execute, read)
+        written = {name: _WRITTEN_AS[kind] for name, kind in types.items() if kind in _WRITTEN_AS}
         if is_csv:
             refuse_no_header(files[0], types)
-            as_text = [*long_ids(reader.execute, read, types), *rewritten_ids(reader.execute, files, types, ids)]
-            read, types = csv_call(files, as_text), types | dict.fromkeys(as_text, "VARCHAR")
+            others = other_types(reader.execute, read, types, texts)
+            read = csv_call(files, [*texts, *(name for name, kind in others.items() if kind == "VARCHAR")])
+            written |= others
         if is_csv or not _is_plain(files, types) or _differ(reader, names):
-            files = [_copy(reader, read, types, Path(session.conf.get(SCRATCH)))]
+            files = [_copy(reader, read, types, written, Path(session.conf.get(SCRATCH)))]
     # Without a scheme, a path would be looked for in the cluster's own file system.
     paths = ["file://" + file for file in files]
     session.read.option("mergeSchema", len(paths) > 1).parquet(*paths).createOrReplaceTempView(f"`{view}`")
@@ -99,11 +102,11 @@ def _differ(reader: duckdb.DuckDBPyConnection, names: str) -> bool:
     return bool(reader.execute(f"SELECT name {by_name} HAVING count(DISTINCT {kind}) > 1").fetchall())
 
 
-def _copy(reader: duckdb.DuckDBPyConnection, read: str, types: dict[str, str], scratch: Path) -> str:
+def _copy(reader: duckdb.DuckDBPyConnection, read: str, names: Iterable[str], written: Mapping[str, str], scratch: Path) -> str:
+    """Write columns to a Parquet file, some `written` as another type, and give its path."""
     target = scratch / f"{uuid4().hex}.parquet"
     columns = ", ".join(
-        f'"{name}"::{_WRITTEN_AS[kind]} AS "{name}"' if kind in _WRITTEN_AS else f'"{name}"'
-        for name, kind in ((name.replace('"', '""'), kind) for name, kind in types.items())
+        quoted_name(name) + (f"::{written[name]} AS {quoted_name(name)}" if name in written else "") for name in names
     )
     reader.execute(f"COPY (FROM {read} SELECT {columns}) TO {quoted(str(target))} (FORMAT parquet)")
     return str(target)

@@ -113,6 +113,12 @@ def test_an_id_stays_as_it_is_written(engine: SQLBackend, tmp_path: Path, name: 
     ]
 
 
+def test_plain_whole_ids_are_numbers_for_the_sql(engine: SQLBackend, tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("user_id,shop_id,store_id\n12,9223372036854775807,\n,3,\n0,1,\n")
+    sql = "select user_id + 1 as user_id, shop_id - 1 as item_id from o where user_id >= 0 and store_id is null"
+    assert rows(read(engine, tmp_path / "1.csv", sql)) == [(1, 0), (13, 9223372036854775806)]
+
+
 def test_whole_ids_that_are_written_as_floats_are_the_whole_ids(engine: SQLBackend, tmp_path: Path) -> None:
     (tmp_path / "1.csv").write_text("user_id,event_ts,event_type\n12.0,2024-03-01,purchase\n,2024-03-01,purchase\n")
     assert set(conform(read(engine, tmp_path / "1.csv"), "orders").execute().user_id.dropna()) == {"12"}
