@@ -1,6 +1,5 @@
 """CSV files, of which the types are guessed: the same guesses for every engine, and none that would lose or change a cell."""
 
-import csv
 import glob
 import gzip
 import re
@@ -18,6 +17,8 @@ MOST_EXACT = 2**53
 _WIDE = ("HUGEINT", "UHUGEINT", "BIGNUM")
 _NUMBERS = ("BIGINT", "DOUBLE")
 
+# No header is longer; what is none may have no end.
+_LONGEST = 1_000_000
 _DELIMITERS = ",;\t|"
 # How whole numbers are written that are no other id as text, by the type that holds them; programs write floats with zeros behind.
 _PLAIN = {"DOUBLE": r"(0|-?[1-9]\d{0,14})(\.0+)?", "BIGINT": r"0|-?[1-9]\d*"}
@@ -56,12 +57,13 @@ def types_of(run: Run, table: str) -> dict[str, str]:
     return {name: kind for name, kind, *_ in run(f"DESCRIBE FROM {table}").fetchall()}
 
 
-def refuse_no_header(file: str, types: Mapping[str, str]) -> None:
-    """Raise DataError where the first line, which names the columns, holds a time as the other lines do.
+def refuse_no_header(files: Sequence[str], types: Mapping[str, str]) -> None:
+    """Raise DataError where the first line of a file, which names the columns, holds a time as the other lines do.
 
     A column of numbers may be named by a day: that is how spreadsheets are turned around.
     """
-    if any(_LIKE_A_TIME.match(name) and kind not in _NUMBERS for name, kind in types.items()):
+    for name in (name for name, kind in types.items() if _LIKE_A_TIME.match(name) and kind not in _NUMBERS):
+        file = next((file for file in files if name in _first_line(file)), files[0])
         raise DataError(f"{file} has no header: its first line holds a time; write a line with the names of the columns above it")
 
 
@@ -102,8 +104,8 @@ def odd_line(files: Sequence[str]) -> str | None:
     delimiter = quoted(_delimiter(files))
     with duckdb.connect() as reader:
         for file in files:
-            (names,) = csv.reader([_first_line(file)], delimiter=_delimiter([file]))
-            columns = ", ".join(f"c{place}: 'VARCHAR'" for place in range(len(names)))
+            cells = 1 + _outside_quotes(file).count(_delimiter([file]))
+            columns = ", ".join(f"c{place}: 'VARCHAR'" for place in range(cells))
             form = f"header = true, delim = {delimiter}, quote = '\"', escape = '\"', columns = {{{columns}}}"
             try:
                 reader.execute(f"SELECT count(*) FROM read_csv({named([file])}, auto_detect = false, {form})")  # noqa: S608 - quoted
@@ -113,7 +115,7 @@ def odd_line(files: Sequence[str]) -> str | None:
                 if line and "unterminated quote" in said:
                     return f"{file}: line {line[1]} opens a quote that is not closed"
                 if line and "Number of Columns" in said:
-                    are = "is one column" if len(names) == 1 else f"are {len(names)} columns"
+                    are = "is one column" if cells == 1 else f"are {cells} columns"
                     return f"{file}: line {line[1]} has fewer or more cells than there {are} in its first line"
     return None
 
@@ -122,7 +124,7 @@ def _delimiter(files: Sequence[str]) -> str:
     """Give what stands most often between the names in the first lines, outside quotes."""
     found: dict[str, str] = {}
     for file in files:
-        bare = re.sub(r'"[^"]*"', "", _first_line(file))
+        bare = _outside_quotes(file)
         if any(letter in bare for letter in _DELIMITERS):
             found.setdefault(max(_DELIMITERS, key=bare.count), file)
     if len(found) > 1:
@@ -131,11 +133,15 @@ def _delimiter(files: Sequence[str]) -> str:
     return next(iter(found), ",")
 
 
+def _outside_quotes(file: str) -> str:
+    return re.sub(r'"[^"]*"', "", _first_line(file))
+
+
 def _first_line(file: str) -> str:
     opened = gzip.open if file.endswith(".gz") else open
     try:
         with opened(file, "rt", encoding="utf-8", errors="replace") as lines:
-            return str(lines.readline()).rstrip("\r\n")
+            return str(lines.readline(_LONGEST)).rstrip("\r\n")
     except (OSError, EOFError):
         # Whoever reads the whole file says what is wrong with it.
         return ""

@@ -142,7 +142,7 @@ def _view(engine: Backend, view: str, files: list[str], ids: set[str]) -> Sequen
     texts = texts_of(engine.raw_sql, files, ids)
     engine.raw_sql(f"CREATE TEMP TABLE {name} AS FROM {csv_call(files, texts)}")
     types = types_of(engine.raw_sql, name)
-    refuse_no_header(files[0], types)
+    refuse_no_header(files, types)
     others = other_types(engine.raw_sql, name, types, texts)
     if long := [column for column, kind in others.items() if kind == "VARCHAR"]:
         engine.raw_sql(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM {csv_call(files, [*texts, *long])}")

@@ -43,7 +43,7 @@ def open_on_spark(engine: SQLBackend, view: str, files: Sequence[str], ids: Coll
         types = types_of(reader.execute, read)
         written = {name: _WRITTEN_AS[kind] for name, kind in types.items() if kind in _WRITTEN_AS}
         if is_csv:
-            refuse_no_header(files[0], types)
+            refuse_no_header(files, types)
             others = other_types(reader.execute, read, types, texts)
             read = csv_call(files, [*texts, *(name for name, kind in others.items() if kind == "VARCHAR")])
             written |= others

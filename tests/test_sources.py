@@ -172,9 +172,10 @@ def test_a_title_above_the_names_of_columns_is_told(engine: SQLBackend, tmp_path
 
 @pytest.mark.parametrize("day", ["2024-03-01", "2024-03-01T10:00:00Z", "03/01/2024"])
 def test_a_file_without_a_header_is_refused_and_no_cell_told(engine: SQLBackend, tmp_path: Path, day: str) -> None:
-    (tmp_path / "1.csv").write_text(f"ann,{day},purchase\nbob,{day},purchase\n")
-    with pytest.raises(DataError, match=r"tables\.o: .*1\.csv has no header: its first line holds a time") as raised:
-        read(engine, tmp_path / "1.csv")
+    (tmp_path / "1.csv").write_text(f"{HEAD}\nann,2024-03-01,purchase\n")
+    (tmp_path / "2.csv").write_text(f"ann,{day},purchase\nbob,{day},purchase\n")
+    with pytest.raises(DataError, match=r"tables\.o: .*2\.csv has no header: its first line holds a time") as raised:
+        read(engine, tmp_path / "*.csv")
     assert "ann" not in str(raised.value)
 
 
