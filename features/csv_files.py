@@ -42,7 +42,7 @@ def csv_call(files: Sequence[str], as_text: Collection[str] = (), *, rows: int =
     look more alike; no line is a comment; and dates are read as ISO 8601 has them, since 03/01/2024 is in January in some files and
     in March in others.
 
-    Raises DataError where the first lines of the files have different delimiters.
+    Raises DataError where the first lines of the files have different delimiters, or are in UTF-16.
     """
     kinds = ", ".join(f"{quoted(name)}: 'VARCHAR'" for name in as_text)
     types = f", types = {{{kinds}}}" if kinds else ""
@@ -141,7 +141,10 @@ def _first_line(file: str) -> str:
     opened = gzip.open if file.endswith(".gz") else open
     try:
         with opened(file, "rt", encoding="utf-8", errors="replace") as lines:
-            return str(lines.readline(_LONGEST)).rstrip("\r\n")
+            line = str(lines.readline(_LONGEST)).rstrip("\r\n")
     except (OSError, EOFError):
         # Whoever reads the whole file says what is wrong with it.
         return ""
+    if "\0" in line:
+        raise DataError(f"{file} is no text in UTF-8; if it is in UTF-16, convert it, as `iconv -f utf-16 -t utf-8` does")
+    return line

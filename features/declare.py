@@ -11,7 +11,7 @@ import ibis.expr.operations as ops
 from features.catalogue import NAME, Feature, unique_by_name
 from features.contract import COLUMNS
 from features.custom import Custom, Measure, custom_features, custom_names
-from features.errors import ConfigError
+from features.errors import ConfigError, listed
 from features.event_types import DERIVED_FROM, KNOWN, PURCHASE, derivable
 from features.expressions import understood
 from features.families import FAMILIES, FIXED_WINDOWS, stage, steps
@@ -168,9 +168,12 @@ def declared_by_family(wanted: Wanted) -> dict[str, tuple[Feature, ...]]:
     windows, pause = sorted(wanted.windows), wanted.lapsed_after
     found = {}
     for name, family in FAMILIES.items():
-        more = family.value_features(wanted.values, windows) if hasattr(family, "value_features") else ()
+        own = tuple(family.features(windows))
+        more = tuple(family.value_features(wanted.values, windows) if hasattr(family, "value_features") else ())
+        if taken := sorted({feature.name for feature in own} & {feature.name for feature in more}):
+            raise ConfigError(f"features.values: {listed(taken)}: there is one already; name no value that makes another")
         paced = family.paced_features(pause) if hasattr(family, "paced_features") else ()
-        found[name] = (*family.features(windows), *more, *(replace(feature, definition=lapsing(pause)) for feature in paced))
+        found[name] = (*own, *more, *(replace(feature, definition=lapsing(pause)) for feature in paced))
     contacts = () if wanted.contacts is None else tuple(contact_features(wanted.contacts))
     return {**found, ATTRIBUTES: tuple(attribute_features(wanted.attributes, wanted.aside)), CONTACTS: contacts}
 

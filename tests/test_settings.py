@@ -309,6 +309,7 @@ def test_how_a_target_is_used_does_not_change_its_definition() -> None:
     [
         ({"families": ["habits", "carts"]}, "families leaves out stage, which models, personas and plays read: add it"),
         ({"values": {"channel": ["in store", "in-store"]}}, "values.channel: 'in store' gives no feature name of its own"),
+        ({"values": {"device": ["Favourite"]}}, "features.values: device_favourite_share_168d: there is one already"),
         ({"values": {"channel": ["-"]}}, "values.channel: '-' gives no feature name of its own"),
         ({"custom": [own("label")]}, r"features.custom.0 \(label\): the name is taken: choose another"),
         ({"custom": [own("churn_28d_score")]}, "the name is taken"),

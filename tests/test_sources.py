@@ -260,6 +260,12 @@ def test_another_encoding_is_named(engine: SQLBackend, tmp_path: Path) -> None:
         read(engine, tmp_path / "orders.csv")
 
 
+def test_text_in_sixteen_bits_is_told(engine: SQLBackend, tmp_path: Path) -> None:
+    (tmp_path / "orders.csv").write_bytes(f"{HEAD}\nann,2024-03-01,purchase\n".encode("utf-16"))
+    with pytest.raises(DataError, match=r"tables\.o: .*orders\.csv is no text in UTF-8; if it is in UTF-16, convert it"):
+        read(engine, tmp_path / "orders.csv")
+
+
 def test_truncated_parquet_is_refused(engine: SQLBackend, tmp_path: Path) -> None:
     path = tmp_path / "orders.parquet"
     ORDERS.dropna(axis="columns").to_parquet(path)

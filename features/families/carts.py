@@ -51,7 +51,7 @@ def features(windows: Sequence[timedelta]) -> Iterator[Feature]:
             meaning=f"share of the items in carts settled in the last {words(window)} that were left there",
             phrase=f"left {{value}} of what was in the cart in the last {words(window)}",
             group="carts",
-            unknown=f"no cart in the last {words(window)}",
+            unknown=f"no cart bought or given up in the last {words(window)}",
             types=_LEFT | {CART_SETTLED},
             high="hesitant" if window == windows[-1] else None,
         )
