@@ -101,12 +101,12 @@ def other_types(run: Run, table: str, types: Mapping[str, str], texts: Collectio
 
 def odd_line(files: Sequence[str]) -> str | None:
     """Say which line of which file cannot be a row under its first line, or None where no line alone is at fault."""
-    delimiter = quoted(_delimiter(files))
+    delimiter = _delimiter(files)
     with duckdb.connect() as reader:
         for file in files:
-            cells = 1 + _outside_quotes(file).count(_delimiter([file]))
+            cells = 1 + _outside_quotes(file).count(delimiter)
             columns = ", ".join(f"c{place}: 'VARCHAR'" for place in range(cells))
-            form = f"header = true, delim = {delimiter}, quote = '\"', escape = '\"', columns = {{{columns}}}"
+            form = f"header = true, delim = {quoted(delimiter)}, quote = '\"', escape = '\"', columns = {{{columns}}}"
             try:
                 reader.execute(f"SELECT count(*) FROM read_csv({named([file])}, auto_detect = false, {form})")  # noqa: S608 - quoted
             except duckdb.Error as error:

@@ -123,9 +123,7 @@ def _told(error: duckdb.Error, files: Sequence[str]) -> str:
     said = first_line(error)
     if "not utf-8" in str(error).lower():
         said = "it is not in UTF-8; convert it, as `iconv -f latin1 -t utf-8` does"
-    elif files[0].endswith(".parquet"):
-        pass
-    elif odd := odd_line(files):
+    elif not files[0].endswith(".parquet") and (odd := odd_line(files)):
         return f"{odd}; mend that line, and if the first line names no columns, take it out"
     elif "sniffing" in str(error):
         said = "its lines do not make one table (line ends of two kinds, or an open quote)"

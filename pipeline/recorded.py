@@ -83,9 +83,8 @@ def recorded_runs(settings: Settings) -> dict[date, Mapping[str, Any]]:
     Raises ConfigError where the nights are those of a config of another name: each would overwrite the nights of the other.
     """
     found = {row["as_of"]: row for row in tables.nights(settings.output)}
-    told = [json.loads(row.get("settings") or "null") for row in found.values()]
-    others = {named["name"] for named in told if isinstance(named, dict) and "name" in named} - {settings.name}
-    if others:
+    # Nights of early versions have no settings.
+    if others := {json.loads(told)["name"] for row in found.values() if (told := row.get("settings"))} - {settings.name}:
         raise ConfigError(
             f"output: {settings.output} holds the nights of {listed(sorted(others))}, and this config is named {settings.name}: "
             "give it a folder of its own, or back the name it had"

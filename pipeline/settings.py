@@ -283,12 +283,12 @@ class Settings(Strict):
             yield f"sources: the name {ATTRIBUTES!r} is taken by the attributes: choose another"
         reserved = WORKING | set(segments_schema(self.specs()).names)
         clashes = {f"features.custom.{at} ({told.name})" for at, told in enumerate(self.features.custom) if told.name in reserved}
-        try:
-            families = declared_by_family(self.wanted())
-        except ConfigError as error:
-            yield str(error)
-            return
         if self.attributes:
+            try:
+                families = declared_by_family(self.wanted())
+            except ConfigError as error:
+                yield str(error)
+                return
             built_in = {feature.name for name, family in families.items() if name != ATTRIBUTES for feature in family}
             clashes |= {f"attributes.columns.{name}" for name in self.attributes.columns if name in reserved | built_in}
         for place in sorted(clashes):

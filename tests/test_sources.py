@@ -14,6 +14,7 @@ from features.engines import connect
 from features.errors import BeforehandError, ConfigError, DataError
 from features.sources import Source, read_sources
 
+HEAD = "user_id,event_ts,event_type"
 ORDERS = events(("ann", "2024-03-01 10:00", 5.0), ("bob", "2024-03-02 11:30", 7.5))
 
 
@@ -92,11 +93,10 @@ def test_ids_keep_their_leading_zeros(engine: SQLBackend, tmp_path: Path) -> Non
 def test_ids_longer_than_a_float_stay_apart_and_leave_the_others_as_they_are(
     engine: SQLBackend, tmp_path: Path, begins: str
 ) -> None:
-    header = "user_id,event_ts,event_type"
-    (tmp_path / "1.csv").write_text(f"{header},amount,item_id\n42,2024-03-01,purchase,2,7.5\n43,2024-03-01,purchase,0.5,8\n")
+    (tmp_path / "1.csv").write_text(f"{HEAD},amount,item_id\n42,2024-03-01,purchase,2,7.5\n43,2024-03-01,purchase,0.5,8\n")
     # Of two files one lacks columns.
     long = [f"{begins}0", f"{begins}1"]
-    (tmp_path / "2.csv").write_text("\n".join([header, *(f"{user},2024-03-01,purchase" for user in long), ""]))
+    (tmp_path / "2.csv").write_text("\n".join([HEAD, *(f"{user},2024-03-01,purchase" for user in long), ""]))
     found = conform(read(engine, tmp_path / "*.csv"), "orders").select("user_id", "amount", "item_id").execute()
     assert sorted(found.user_id) == sorted([*long, "42", "43"])
     assert sorted(found.dropna().itertuples(index=False, name=None)) == [("42", 2.0, "7.5"), ("43", 0.5, "8")]
@@ -137,9 +137,6 @@ def test_days_in_another_order_are_no_guess(engine: SQLBackend, tmp_path: Path, 
         assert found.event_ts.tolist() == [at("2024-03-01"), at("2024-03-31")]
     else:
         assert set(found.broken) == {"event_ts is not a time"}
-
-
-HEAD = "user_id,event_ts,event_type"
 
 
 @pytest.mark.parametrize(
